@@ -1,0 +1,286 @@
+"""A circuit: which neurons and heads write an emotion, and what to add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from affectlens.circuits.influence import InfluenceProfile
+from affectlens.circuits.overlap import Overlap, overlap
+from affectlens.circuits.units import KINDS, Unit, choose, read_units
+from affectlens.core.artefact import Provenance, fingerprint, read_tensors, write_tensors
+from affectlens.core.emotions import emotion_name
+from affectlens.core.errors import ArtefactError, DataError, unknown
+
+if TYPE_CHECKING:
+    from affectlens.models.loading import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """Units per emotion and the emotion differences at their two intervention points.
+
+    Attributes:
+        emotions: Order of every axis called ``emotion``.
+        neurons, heads: Per emotion its units, by layer, the highest score first.
+        neuron_scores, head_scores: Contribution of every unit there is, chosen or not.
+        delta_neurons: What to add at the input of ``W_down`` at strength 1; all neurons, the mask
+            chooses.
+        delta_heads: The same at the input of ``W_O``, heads side by side.
+        allocation: How many units each sublayer gave, (heads, neurons) on the last axis.
+        influence: The profile that split the budget, if one did.
+        delta_source: Where the deltas are from; ``"group_mean"`` is the published one.
+        position: Where contributions and differences were read.
+        provenance: What made it.
+    """
+
+    emotions: tuple[str, ...]
+    neurons: Mapping[str, tuple[Unit, ...]]
+    heads: Mapping[str, tuple[Unit, ...]]
+    neuron_scores: Float[Tensor, "emotion layer d_mlp"]
+    head_scores: Float[Tensor, "emotion layer n_heads"]
+    delta_neurons: Float[Tensor, "emotion layer d_mlp"]
+    delta_heads: Float[Tensor, "emotion layer width"]
+    allocation: Int[Tensor, "emotion layer 2"]
+    influence: InfluenceProfile | None
+    delta_source: str
+    position: str
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        e, layers, d_mlp = self.neuron_scores.shape
+        n_heads = self.head_scores.shape[-1]
+        shapes = {
+            "head_scores": (e, layers, n_heads),
+            "delta_neurons": (e, layers, d_mlp),
+            "allocation": (e, layers, 2),
+        }
+        for name, shape in shapes.items():
+            if tuple(getattr(self, name).shape) != shape or e != len(self.emotions):
+                raise DataError(
+                    f"{name} of the circuit has shape {list(getattr(self, name).shape)}, not "
+                    f"{list(shape)}."
+                )
+        if tuple(self.delta_heads.shape[:2]) != (e, layers) or self.delta_heads.shape[2] % n_heads:
+            raise DataError(
+                f"delta_heads of the circuit has shape {list(self.delta_heads.shape)}; it needs "
+                f"[{e}, {layers}, a multiple of {n_heads}]."
+            )
+        for name in ("neuron_scores", "head_scores", "delta_neurons", "delta_heads"):
+            if not bool(getattr(self, name).isfinite().all()):
+                raise DataError(f"{name} of the circuit holds NaN or infinity; make it again.")
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return self.neuron_scores.shape[1]
+
+    @property
+    def n_heads(self) -> int:
+        """Heads in one attention."""
+        return self.head_scores.shape[-1]
+
+    def units(self, emotion: str, kind: str) -> tuple[Unit, ...]:
+        """The units of one kind (:data:`KINDS`) of one emotion, aliases allowed.
+
+        Raises:
+            UnknownNameError: If there is no such emotion or kind.
+        """
+        if kind not in KINDS:
+            raise unknown("kind of unit", kind, KINDS)
+        of_kind = self.neurons if kind == "neurons" else self.heads
+        return of_kind[emotion_name(emotion, self.emotions)]
+
+    def masks(
+        self,
+    ) -> tuple[Bool[Tensor, "emotion layer d_mlp"], Bool[Tensor, "emotion layer width"]]:
+        """True at the circuit's neurons, and at all channels of its heads."""
+        neurons = torch.zeros_like(self.delta_neurons, dtype=torch.bool)
+        heads = torch.zeros_like(self.head_scores, dtype=torch.bool)
+        for e, emotion in enumerate(self.emotions):
+            for mask, chosen in ((neurons, self.neurons), (heads, self.heads)):
+                units = chosen[emotion]
+                mask[e, [u.layer for u in units], [u.index for u in units]] = True
+        d_head = self.delta_heads.shape[-1] // self.n_heads
+        return neurons, heads.repeat_interleave(d_head, dim=-1)
+
+    @torch.no_grad()
+    def folded(
+        self, model: LanguageModel, *, force: bool = False
+    ) -> tuple[Float[Tensor, "emotion layer d_model"], Float[Tensor, "emotion layer d_model"]]:
+        """``W_O·Δ`` and ``W_down·Δ`` over the circuit's units: two vectors per emotion and layer.
+
+        Both inputs feed linear maps, so adding these to the maps' outputs (before a norm that the
+        family may have there) at strength ``s`` equals adding ``s·Δ`` at the inputs, exactly.
+
+        Raises:
+            MismatchError: If the circuit was made for another model and ``force`` is not set.
+        """
+        self.provenance.require_model(model.fingerprint, model.name, force=force)
+        neurons, heads = self.masks()
+        attn, mlp = list[Tensor](), list[Tensor]()
+        for part in model.anatomy.blocks:
+            z = (self.delta_heads * heads)[:, part.layer].float()
+            a = (self.delta_neurons * neurons)[:, part.layer].float()
+            w_o, w_down = part.W_O().flatten(0, 1), part.W_down()
+            attn.append((z.to(w_o.device) @ w_o).cpu())
+            mlp.append((a.to(w_down.device) @ w_down).cpu())
+        return torch.stack(attn, dim=1), torch.stack(mlp, dim=1)
+
+    def with_delta(
+        self,
+        delta_neurons: Float[Tensor, "emotion layer d_mlp"] | None = None,
+        delta_heads: Float[Tensor, "emotion layer width"] | None = None,
+        *,
+        how: str,
+    ) -> Circuit:
+        """The same units with other values to add (fitted ones, say).
+
+        Args:
+            delta_neurons: Replaces the neurons' values; None keeps them.
+            delta_heads: Replaces the heads' values; None keeps them.
+            how: Where they are from; goes into the provenance.
+
+        Raises:
+            DataError: If a shape does not fit, or a value is not finite.
+        """
+        neurons = self.delta_neurons if delta_neurons is None else delta_neurons.detach().cpu()
+        heads = self.delta_heads if delta_heads is None else delta_heads.detach().cpu()
+        if heads.shape != self.delta_heads.shape:
+            raise DataError(
+                f"delta_heads has shape {list(heads.shape)}, not {list(self.delta_heads.shape)}."
+            )
+        content = fingerprint(*(x.float().numpy().tobytes() for x in (neurons, heads)))
+        return replace(
+            self,
+            delta_neurons=neurons.float(),
+            delta_heads=heads.float(),
+            delta_source=how,
+            provenance=self._changed(delta=how, delta_content=content),
+        )
+
+    def only(self, kind: str) -> Circuit:
+        """The circuit without the units of the other kind.
+
+        Raises:
+            UnknownNameError: If the kind is not one of :data:`KINDS`.
+        """
+        if kind not in KINDS:
+            raise unknown("kind of unit", kind, KINDS)
+        other = "heads" if kind == "neurons" else "neurons"
+        nothing: dict[str, tuple[Unit, ...]] = {emotion: () for emotion in self.emotions}
+        counts = self.allocation.clone()
+        counts[..., KINDS.index(other)] = 0
+        changes: dict[str, Any] = {other: nothing, "allocation": counts}
+        return replace(self, **changes, provenance=self._changed(only=kind))
+
+    def randomised(self, seed: int = 0) -> Circuit:
+        """The control: as many units in every sublayer, drawn at random, with their own deltas."""
+        generator = torch.Generator().manual_seed(seed)
+        neurons = torch.rand(self.neuron_scores.shape, generator=generator)
+        heads = torch.rand(self.head_scores.shape, generator=generator)
+        return replace(
+            self,
+            neurons=choose(neurons, self.allocation[..., 1], self.emotions, self.neuron_scores),
+            heads=choose(heads, self.allocation[..., 0], self.emotions, self.head_scores),
+            provenance=self._changed(random_units=seed),
+        )
+
+    def overlap(self, kind: str) -> Overlap:
+        """Overlap between the emotions' units of one kind, beside its chance level.
+
+        Raises:
+            UnknownNameError: If the kind is not one of :data:`KINDS`.
+        """
+        sets = {e: [(u.layer, u.index) for u in self.units(e, kind)] for e in self.emotions}
+        size = self.n_heads if kind == "heads" else self.neuron_scores.shape[-1]
+        return overlap(sets, n_layers=self.n_layers, size=size)
+
+    def table(self, top: int = 10) -> list[dict[str, Any]]:
+        """The strongest units of every emotion and kind, one row each, for reports."""
+        return [
+            {
+                "emotion": emotion,
+                "kind": kind.removesuffix("s"),
+                "layer": unit.layer,
+                "index": unit.index,
+                "score": unit.score,
+            }
+            for emotion in self.emotions
+            for kind in KINDS
+            for unit in sorted(self.units(emotion, kind), key=lambda u: -u.score)[:top]
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write it to one file (safetensors with a JSON header).
+
+        Raises:
+            ArtefactError: If the file cannot be written.
+        """
+        tensors: dict[str, Tensor] = {name: getattr(self, name) for name in _TENSORS}
+        for kind in KINDS:
+            for emotion in self.emotions:
+                rows = [[u.layer, u.index] for u in self.units(emotion, kind)]
+                tensors[f"{kind}.{emotion}"] = torch.tensor(rows, dtype=torch.int32).reshape(-1, 2)
+        facts: dict[str, Any] = {name: getattr(self, name) for name in _FACTS}
+        if self.influence is not None:
+            more, facts["influence"] = self.influence.to_tensors()
+            tensors |= more
+        facts["overlap"] = {kind: self.overlap(kind).to_dict() for kind in KINDS}
+        write_tensors(Path(path), tensors, self.provenance, facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtefactError: If the file is missing, damaged, holds NaN, or names units that do not
+                exist.
+            MismatchError: If it is another kind of artefact.
+        """
+        file = read_tensors(Path(path), "circuit")
+        try:
+            scores = {
+                "heads": file.tensors["head_scores"],
+                "neurons": file.tensors["neuron_scores"],
+            }
+            emotions = tuple(str(e) for e in file.extra["emotions"])
+            units = {
+                kind: {
+                    emotion: read_units(file.tensors[f"{kind}.{emotion}"], scores[kind][e])
+                    for e, emotion in enumerate(emotions)
+                }
+                for kind in KINDS
+            }
+            profile = file.extra.get("influence")
+            return cls(
+                emotions=emotions,
+                neurons=units["neurons"],
+                heads=units["heads"],
+                **{name: file.tensors[name] for name in _TENSORS},
+                influence=profile and InfluenceProfile.from_tensors(file.tensors, profile),
+                delta_source=str(file.extra["delta_source"]),
+                position=str(file.extra["position"]),
+                provenance=file.provenance,
+            )
+        except (KeyError, IndexError, TypeError, ValueError, DataError) as error:
+            raise ArtefactError(f"{path} is damaged ({error}); find the circuit again.") from error
+
+    def _changed(self, **parameters: Any) -> Provenance:
+        return replace(self.provenance, parameters={**self.provenance.parameters, **parameters})
+
+
+_TENSORS = (
+    "neuron_scores",
+    "head_scores",
+    "delta_neurons",
+    "delta_heads",
+    "allocation",
+)
+_FACTS = ("emotions", "delta_source", "position")

@@ -1,0 +1,167 @@
+"""Finding a circuit: contributions, influence, budget, units and emotion differences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from affectlens.circuits.allocation import Budget, allocate
+from affectlens.circuits.circuit import Circuit, choose
+from affectlens.circuits.contributions import contributions
+from affectlens.circuits.influence import ALPHAS, TARGET_WORDS, influence
+from affectlens.circuits.means import difference, store_means
+from affectlens.core.artefact import Provenance, fingerprint
+from affectlens.core.errors import DataError
+
+if TYPE_CHECKING:
+    from affectlens.activations.store import ActivationStore
+    from affectlens.circuits.contributions import Contributions
+    from affectlens.circuits.influence import InfluenceProfile
+    from affectlens.datasets.schema import Corpus
+    from affectlens.models.loading import LanguageModel
+    from affectlens.probes.directions import Directions
+
+logger = logging.getLogger(__name__)
+
+
+def find_circuit(
+    model: LanguageModel,
+    corpus: Corpus,
+    directions: Directions,
+    *,
+    budget: Budget | None = None,
+    position: str | None = None,
+    score: str = "mean",
+    reference: str = "late",
+    split: str | None = "fit",
+    prompts: Sequence[Sequence[int]] | None = None,
+    words: Mapping[str, Sequence[str]] = TARGET_WORDS,
+    delta_from: ActivationStore | None = None,
+    scored: Contributions | None = None,
+    profile: InfluenceProfile | None = None,
+    max_tokens_per_batch: int = 4096,
+) -> Circuit:
+    """Find the neurons and heads that write each emotion, and what to add to them.
+
+    One pass over the corpus scores all units and gives the emotion differences; a replayed token
+    per neutral prompt gives the influence that splits the budget over sublayers; within a sublayer
+    the units with the highest contribution are taken.
+
+    Args:
+        model: The model.
+        corpus: Emotion-controlled records (groups that show one content under every emotion).
+        directions: At ``resid_post`` of all layers; ``resid_mid`` is used if there.
+        budget: How many units; default: `Budget()`.
+        position: Where to read; default: the design's (last prompt token, or mean of the reply).
+        score: ``"mean"`` (published) or ``"contrast"``; see `contributions`.
+        reference: Which influence splits the budget: ``"late"``, ``"middle"`` or ``"logit"``.
+        split: Records to use; None takes all of them.
+        prompts: Token ids of neutral prompts; default: `neutral_prompts`.
+        words: Per emotion the words of the logit reference.
+        delta_from: Rows of ``mlp_post`` and ``z`` to take the differences from instead, with a
+            position of their own.
+        scored: Contributions made before, with the same model, corpus and directions.
+        profile: Influence made before, likewise.
+        max_tokens_per_batch: Padded tokens per forward pass.
+
+    Raises:
+        DataError: If records, groups, layers or emotions are missing.
+        MismatchError: If directions or rows were made for another model.
+
+    Source: arXiv 2510.11328 §5-6.
+    """
+    budget = budget or Budget()
+    directions.provenance.require_model(model.fingerprint, model.name)
+    if split is not None:
+        corpus = corpus.filter(split=split)
+    if scored is None:
+        scored = contributions(
+            model,
+            corpus,
+            directions,
+            position=position,
+            score=score,
+            max_tokens_per_batch=max_tokens_per_batch,
+        )
+    if scored.means.n_dropped:
+        logger.warning(
+            "%d records are in groups that lack an emotion and were left out.",
+            scored.means.n_dropped,
+        )
+    inputs = {"directions": directions.provenance.fingerprint}
+    if profile is None:
+        prompts = neutral_prompts(model) if prompts is None else prompts
+        profile = influence(model, prompts, directions, words=words, used=reference)
+        inputs["prompts"] = fingerprint([list(prompt) for prompt in prompts])
+    else:
+        profile = replace(profile, used=reference)
+        inputs["influence"] = fingerprint(profile.chosen.numpy().tobytes())
+    if profile.emotions != scored.emotions:
+        raise DataError("Influence and contributions are of different emotions; make both anew.")
+    anatomy = model.anatomy
+    counts = allocate(profile.chosen, budget, n_heads=anatomy.n_heads, d_mlp=anatomy.d_mlp)
+    if delta_from is None:
+        neurons, heads = scored.means.mean("neurons"), scored.means.mean("heads")
+        source = "group_mean" if scored.means.n_groups else "class_mean"
+    else:
+        delta_from.provenance.require_model(model.fingerprint, model.name)
+        neurons, heads = store_means(delta_from, scored.emotions, anatomy.n_layers)
+        source, inputs["delta_from"] = "stored", delta_from.fingerprint
+    parameters: Mapping[str, Any] = {
+        "budget": asdict(budget),
+        "position": scored.means.position,
+        "score": scored.score,
+        "reference": reference,
+        "alphas": list(ALPHAS),
+        "attn_site": scored.attn_site,
+        "groups": scored.means.n_groups,
+    }
+    return Circuit(
+        emotions=scored.emotions,
+        neurons=choose(scored.neurons, counts[..., 1], scored.emotions),
+        heads=choose(scored.heads, counts[..., 0], scored.emotions),
+        neuron_scores=scored.neurons,
+        head_scores=scored.heads,
+        delta_neurons=difference(neurons),
+        delta_heads=difference(heads),
+        allocation=counts,
+        influence=profile,
+        delta_source=source,
+        position=scored.means.position,
+        provenance=Provenance(
+            kind="circuit",
+            model=model.fingerprint,
+            model_name=model.name,
+            corpus=corpus.fingerprint,
+            parameters=parameters,
+            inputs=inputs,
+        ),
+    )
+
+
+def neutral_prompts(
+    model: LanguageModel, count: int = 8, corpus: Corpus | None = None
+) -> list[tuple[int, ...]]:
+    """Scenario-events without an emotion, rendered as the model would get them.
+
+    Args:
+        model: The model.
+        count: How many, spread evenly over the scenarios and over the three valences.
+        corpus: Records whose last message is the user's; default: the fitting ``events``.
+    """
+    from affectlens.datasets import load
+    from affectlens.models.chat import encode
+
+    corpus = corpus or load("events").filter(split="fit")
+    by_valence: dict[str, list[Any]] = {}
+    for record in corpus:
+        by_valence.setdefault(record.valence or "", []).append(record)
+    lists = list(by_valence.values())
+    count = min(count, len(corpus))
+    picked: list[Any] = []
+    for k in range(count):
+        records = lists[k % len(lists)]
+        picked.append(records[k * len(records) // count])
+    return [encode(model.tokenizer, r.chat, add_generation_prompt=True).ids for r in picked]

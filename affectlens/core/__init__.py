@@ -1,0 +1,32 @@
+"""Names, errors and files that every other layer shares."""
+
+from affectlens.core.artefact import Provenance, fingerprint
+from affectlens.core.emotions import EMOTIONS, NEUTRAL, TONES, VALENCES, emotion_name
+from affectlens.core.errors import (
+    AffectLensError,
+    ArtefactError,
+    DataError,
+    MismatchError,
+    ModelError,
+    UnknownNameError,
+)
+from affectlens.core.sites import KINDS, Site, expand_sites
+
+__all__ = [
+    "EMOTIONS",
+    "KINDS",
+    "NEUTRAL",
+    "TONES",
+    "VALENCES",
+    "AffectLensError",
+    "ArtefactError",
+    "DataError",
+    "MismatchError",
+    "ModelError",
+    "Provenance",
+    "Site",
+    "UnknownNameError",
+    "emotion_name",
+    "expand_sites",
+    "fingerprint",
+]

@@ -1,0 +1,29 @@
+"""Corpora: records with an emotion, a group and a split, from our files, others' or yours."""
+
+from affectlens.datasets.authored import elicitation_prompt
+from affectlens.datasets.leakage import Finding, LeakageLimits, LeakageReport, check_leakage
+from affectlens.datasets.lexicon import affect_words
+from affectlens.datasets.registry import CorpusInfo, list_corpora, load, show
+from affectlens.datasets.schema import DESIGNS, ROLES, SPLITS, Corpus, Message, Record, scenario_of
+from affectlens.datasets.splits import grouped_split
+
+__all__ = [
+    "DESIGNS",
+    "ROLES",
+    "SPLITS",
+    "Corpus",
+    "CorpusInfo",
+    "Finding",
+    "LeakageLimits",
+    "LeakageReport",
+    "Message",
+    "Record",
+    "affect_words",
+    "check_leakage",
+    "elicitation_prompt",
+    "grouped_split",
+    "list_corpora",
+    "load",
+    "scenario_of",
+    "show",
+]

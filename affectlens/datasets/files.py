@@ -1,0 +1,122 @@
+"""Reading other people's text files: every complaint names the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from affectlens.core import DataError
+from affectlens.core.errors import closest_first
+
+Row = tuple[int, dict[str, Any]]
+"""Line number (from 1) and the fields of one row."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file (a byte order mark is dropped).
+
+    Raises:
+        DataError: If it is missing, empty, or not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; name a file.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not data.strip():
+        raise DataError(f"{path} is empty.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as "
+            "UTF-8."
+        ) from None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, numbered from 1 (split at line feeds only)."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def read_jsonl(path: Path) -> Iterator[Row]:
+    """One JSON object per line.
+
+    Raises:
+        DataError: If a line is no JSON object.
+    """
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error.msg}).") from None
+        except RecursionError:
+            raise DataError(f"{path}, line {number}: JSON nested too deep.") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: not a JSON object {{...}}.")
+        yield number, cast("dict[str, Any]", row)
+
+
+def read_csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
+    """Rows of a table with a header; a row's number is that of the line it starts on.
+
+    Raises:
+        DataError: If a row has another number of fields than the header, or a quote never ends.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    start = 1
+    try:
+        for fields in reader:
+            number, start = start, reader.line_num + 1
+            if not fields:
+                continue
+            if header is None:
+                header = [name.strip() for name in fields]
+                repeated = [name for name in header if header.count(name) > 1]
+                if repeated:
+                    raise DataError(f"{path}, line {number}: two columns {repeated[0]!r}.")
+                continue
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{path}, line {number}: {len(fields)} fields, but the header has "
+                    f"{len(header)}; put quotes around text that holds {delimiter!r}."
+                )
+            yield number, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {start}: not a CSV table ({error}).") from None
+
+
+def require_column(path: Path, number: int, row: dict[str, Any], column: str) -> None:
+    """Check that a row has a column.
+
+    Raises:
+        DataError: With the columns there are, closest first.
+    """
+    if column not in row:
+        there = ", ".join(closest_first(column, row)[:12]) or "none"
+        raise DataError(f"{path}, line {number}: no column {column!r}; there are: {there}.")
+
+
+def existing(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of a folder that must all be there.
+
+    Raises:
+        DataError: Naming what is missing.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}.")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder} lacks {', '.join(missing)}.")
+    return [folder / name for name in names]

@@ -1,0 +1,65 @@
+"""What a judge is: reads texts, and nothing but the texts, and names the tone of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from affectlens.core import TONES
+
+GARBLED = "garbled"
+"""Text that is no language any more; it counts as no emotion, whatever words it holds."""
+
+JUDGED: tuple[str, ...] = (*TONES, GARBLED)
+"""Labels of the built-in judges: six emotions, neutral, garbled."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a judge said about ``n`` texts.
+
+    Attributes:
+        labels: Names of the ``k`` columns of ``probabilities``.
+        chosen: The label of each text.
+        probabilities: One row per text; rows sum to 1.
+    """
+
+    labels: tuple[str, ...]
+    chosen: tuple[str, ...]
+    probabilities: Float[np.ndarray, "n k"]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def probability(self, label: str) -> Float[np.ndarray, " n"]:
+        """The column of one label (zeros if the judge does not know it)."""
+        if label not in self.labels:
+            return np.zeros(len(self))
+        return self.probabilities[:, self.labels.index(label)]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Anything that turns texts into verdicts.
+
+    A judge is blind: it is never told which emotion was wanted, and a verdict depends on its own
+    text alone, not on the others in the batch.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label it may choose."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> Verdicts:
+        """Judge each text alone."""
+        ...

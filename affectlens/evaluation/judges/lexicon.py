@@ -1,0 +1,156 @@
+"""The word judge: counts words that express a feeling, knows nothing else.
+
+Unlike the encoder in every way (no training, no context), so the two rarely fail together. The
+word list `lexicon.txt` was written for this package and has its licence; the well-known NRC lexicon
+is free for research only and therefore not used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+
+from affectlens.core import EMOTIONS, NEUTRAL, ArtefactError
+from affectlens.evaluation.judges.base import GARBLED, JUDGED, Verdicts
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*\??")
+_NEGATORS = frozenset(
+    {"not", "no", "without", "nor", "isn't", "wasn't", "don't", "didn't", "aren't"}
+)
+_NEGATION_REACH = 2  # words
+_LOOP_WORDS, _LOOP_SHARE = 8, 0.4  # so few different words in a text this long: a loop
+_LETTER_SHARE = 0.6  # fewer letters and spaces than this: not prose
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words, prefixes and phrases of each emotion.
+
+    Attributes:
+        phrases: Entry as a tuple of words -> emotion; one-word entries are tuples of one.
+        prefixes: Beginning of a word -> emotion.
+    """
+
+    phrases: Mapping[tuple[str, ...], str]
+    prefixes: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Lexicon:
+        """Read the format of `lexicon.txt`: ``[emotion]``, then entries separated by commas.
+
+        Raises:
+            ArtefactError: If an entry stands before any ``[emotion]`` or the emotion is unknown.
+        """
+        phrases: dict[tuple[str, ...], str] = {}
+        prefixes: dict[str, str] = {}
+        emotion = ""
+        for line in text.splitlines():
+            line = line.strip()
+            if not line or line.startswith("#"):
+                continue
+            if line.startswith("["):
+                emotion = line.strip("[]")
+                if emotion not in EMOTIONS:
+                    raise ArtefactError(
+                        f"The lexicon has a section {line}; use one of {', '.join(EMOTIONS)}."
+                    )
+                continue
+            if not emotion:
+                raise ArtefactError(f"The lexicon entry {line!r} stands before any [emotion].")
+            for entry in filter(None, (part.strip().lower() for part in line.split(","))):
+                if entry.endswith("*") and " " not in entry:
+                    prefixes[entry[:-1]] = emotion
+                else:
+                    phrases[tuple(entry.rstrip("*").split())] = emotion
+        return cls(phrases, prefixes)
+
+    def hits(self, words: Sequence[str]) -> list[tuple[str, str]]:
+        """Find entries in lower-case words, longest first, none overlapping, negated ones left out.
+
+        Returns:
+            Pairs ``(entry, emotion)`` in reading order.
+        """
+        longest = max((len(phrase) for phrase in self.phrases), default=1)
+        found: list[tuple[str, str]] = []
+        start = 0
+        while start < len(words):
+            step = 1
+            for length in range(min(longest, len(words) - start), 0, -1):
+                entry, emotion = self._entry(words[start : start + length])
+                if emotion:
+                    before = words[max(0, start - _NEGATION_REACH) : start]
+                    if not _NEGATORS.intersection(before):
+                        found.append((entry, emotion))
+                    step = length
+                    break
+            start += step
+        return found
+
+    def _entry(self, words: Sequence[str]) -> tuple[str, str]:
+        for candidate in (tuple(words), (*words[:-1], words[-1].rstrip("?"))):
+            if candidate in self.phrases:
+                return " ".join(candidate), self.phrases[candidate]
+        if len(words) == 1:
+            word = words[0].rstrip("?")
+            for end in range(len(word), 2, -1):
+                if word[:end] in self.prefixes:
+                    return word[:end], self.prefixes[word[:end]]
+        return "", ""
+
+
+@lru_cache(maxsize=1)
+def default_lexicon() -> Lexicon:
+    """The lexicon that comes with the package."""
+    source = files("affectlens.evaluation.judges").joinpath("lexicon.txt")
+    return Lexicon.parse(source.read_text(encoding="utf-8"))
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words; a question mark stays on its word ("really?"), apostrophes are straight."""
+    return [match.group().replace("’", "'").lower() for match in _WORD.finditer(text)]
+
+
+def is_loop(text: str) -> bool:
+    """Whether a text repeats few words over and over, or is hardly made of letters."""
+    if not text.strip():
+        return True
+    letters = sum(character.isalpha() or character.isspace() for character in text)
+    words = words_of(text)
+    looping = len(words) >= _LOOP_WORDS and len(set(words)) / len(words) < _LOOP_SHARE
+    return looping or not words or letters / len(text) < _LETTER_SHARE
+
+
+class LexiconJudge:
+    """Emotion with the largest share of different entries; ties and none mean neutral.
+
+    An entry counts once, so saying it ten times is worth no more; loops count as garbled.
+    """
+
+    name = "lexicon"
+    labels = JUDGED
+
+    def __init__(self, lexicon: Lexicon | None = None) -> None:
+        self.lexicon = lexicon or default_lexicon()
+
+    def __call__(self, texts: Sequence[str]) -> Verdicts:
+        """Judge each text alone; ``probabilities`` are shares of the entries found."""
+        shares = np.zeros((len(texts), len(self.labels)), dtype=np.float64)
+        for row, text in enumerate(texts):
+            if is_loop(text):
+                shares[row, self.labels.index(GARBLED)] = 1.0
+                continue
+            entries = dict(self.lexicon.hits(words_of(text)))
+            if not entries:
+                shares[row, self.labels.index(NEUTRAL)] = 1.0
+            for emotion in entries.values():
+                shares[row, self.labels.index(emotion)] += 1.0 / len(entries)
+        return Verdicts(self.labels, tuple(self._choose(row) for row in shares), shares)
+
+    def _choose(self, shares: np.ndarray) -> str:
+        best = np.flatnonzero(shares == shares.max())
+        return self.labels[int(best[0])] if len(best) == 1 else NEUTRAL

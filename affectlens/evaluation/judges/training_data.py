@@ -1,0 +1,201 @@
+"""What the encoder judge learns from, and how an epoch of it is drawn.
+
+The authored groups of the roles ``judge`` and ``tune`` only, further texts written for the judge
+alone, GoEmotions, text of a small model labelled by hand (prompts of the same roles), and corrupted
+text. The groups that give directions and the test groups stay unseen.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from affectlens.core import DataError
+from affectlens.evaluation.judges.base import GARBLED
+from affectlens.evaluation.judges.garble import cut_short, garble
+
+if TYPE_CHECKING:
+    from affectlens.datasets.schema import Corpus
+
+CLEAR_COMMENTS: Mapping[str, tuple[str, ...]] = {
+    "anger": ("anger", "annoyance"),
+    "disgust": ("disgust",),
+    "fear": ("fear", "nervousness"),
+    "happiness": (
+        "joy",
+        "amusement",
+        "excitement",
+        "gratitude",
+        "love",
+        "relief",
+        "pride",
+        "admiration",
+    ),
+    "sadness": ("sadness", "disappointment", "grief", "remorse"),
+    "surprise": ("surprise",),
+    "neutral": ("neutral",),
+}
+"""GoEmotions labels that show a tone plainly; curiosity, approval and the like are left out."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text to learn from.
+
+    Attributes:
+        text: Good or garbled.
+        label: One of `JUDGED`, or None for good text of unknown tone: it teaches only that it is
+            not garbled.
+    """
+
+    text: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a judge learns from.
+
+    Attributes:
+        authored: Repeated often, changed a little each time.
+        comments: Label -> texts, of which every epoch draws as many per label.
+        model_texts: What a small model writes.
+    """
+
+    authored: Sequence[Example]
+    comments: Mapping[str, Sequence[str]]
+    model_texts: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of `fit_judge`.
+
+    Attributes:
+        rank: Of each weight change.
+        epochs: Passes over the (freshly drawn) training set.
+        learning_rate: Of the low-rank factors, at its highest; then it falls linearly to 0.
+        head_learning_rate: Of the head.
+        batch_size: Texts per step.
+        authored_repeats: How often an epoch shows each authored text.
+        model_repeats: How often it shows each small-model text.
+        comments_per_label: Comments drawn per label and epoch.
+        garbled: Corrupted texts per epoch, all kinds alike.
+        label_smoothing: Share of the target spread over all labels.
+        max_tokens: Longer texts are cut.
+        seed: Of everything random.
+    """
+
+    rank: int = 16
+    epochs: int = 4
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 2e-3
+    batch_size: int = 32
+    authored_repeats: int = 4
+    model_repeats: int = 1
+    comments_per_label: int = 300
+    garbled: int = 900
+    label_smoothing: float = 0.05
+    max_tokens: int = 96
+    seed: int = 0
+
+
+def training_set(replies: Corpus, tones: Corpus, comments: Corpus) -> TrainingSet:
+    """Collect what a judge may see.
+
+    Args:
+        replies: The authored replies; only the roles ``judge`` and ``tune`` are used.
+        tones: The authored tones; the same.
+        comments: GoEmotions with the original labels; only split ``fit`` is used.
+    """
+    authored = [
+        Example(record.text, record.emotion)
+        for corpus in (replies, tones)
+        for record in corpus.filter(role=("judge", "tune"))
+    ]
+    label_of = {fine: label for label, fines in CLEAR_COMMENTS.items() for fine in fines}
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
+    for record in comments.filter(split="fit"):
+        fine = record.meta.get("labels", ())
+        if len(fine) == 1 and fine[0] in label_of:
+            text = record.text.replace("[NAME]", "Sam").replace("[RELIGION]", "church")
+            by_label[label_of[fine[0]]].append(text)
+    if missing := [label for label in CLEAR_COMMENTS if not by_label[label]]:
+        raise DataError(
+            f"The comments have no single {', '.join(missing)}; load GoEmotions with "
+            "mapping='original'."
+        )
+    return TrainingSet([*authored, *extra_texts()], dict(by_label), small_model_texts())
+
+
+def small_model_texts() -> list[Example]:
+    """Texts of a 135M model, plain and mildly steered, labelled by hand for what they show."""
+    return _shipped("small_model_texts.jsonl")
+
+
+def extra_texts() -> list[Example]:
+    """22 contents in each of the seven tones, written for the judge; no direction sees them."""
+    return _shipped("extra_texts.jsonl")
+
+
+def _shipped(name: str) -> list[Example]:
+    source = files("affectlens.evaluation.judges").joinpath(name)
+    rows = map(json.loads, source.read_text(encoding="utf-8").strip().split("\n"))
+    return [Example(row["text"], row["label"]) for row in rows]
+
+
+def epoch_examples(
+    data: TrainingSet, settings: FitSettings, epoch: int, pieces: Sequence[str]
+) -> list[Example]:
+    """Draw, cut, vary and corrupt the texts of one epoch; seeded, in random order."""
+    rng = random.Random(f"{settings.seed}/{epoch}")
+    comments = {
+        label: rng.sample(list(texts), min(settings.comments_per_label, len(texts)))
+        for label, texts in data.comments.items()
+    }
+    drawn = [
+        Example(_maybe_cut(text, rng), label) for label, texts in comments.items() for text in texts
+    ]
+    for example in data.authored:
+        for _ in range(settings.authored_repeats):
+            drawn.append(replace(example, text=_varied(example.text, rng)))
+    for example in data.model_texts:
+        for _ in range(settings.model_repeats):
+            drawn.append(replace(example, text=_maybe_cut(example.text, rng)))
+    good = [e.text for e in (*data.authored, *data.model_texts) if e.label != GARBLED]
+    good += [text for texts in comments.values() for text in texts[:100]]
+    corrupted = garble(good, settings.garbled, seed=rng.randrange(2**32), pieces=pieces)
+    drawn += [Example(made.text, GARBLED) for made in corrupted]
+    rng.shuffle(drawn)
+    return drawn
+
+
+def _maybe_cut(text: str, rng: random.Random) -> str:
+    return cut_short(text, rng) if rng.random() < 0.4 else text
+
+
+def _varied(text: str, rng: random.Random) -> str:
+    """Cut, or with other case and punctuation, so that neither tells the tone."""
+    text = _maybe_cut(text, rng)
+    chance = rng.random()
+    if chance < 0.12:
+        return text.rstrip(".!?")
+    if chance < 0.18:
+        return text.upper() if rng.random() < 0.3 else text.lower()
+    return text.replace(".", "!") if chance < 0.24 else text
+
+
+def batches(examples: Sequence[Example], size: int, seed: str) -> Iterator[list[Example]]:
+    """Batches of texts of like length, in random order."""
+    rng = random.Random(seed)
+    made: list[list[Example]] = []
+    for start in range(0, len(examples), size * 20):
+        chunk = sorted(examples[start : start + size * 20], key=lambda e: len(e.text))
+        made += [chunk[i : i + size] for i in range(0, len(chunk), size)]
+    rng.shuffle(made)
+    yield from made

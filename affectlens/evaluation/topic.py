@@ -1,0 +1,34 @@
+"""Sentence embeddings, for whether a reply kept to the topic of its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from affectlens.evaluation.judges.encoder import ENCODER, encode, load_encoder
+from affectlens.models.registry import pull
+
+_BATCH = 64
+
+
+class Embedder:
+    """The plain MiniLM encoder, without the judge's adapter: unit vectors, one per text."""
+
+    def __init__(self) -> None:
+        self.encoder, self.tokenizer = load_encoder(pull(ENCODER))
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """Embed texts; equal texts are embedded once."""
+        distinct = list(dict.fromkeys(texts))
+        order = sorted(range(len(distinct)), key=lambda i: len(distinct[i]))
+        rows: dict[str, Float[np.ndarray, " d"]] = {}
+        for start in range(0, len(order), _BATCH):
+            batch = [distinct[i] for i in order[start : start + _BATCH]]
+            vectors = encode(self.encoder, self.tokenizer, batch, max_tokens=128)
+            unit = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+            rows.update(zip(batch, unit, strict=True))
+        return np.stack([rows[text] for text in texts])

@@ -1,0 +1,199 @@
+"""Reading and writing inside a forward pass, with plain forward hooks.
+
+Every hook has a handle and is removed when its block ends, also on exceptions. Writers run before
+readers whatever order they were opened in, so a reader sees what was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from affectlens.core.errors import UnknownNameError, unknown
+from affectlens.core.sites import Site
+from affectlens.models.anatomy import Anatomy, BlockParts
+
+Reader = Callable[[Site, Tensor], None]
+"""Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy."""
+
+Writer = Callable[[Tensor], Tensor | None]
+"""Given the value ``[batch, pos, width]``, returns the one to use instead, or None to keep it."""
+
+POINTS: tuple[str, ...] = (
+    "o_proj_in",
+    "o_proj_out",
+    "down_proj_in",
+    "down_proj_out",
+    "resid_post",
+)
+"""Where one can write, in the order of a block.
+
+``o_proj_out`` and ``down_proj_out`` come before a norm that the family may have between a sublayer
+and the residual, so that writing ``Δ`` at an input equals writing ``W·Δ`` at the output.
+"""
+
+_ORDER = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+
+
+class StopForward(Exception):
+    """Ends a forward pass after the last site that was asked for."""
+
+
+@dataclass(frozen=True, order=True)
+class WritePoint:
+    """One place of one block where values can be changed.
+
+    Attributes:
+        layer: Block index, from 0.
+        point: One of :data:`POINTS`.
+    """
+
+    layer: int
+    point: str
+
+    def __post_init__(self) -> None:
+        if self.point not in POINTS:
+            raise unknown("write point", self.point, POINTS)
+
+
+def deepest(sites: Sequence[Site]) -> Site:
+    """The site a forward pass reaches last; pass it as ``stop_after`` to skip what follows."""
+    return max(sites, key=lambda site: (site.layer, _ORDER.index(site.kind)))
+
+
+@contextmanager
+def reading(
+    anatomy: Anatomy,
+    sites: Sequence[Site],
+    read: Reader,
+    *,
+    stop_after: Site | None = None,
+) -> Generator[None, None, None]:
+    """Call ``read`` with the value of each site in every forward pass inside the block.
+
+    Args:
+        anatomy: The model.
+        sites: What to read. ``attn_out`` and ``mlp_out`` are what is added to the residual, so
+            after a post-norm.
+        read: Gets the live tensor; copy what must outlive the pass.
+        stop_after: One of ``sites``, normally :func:`deepest`. The pass ends once it has been
+            read: the model call raises `StopForward`, which this block catches, so let the call
+            be the last statement in it.
+
+    Raises:
+        UnknownNameError: If a layer does not exist, or ``resid_mid`` is asked of a family whose
+            attention and MLP run in parallel.
+    """
+    if stop_after is not None and stop_after not in sites:
+        raise unknown("site", stop_after.hook_name, [site.hook_name for site in sites])
+    stop = StopForward()
+    with ExitStack() as stack:
+        for site in sites:
+            ends = stop if site == stop_after else None
+            handle = _read_at(_block_of(anatomy, site.layer), site, read, ends)
+            stack.callback(handle.remove)
+        try:
+            yield
+        except StopForward as stopped:
+            if stopped is not stop:
+                raise
+
+
+@contextmanager
+def writing(anatomy: Anatomy, writers: Mapping[WritePoint, Writer]) -> Generator[None, None, None]:
+    """Let each writer change its place in every forward pass inside the block.
+
+    Args:
+        anatomy: The model.
+        writers: Place to function. Blocks may be nested; the inner one runs first.
+
+    Raises:
+        UnknownNameError: If a layer does not exist.
+    """
+    with ExitStack() as stack:
+        for place, write in writers.items():
+            handle = _write_at(_block_of(anatomy, place.layer), place.point, write)
+            stack.callback(handle.remove)
+        yield
+
+
+def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
+    if not 0 <= layer < anatomy.n_layers:
+        raise unknown("layer", layer, [str(i) for i in range(anatomy.n_layers)])
+    return anatomy.blocks[layer]
+
+
+def _read_at(part: BlockParts, site: Site, read: Reader, stop: StopForward | None) -> Any:
+    def seen(value: Tensor) -> None:
+        read(site, value)
+        if stop is not None:
+            raise stop
+
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen(_first_input(args, kwargs))
+
+    def after(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen(_first_output(output))
+
+    match site.kind:
+        case "resid_pre":
+            return part.block.register_forward_pre_hook(before, with_kwargs=True)
+        case "resid_post":
+            return part.block.register_forward_hook(after)
+        case "attn_out":
+            module = part.o_proj if part.attn_post_norm is None else part.attn_post_norm
+            return module.register_forward_hook(after)
+        case "mlp_out":
+            module = part.down_proj if part.mlp_post_norm is None else part.mlp_post_norm
+            return module.register_forward_hook(after)
+        case "z":
+            return part.o_proj.register_forward_pre_hook(before, with_kwargs=True)
+        case "mlp_post":
+            return part.down_proj.register_forward_pre_hook(before, with_kwargs=True)
+        case _:
+            if part.mid_reader is None:
+                raise UnknownNameError(
+                    f"There is no {site.hook_name}: in this family attention and MLP read the same "
+                    "residual (parallel blocks); read resid_pre, attn_out, mlp_out or resid_post."
+                )
+            return part.mid_reader.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _write_at(part: BlockParts, point: str, write: Writer) -> Any:
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        new = write(_first_input(args, kwargs))
+        if new is None:
+            return None
+        if args:
+            return (new, *args[1:]), kwargs
+        return args, {**kwargs, _input_name(kwargs): new}
+
+    def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+        new = write(_first_output(output))
+        if new is None:
+            return None
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    if point == "resid_post":
+        return part.block.register_forward_hook(after, prepend=True)
+    module = part.o_proj if point.startswith("o_proj") else part.down_proj
+    if point.endswith("_in"):
+        return module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+    return module.register_forward_hook(after, prepend=True)
+
+
+def _first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The hidden states a module was called with, by position or by name."""
+    return args[0] if args else kwargs[_input_name(kwargs)]
+
+
+def _input_name(kwargs: Mapping[str, Any]) -> str:
+    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+
+
+def _first_output(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

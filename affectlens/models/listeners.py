@@ -1,0 +1,53 @@
+"""How a generation loop and whoever hooks the model agree on which rows a forward pass holds.
+
+The loop sorts prompts, shares the work of equal ones and drops finished rows, so a hook cannot tell
+from a tensor whose rows it sees. It listens instead: the loop announces the rows before each
+forward pass, and asks first how much of a prompt the listener leaves alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+
+class Listener(Protocol):
+    """Somebody who changes or reads the model while it generates."""
+
+    def untouched(self, row: int, length: int) -> int:
+        """How many leading tokens of a prompt run exactly as without the listener.
+
+        Args:
+            row: Index in the caller's list of prompts.
+            length: Of that prompt, in tokens.
+        """
+        ...
+
+    def announce(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Say which prompts the rows of the coming forward passes belong to; none: it is over.
+
+        Args:
+            rows: For each row of the batch, an index in the caller's list of prompts.
+            lengths: For each row, the length of its prompt, in tokens.
+        """
+        ...
+
+
+_LISTENERS: ContextVar[tuple[tuple[Any, Listener], ...]] = ContextVar("listeners", default=())
+
+
+@contextmanager
+def listening(hf: Any, listener: Listener) -> Generator[None, None, None]:
+    """Let a listener know of everything that generates with this Hugging Face model inside."""
+    token = _LISTENERS.set((*_LISTENERS.get(), (hf, listener)))
+    try:
+        yield
+    finally:
+        _LISTENERS.reset(token)
+
+
+def listeners(hf: Any) -> tuple[Listener, ...]:
+    """Who listens to this model here, outermost first."""
+    return tuple(listener for model, listener in _LISTENERS.get() if model is hf)

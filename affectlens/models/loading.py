@@ -1,0 +1,241 @@
+"""Loading a language model by name, hub id, folder, GGUF file or object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from affectlens.core.errors import DataError, ModelError, UnknownNameError, closest_first, unknown
+from affectlens.models import registry
+from affectlens.models._transformer_lens import bridged_model
+from affectlens.models.anatomy import Anatomy, find_anatomy
+from affectlens.models.devices import pick_device, pick_dtype
+from affectlens.models.fingerprint import model_fingerprint
+from affectlens.models.selfcheck import check_anatomy
+from affectlens.models.tokens import stop_ids
+from affectlens.models.unembedding import unembed
+from affectlens.models.weights import from_gguf, from_pretrained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model, its tokenizer, and where its parts are.
+
+    Attributes:
+        name: What it was loaded by, for messages.
+        hf: The Hugging Face model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        anatomy: Where attention, MLPs and norms are.
+        fingerprint: Hash of its shape and a sample of its weights; the same in every dtype.
+    """
+
+    name: str
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    anatomy: Anatomy
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must be."""
+        return self._embedding().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return self._embedding().dtype
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks."""
+        return self.anatomy.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.anatomy.d_model
+
+    @property
+    def context_length(self) -> int:
+        """Longest sequence, in tokens."""
+        return self.anatomy.context_length
+
+    @cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Tokens that end a reply, the chat template's end of turn first."""
+        return stop_ids(self.hf, self.tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills up short rows; masked, so its value never matters."""
+        pad: Any = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else next(iter(self.eos_ids), 0)
+
+    def encode_batch(
+        self, rows: Sequence[Sequence[int]], side: str = "right"
+    ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+        """Pad rows of token ids to one length.
+
+        Args:
+            rows: Token ids, none of the rows empty.
+            side: Where the padding goes, ``"left"`` or ``"right"``.
+
+        Returns:
+            Ids and attention mask (1 = real), on the model's device.
+
+        Raises:
+            DataError: If there is no row, an empty row, or an id outside the vocabulary.
+            UnknownNameError: If the side is neither.
+        """
+        if side not in ("left", "right"):
+            raise unknown("side", side, ["left", "right"])
+        if not rows or not all(len(row) for row in rows):
+            raise DataError("Every text needs at least one token; drop the empty ones.")
+        vocabulary = self._embedding().shape[0]
+        highest = max(max(row) for row in rows)
+        if highest >= vocabulary or min(min(row) for row in rows) < 0:
+            raise DataError(
+                f"Token id {highest} is outside the vocabulary of {self.name} ({vocabulary} "
+                "tokens); the tokenizer belongs to another model."
+            )
+        longest = max(len(row) for row in rows)
+        ids = torch.full((len(rows), longest), self.pad_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            where = slice(longest - len(row), None) if side == "left" else slice(len(row))
+            ids[i, where] = torch.tensor(row, dtype=torch.long)
+            mask[i, where] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    @staticmethod
+    def position_ids(mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+        """Positions counted over real tokens only, so that left padding changes nothing."""
+        return (mask.long().cumsum(-1) - 1).clamp_min(0)
+
+    def logits(self, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """Logits of ``last_hidden_state`` of `anatomy.base` (any rows of it); see `unembed`."""
+        return unembed(self.hf, hidden)
+
+    @overload
+    def generate(  # pyright: ignore[reportOverlappingOverload]
+        self, prompt: str, *, system: str | None = None, max_new_tokens: int = 40, **options: Any
+    ) -> str: ...
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[str],
+        *,
+        system: str | None = None,
+        max_new_tokens: int = 40,
+        **options: Any,
+    ) -> list[str]: ...
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        system: str | None = None,
+        max_new_tokens: int = 40,
+        **options: Any,
+    ) -> str | list[str]:
+        """Reply to prompts; see :func:`affectlens.models.generation.generate` for the options."""
+        from affectlens.models.generation import generate
+
+        return generate(self, prompt, system=system, max_new_tokens=max_new_tokens, **options)
+
+    def _embedding(self) -> Tensor:
+        embedding: Any = self.hf.get_input_embeddings()
+        return embedding.weight
+
+
+def load_model(
+    source: Any,
+    *,
+    tokenizer: Any = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> LanguageModel:
+    """Load a causal language model.
+
+    Args:
+        source: A built-in name (``"smollm2-135m-instruct"``), a hub id (``"owner/name"``), a local
+            folder, a ``.gguf`` file, a Hugging Face model, or a ``TransformerBridge``.
+        tokenizer: Needed with a Hugging Face model; otherwise replaces the one that comes along.
+        device: Default: the best there is. Objects stay where they are unless told otherwise.
+        dtype: Default: bfloat16 where the device is fast at it, else float32. Objects likewise.
+
+    Returns:
+        The model in evaluation mode. An object passed in is used itself, not a copy.
+
+    Raises:
+        UnknownNameError: If there is no such model, device or dtype.
+        ModelError: If the weights cannot be read or the architecture is not understood.
+    """
+    if isinstance(source, (str, Path)):
+        name = str(source)
+        where = pick_device(device)
+        hf, own_tokenizer = _read(source, pick_dtype(dtype, where))
+        hf = hf.to(where)
+    else:
+        hf, own_tokenizer = bridged_model(source) or (source, None)
+        if not isinstance(hf, torch.nn.Module) or not hasattr(hf, "config"):
+            raise ModelError(
+                f"A {type(source).__name__} is not a language model; give a name, a path, a "
+                "Hugging Face causal language model or a TransformerBridge."
+            )
+        name = str(getattr(hf.config, "_name_or_path", "") or type(hf).__name__)
+        if device is not None:
+            hf = hf.to(pick_device(device))
+        if dtype is not None:
+            hf = hf.to(pick_dtype(dtype, pick_device(device)))
+        hf.eval()
+    tokenizer = tokenizer if tokenizer is not None else own_tokenizer
+    if tokenizer is None:
+        raise ModelError(f"{name} needs its tokenizer: load_model(model, tokenizer=...).")
+    model: Any = hf
+    anatomy = find_anatomy(model)
+    check_anatomy(model, anatomy)
+    return LanguageModel(name, model, tokenizer, anatomy, model_fingerprint(model))
+
+
+def locate(source: str | Path) -> str:
+    """What `load_model` reads for a name or path: a folder, a GGUF file or a hub id.
+
+    Raises:
+        UnknownNameError: If it is none of these and not built in.
+        ModelError: If it is a file of another kind.
+    """
+    name = str(source)
+    if isinstance(source, str) and name in registry.BUILTIN:
+        return str(registry.resolve(name))
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" or path.is_dir():
+        return str(path)
+    if path.is_file():
+        raise ModelError(f"{path} is neither a model folder nor a .gguf file.")
+    if isinstance(source, str) and _HUB_ID.fullmatch(name):
+        return name
+    known = ", ".join(closest_first(name, registry.language_models()))
+    raise UnknownNameError(
+        f"Unknown model {name!r}; built in: {known}; or give a Hugging Face hub id (owner/name), "
+        "a local folder or a .gguf file."
+    )
+
+
+def _read(source: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    where = locate(source)
+    return (
+        from_gguf(Path(where), dtype) if where.endswith(".gguf") else from_pretrained(where, dtype)
+    )

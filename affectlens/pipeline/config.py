@@ -1,0 +1,59 @@
+"""What a run is asked to do, checked at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from affectlens.core import DataError
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+class RunConfig(BaseModel):
+    """Parameters of `affectlens.pipeline.run`.
+
+    Attributes:
+        model: Built-in name, hub id, local folder or GGUF file.
+        out: Run folder.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or None for the best there is.
+        dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``, or None for what the device is fast at.
+        events: At most so many scenarios (three events each) to tune on and to test on; None = all.
+        seed: Of everything random: folds, bootstrap, random direction.
+        max_new_tokens: Length of generated replies.
+        force: Redo stages even if nothing changed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = DEFAULT_MODEL
+    out: Path = Path("runs/demo")
+    device: str | None = None
+    dtype: str | None = None
+    events: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=40, ge=4, le=1024)
+    force: bool = False
+
+    @classmethod
+    def checked(cls, **options: Any) -> RunConfig:
+        """Build one, with problems told in a sentence.
+
+        Raises:
+            DataError: If an option is unknown or out of range.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, p['loc']))}={p.get('input')!r}: {p['msg']}"
+                for p in error.errors()
+            )
+            raise DataError(f"These run options do not work: {problems}.") from None
+
+    def shared(self) -> Mapping[str, Any]:
+        """What every stage's result depends on."""
+        return {"dtype": self.dtype, "device": self.device, "seed": self.seed}

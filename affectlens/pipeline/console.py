@@ -1,0 +1,187 @@
+"""What the commands print: tables on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import DataError
+from affectlens.core.artefact import read_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from affectlens.datasets import Corpus
+    from affectlens.models.registry import ModelInfo
+    from affectlens.pipeline.config import RunConfig
+    from affectlens.pipeline.engine import Stage
+
+
+def _out() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _err() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def run_with_progress(config: RunConfig, *, until: str | None = None) -> None:
+    """Run the stages, saying on stderr which are done, and print a short table at the end."""
+    from affectlens.pipeline.run import run
+
+    err = _err()
+
+    def on_stage(stage: Stage, what: str, seconds: float) -> None:
+        if what == "started":
+            err.print(f"[bold]{stage.name:<11}[/] {stage.title}")
+        elif what == "done":
+            err.print(f"[green]{stage.name:<11}[/] done in {seconds:.1f} s")
+        else:
+            err.print(f"[dim]{stage.name:<11} unchanged[/]")
+
+    folder = run(config, until=until, on_stage=on_stage)
+    if (folder / "metrics.json").is_file() and until in (None, "report"):
+        print_summary(folder)
+
+
+def print_summary(folder: Path) -> None:
+    """The table of arms of a finished run."""
+    from rich.table import Table
+
+    metrics = read_json(folder / "metrics.json")
+    table = Table(title=f"{metrics['model']}: replies in which a blind judge finds the emotion")
+    for name in ("arm", "accuracy", "95 % interval", "perplexity ratio", "topic", "harmonic"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, m in metrics["arms"].items():
+        low, high = m["accuracy_ci"]
+        table.add_row(
+            arm,
+            f"{m['accuracy']:.2f}",
+            f"{low:.2f}–{high:.2f}",
+            f"{m['perplexity_ratio']:.2f}",
+            f"{m['topic']:.2f}",
+            f"{m['harmonic']:.2f}",
+        )
+    out = _out()
+    out.print(table)
+    probe = metrics["probe"]
+    out.print(
+        f"Probe: {probe['accuracy']:.2f} on held-out scenarios at {probe['best_layer']}. "
+        f"Judge: {metrics['judge']['accuracy']:.2f} on unseen groups."
+    )
+    out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def print_steered(
+    prompt: str,
+    emotion: str,
+    *,
+    pack_file: Path,
+    model: str | None,
+    mode: str | None,
+    system: str | None,
+    max_new_tokens: int,
+    device: str | None,
+    dtype: str | None,
+    force: bool,
+) -> None:
+    """Generate with and without steering and print both, one above the other."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from affectlens.pipeline.steer import steer_beside
+
+    result = steer_beside(
+        prompt,
+        emotion,
+        pack_file=pack_file,
+        model=model,
+        mode=mode,
+        system=system,
+        max_new_tokens=max_new_tokens,
+        device=device,
+        dtype=dtype,
+        force=force,
+    )
+    out = _out()
+    out.print(Panel(Text(result.unsteered), title="unsteered", title_align="left"))
+    out.print(Panel(Text(result.steered), title=Text(result.spec), title_align="left"))
+
+
+def print_models(models: Sequence[ModelInfo]) -> None:
+    """Table of built-in models."""
+    from rich.table import Table
+
+    table = Table("name", "what", "on disk", "licence", "description")
+    for info in models:
+        size = info.kept_bytes if info.cached else info.download_bytes
+        state = "cached" if info.cached else "to download"
+        table.add_row(
+            info.name, info.kind, f"{size / 1e6:.0f} MB {state}", info.licence, info.description
+        )
+    out = _out()
+    out.print(table)
+    out.print("Hub ids (owner/name), local folders and GGUF files work wherever a name does.")
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """One fact a line."""
+    from rich.text import Text
+
+    out = _out()
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        out.print(Text(f"{name:<{width}}  {value}"), soft_wrap=True)
+
+
+def print_corpora() -> None:
+    """Table of corpora."""
+    from rich.table import Table
+
+    from affectlens.datasets import list_corpora
+
+    table = Table("name", "design", "records", "licence", "what")
+    for info in list_corpora():
+        table.add_row(info.name, info.design, f"{info.rows:,}", info.licence, info.about)
+    _out().print(table)
+
+
+def _load(name: str, columns: Sequence[str] | None, path: Path | None) -> Corpus:
+    from affectlens.datasets import load
+
+    options: dict[str, Any] = {}
+    if columns:
+        pairs = [column.partition("=") for column in columns]
+        if not all(key and value for key, _, value in pairs):
+            raise DataError("Columns are given as field=column, for example --column text=body.")
+        options["columns"] = {key: value for key, _, value in pairs}
+    if path is not None:
+        options["path"] = path
+    return load(name, **options)
+
+
+def print_records(name: str, n: int, *, columns: Sequence[str] | None, path: Path | None) -> None:
+    """Some records as JSON lines, so that they can be piped."""
+    from affectlens.datasets import show
+
+    for row in show(_load(name, columns, path), n):
+        # Not through rich: a line of JSON must stay one line.
+        _out().print(json.dumps(row, ensure_ascii=False), soft_wrap=True, markup=False)
+
+
+def print_leakage(name: str, *, columns: Sequence[str] | None, path: Path | None) -> bool:
+    """Print what the leakage check found; True if that is nothing."""
+    from affectlens.datasets import check_leakage
+
+    report = check_leakage(_load(name, columns, path))
+    out = _out()
+    for finding in report.findings:
+        out.print(str(finding), soft_wrap=True, markup=False)
+    out.print(f"{name}: {len(report.findings)} findings" if report.findings else f"{name}: clean")
+    return not report.findings

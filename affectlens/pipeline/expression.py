@@ -1,0 +1,127 @@
+"""The corpus that shows how a model itself expresses each emotion.
+
+What makes steered text fluent is a direction measured on the model's own fluent emotional text. So
+an unsteered model is made to go on from an explicit opener ("I'm furious about this.") in answer to
+neutral scenario-events, and those replies are pooled with the authored texts of the same tones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from affectlens.core import EMOTIONS
+from affectlens.datasets import Corpus, Message, Record, load
+from affectlens.datasets.authored import openers
+
+if TYPE_CHECKING:
+    from affectlens.models import LanguageModel
+
+EVENTS = 48
+"""Scenario-events continued; as many groups as the authored texts give."""
+
+CONTINUATION_TOKENS = 26
+
+
+def expression_corpus(
+    model: LanguageModel,
+    *,
+    emotions: Sequence[str] = EMOTIONS,
+    n_events: int = EVENTS,
+    advance: Callable[[int], object] = lambda _n: None,
+) -> Corpus:
+    """The model's own continuations of openers, and the authored texts as replies.
+
+    Only records whose role is ``direction`` are used, so that no judge has seen their groups.
+
+    Args:
+        model: Continues the openers, unsteered and greedily.
+        emotions: Which ones; every group has them all.
+        n_events: Scenario-events to continue, spread over scenarios and valences.
+        advance: Told how many continuations are done.
+    """
+    own = own_replies(model, emotions=emotions, n_events=n_events, advance=advance)
+    authored = tones_as_replies(emotions)
+    return Corpus(
+        "expression",
+        "replies",
+        (*own.records, *authored.records),
+        {"source": "continuations of openers by the model itself, and the corpus tones"},
+    )
+
+
+def own_replies(
+    model: LanguageModel,
+    *,
+    emotions: Sequence[str] = EMOTIONS,
+    n_events: int = EVENTS,
+    advance: Callable[[int], object] = lambda _n: None,
+) -> Corpus:
+    """One reply per scenario-event and emotion: an opener and how the model goes on from it."""
+    from affectlens.models.chat import encode
+    from affectlens.models.generation import GenerationSettings, generate_ids
+
+    events = spread(load("events").filter(role="direction"), n_events)
+    by_emotion = openers()
+    planned: list[tuple[Record, str, str]] = []
+    for i, event in enumerate(events):
+        for emotion in emotions:
+            choices = by_emotion[emotion]
+            planned.append((event, emotion, choices[i % len(choices)]))
+    prompts = [
+        (
+            *encode(model.tokenizer, event.chat, add_generation_prompt=True).ids,
+            *model.tokenizer(opener, add_special_tokens=False)["input_ids"],  # type: ignore[misc]
+        )
+        for event, _, opener in planned
+    ]
+    settings = GenerationSettings(max_new_tokens=CONTINUATION_TOKENS)
+    continued = generate_ids(model, prompts, settings, on_progress=advance)
+    records: list[Record] = []
+    for (event, emotion, opener), ids in zip(planned, continued, strict=True):
+        text = opener + str(model.tokenizer.decode(list(ids), skip_special_tokens=True)).rstrip()
+        records.append(
+            replace(
+                event,
+                id=f"own:{event.group}:{emotion}",
+                group=f"own:{event.group}",
+                emotion=emotion,
+                messages=(*event.messages, Message("assistant", text)),
+            )
+        )
+    return Corpus("own_replies", "replies", tuple(records))
+
+
+def tones_as_replies(emotions: Sequence[str] = EMOTIONS) -> Corpus:
+    """The authored texts as replies to the neutral text of their group."""
+    corpus = load("tones").filter(role="direction")
+    neutral = {record.group: record.text for record in corpus if record.emotion == "neutral"}
+    records = tuple(
+        replace(
+            record,
+            id=f"tones:{record.id}",
+            group=f"tones:{record.group}",
+            messages=(Message("user", neutral[record.group]), Message("assistant", record.text)),
+        )
+        for record in corpus
+        if record.emotion in emotions
+    )
+    return Corpus("tones_as_replies", "replies", records)
+
+
+def spread(corpus: Corpus, n: int) -> list[Record]:
+    """At most ``n`` records, spread over the scenarios in turn and over the valences.
+
+    The i-th scenario gives its event number ``i mod 3`` first, so that a small ``n`` still sees
+    every valence and as many scenarios as it can.
+    """
+    by_scenario: dict[str, list[Record]] = {}
+    for record in corpus:
+        by_scenario.setdefault(record.scenario, []).append(record)
+    rounds: list[Record] = []
+    for turn in range(max(len(members) for members in by_scenario.values())):
+        for i, members in enumerate(by_scenario.values()):
+            if turn < len(members):
+                rounds.append(members[(i + turn) % len(members)])
+    return rounds[:n]

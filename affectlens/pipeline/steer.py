@@ -1,0 +1,73 @@
+"""One prompt, with and without steering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from affectlens.core import ArtefactError
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The two replies, and the spec that makes the difference in its canonical form."""
+
+    spec: str
+    unsteered: str
+    steered: str
+
+
+def steer_beside(
+    prompt: str,
+    emotion: str,
+    *,
+    pack_file: Path,
+    model: str | None = None,
+    mode: str | None = None,
+    system: str | None = None,
+    max_new_tokens: int = 60,
+    device: str | None = None,
+    dtype: str | None = None,
+    force: bool = False,
+) -> SideBySide:
+    """Generate a steered and an unsteered reply in one batch.
+
+    Args:
+        prompt: What the user says.
+        emotion: A steering spec, ``"anger=0.8,sadness=-0.2"``; strength 1 is the recommended dose.
+        pack_file: Of `SteeringPack.save`.
+        model: Default: the name of the model the pack was made for.
+        mode: ``"circuit"`` or ``"residual"``; default: the spec's, or the pack's first.
+        system: System prompt of both.
+        max_new_tokens: Longest reply.
+        device, dtype: See `load_model`.
+        force: Accept a pack of another model of the same shape.
+
+    Raises:
+        ArtefactError: If there is no pack, or it is damaged.
+        MismatchError: If it is for another model.
+        UnknownNameError, DataError: If the spec cannot be read.
+    """
+    from affectlens.models import load_model
+    from affectlens.models.generation import GenerationSettings, encode_prompt
+    from affectlens.steering import SteeringPack, SteeringSpec
+    from affectlens.steering.transformers import generate_steered
+
+    if not pack_file.is_file():
+        raise ArtefactError(
+            f"There is no steering pack {pack_file}; make one with `affectlens run`, or name one "
+            "with --pack or --run."
+        )
+    pack = SteeringPack.load(pack_file)
+    spec = SteeringSpec.parse(emotion, pack.emotions)
+    if mode is not None:
+        spec = spec.changed(pack.emotions, mode=mode)
+    spec = pack.resolve(spec)
+    loaded = load_model(model or pack.provenance.model_name, device=device, dtype=dtype)
+    ids = encode_prompt(loaded, prompt, system)
+    settings = GenerationSettings(max_new_tokens=max_new_tokens)
+    rows = generate_steered(loaded, pack, [ids, ids], [SteeringSpec(), spec], settings, force=force)
+    plain, steered = (
+        str(loaded.tokenizer.decode(list(row), skip_special_tokens=True)).strip() for row in rows
+    )
+    return SideBySide(str(spec), plain, steered)

@@ -1,0 +1,285 @@
+"""The stages of a run, each a function from the files before it to its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import EMOTIONS, TONES, ArtefactError, DataError
+from affectlens.core.artefact import write_json, write_text
+from affectlens.core.progress import progress
+
+if TYPE_CHECKING:
+    from affectlens.datasets import Corpus, Record
+    from affectlens.evaluation import Reply
+    from affectlens.pipeline.context import RunContext
+
+POSITION = "mean:reply"
+MODES = ("residual", "circuit")
+
+STRENGTHS: Mapping[str, tuple[float, ...]] = {
+    "residual": (0.6, 0.8, 1.0, 1.2, 1.4),
+    "circuit": (0.6, 0.8, 1.0, 1.2, 1.4),
+}
+"""Tried on the tuning scenarios, in units of the refined vectors."""
+
+EXAMPLE_EVENTS = 4
+TUNE_EVENTS = 16
+
+
+def steered_layers(n_layers: int) -> tuple[int, ...]:
+    """Blocks at whose output the residual mode adds: every other one of the middle.
+
+    From a quarter to almost two thirds of the depth; on the default model 8, 10, … 18.
+    """
+    first, last = round(n_layers * 0.27), max(round(n_layers * 0.63), round(n_layers * 0.27) + 1)
+    return tuple(range(first, last, 2))
+
+
+def express(run: RunContext) -> Sequence[str]:
+    """Let the model express each emotion, and pool that with the authored texts."""
+    from affectlens.pipeline.expression import EVENTS, expression_corpus
+
+    with progress("continuing openers", EVENTS * len(EMOTIONS)) as advance:
+        corpus = expression_corpus(run.model, advance=advance)
+    save_corpus(corpus, run.folder / "expression.jsonl")
+    return ["expression.jsonl"]
+
+
+def capture(run: RunContext) -> Sequence[str]:
+    """Cache activations: matched replies for the probes, expression for the directions."""
+    import shutil
+
+    from affectlens.activations import capture as capture_activations
+    from affectlens.datasets import load
+
+    corpora = {
+        "replies": (load("replies"), "resid_pre@0,resid_post"),
+        "expression": (load_corpus(run.folder / "expression.jsonl"), "resid_mid,resid_post"),
+    }
+    files: list[str] = []
+    for name, (corpus, sites) in corpora.items():
+        out = run.folder / "activations" / name
+        shutil.rmtree(out, ignore_errors=True)
+        if run.model.anatomy.parallel:
+            sites = sites.replace("resid_mid,", "")
+        capture_activations(
+            run.model, corpus, sites=sites, positions=POSITION, out=out, dtype="float32"
+        )
+        files += [str(f.relative_to(run.folder)) for f in sorted(out.iterdir()) if f.is_file()]
+    return files
+
+
+def probe(run: RunContext) -> Sequence[str]:
+    """A probe per layer on the matched replies, tested on held-out scenarios."""
+    from affectlens.activations import ActivationStore
+    from affectlens.probes import sweep
+
+    store = ActivationStore.open(run.folder / "activations" / "replies")
+    sweep(store, classes=TONES, seed=run.config.seed).save(run.folder / "probes.safetensors")
+    return ["probes.safetensors"]
+
+
+def directions(run: RunContext) -> Sequence[str]:
+    """Group-centred directions of every block, then those of the steered blocks refined."""
+    from affectlens.activations import ActivationStore
+    from affectlens.probes import directions as find
+    from affectlens.steering.refine import RESIDUAL, refine_directions
+
+    store = ActivationStore.open(run.folder / "activations" / "expression")
+    found = find(store, seed=run.config.seed)
+    found.save(run.folder / "directions.safetensors")
+    with progress("refining directions", RESIDUAL.steps) as advance:
+        refined = refine_directions(
+            run.model,
+            found,
+            refine_corpus(run),
+            layers=steered_layers(run.model.n_layers),
+            advance=advance,
+        )
+    refined.save(run.folder / "refined.safetensors")
+    return ["directions.safetensors", "refined.safetensors"]
+
+
+def circuit(run: RunContext) -> Sequence[str]:
+    """The neurons and heads that write each emotion, then what is added to them refined."""
+    from affectlens.circuits import find_circuit
+    from affectlens.probes import Directions
+    from affectlens.steering.refine import CIRCUIT, refine_circuit
+
+    found = find_circuit(
+        run.model,
+        load_corpus(run.folder / "expression.jsonl"),
+        Directions.load(run.folder / "directions.safetensors"),
+        position=POSITION,
+        split=None,
+    )
+    found.save(run.folder / "circuit.safetensors")
+    with progress("refining the circuit", CIRCUIT.steps) as advance:
+        refined = refine_circuit(run.model, found, refine_corpus(run), advance=advance)
+    refined.save(run.folder / "circuit_refined.safetensors")
+    return ["circuit.safetensors", "circuit_refined.safetensors"]
+
+
+def pack(run: RunContext) -> Sequence[str]:
+    """Fold the refined directions and the refined circuit into one steering pack."""
+    from affectlens.circuits import Circuit
+    from affectlens.probes import Directions
+    from affectlens.steering import SteeringPack
+
+    refined = Directions.load(run.folder / "refined.safetensors")
+    layers = [site.layer for site in refined.sites]
+    folded = SteeringPack.merge(
+        SteeringPack.from_directions(refined, run.model, layers=layers),
+        SteeringPack.from_circuit(
+            Circuit.load(run.folder / "circuit_refined.safetensors"), run.model
+        ),
+    )
+    folded.save(run.folder / "pack_untuned.safetensors")
+    return ["pack_untuned.safetensors"]
+
+
+def tune(run: RunContext) -> Sequence[str]:
+    """Choose a strength per mode and emotion on the tuning scenarios."""
+    from affectlens.evaluation import choose_strengths
+    from affectlens.pipeline.tuning import tuning_points
+    from affectlens.steering import SteeringPack
+
+    untuned = SteeringPack.load(run.folder / "pack_untuned.safetensors")
+    points = tuning_points(run, untuned, tuning_events(run), STRENGTHS)
+    chosen = choose_strengths(points)
+    tuned = untuned
+    for mode, strengths in chosen.items():
+        tuned = tuned.with_recommended(mode, strengths)
+    write_json(
+        run.folder / "tuning.json", {"points": [asdict(p) for p in points], "chosen": chosen}
+    )
+    tuned.save(run.folder / "pack.safetensors")
+    return ["tuning.json", "pack.safetensors"]
+
+
+def evaluate(run: RunContext) -> Sequence[str]:
+    """Generate every arm on the test scenarios; one file per arm, so that a stop loses one."""
+    from affectlens.evaluation import ARMS, arm_requests, generate_replies, random_pack
+    from affectlens.steering import SteeringPack
+
+    tuned = SteeringPack.load(run.folder / "pack.safetensors")
+    packs = {
+        "residual": tuned,
+        "circuit": tuned,
+        "random": random_pack(tuned, "residual", run.config.seed),
+    }
+    events = run.events("test")
+    files: list[str] = []
+    for arm in ARMS:
+        requests = arm_requests(arm, events)
+        with progress(f"arm {arm}", len(requests)) as advance:
+            replies = generate_replies(
+                run.model, arm, requests, run.settings, pack=packs.get(arm), advance=advance
+            )
+        files.append(f"replies/{arm}.jsonl")
+        save_replies(replies, run.folder / files[-1])
+    return files
+
+
+def judge(run: RunContext) -> Sequence[str]:
+    """How far the judges can be trusted, on groups that they have not seen."""
+    from affectlens.datasets import load
+    from affectlens.evaluation.judges import agreement, judge_report, refusal_report
+
+    corpora = {name: load(name).filter(split="test") for name in ("replies", "tones")}
+    texts = [record.text for corpus in corpora.values() for record in corpus]
+    pieces = sorted({word for text in texts for word in text.split()})
+    write_json(
+        run.folder / "judge.json",
+        {
+            "encoder": judge_report(run.judge, corpora),
+            "lexicon": judge_report(run.lexicon, corpora),
+            "garbled": refusal_report(run.judge, texts, n=400, seed=run.config.seed, pieces=pieces),
+            "agreement": agreement([run.judge, run.lexicon], texts),
+        },
+    )
+    return ["judge.json"]
+
+
+def tuning_events(run: RunContext) -> list[Record]:
+    """One event per tuning scenario, the valences in turn."""
+    from affectlens.datasets import Corpus
+    from affectlens.pipeline.expression import spread
+
+    events = run.events("tune")
+    return spread(Corpus("tune", "texts", tuple(events)), min(TUNE_EVENTS, len(events)))
+
+
+def refine_corpus(run: RunContext) -> Corpus:
+    """What vectors are refined on: expression, and the matched replies of the same role."""
+    from affectlens.datasets import Corpus, load
+
+    own = load_corpus(run.folder / "expression.jsonl")
+    matched = load("replies").filter(role="direction", emotion=EMOTIONS)
+    return Corpus("refinement", "replies", (*own.records, *matched.records))
+
+
+def save_corpus(corpus: Corpus, path: Path) -> None:
+    """Write the records of a corpus as JSON lines."""
+    rows = [
+        {
+            "id": r.id,
+            "messages": list(r.chat),
+            "emotion": r.emotion,
+            "valence": r.valence,
+            "group": r.group,
+            "theme": r.theme,
+            "split": r.split,
+            "meta": dict(r.meta),
+        }
+        for r in corpus
+    ]
+    header = {"name": corpus.name, "design": corpus.design}
+    lines = [json.dumps(row, ensure_ascii=False) for row in (header, *rows)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def load_corpus(path: Path) -> Corpus:
+    """Inverse of `save_corpus`.
+
+    Raises:
+        ArtefactError: If the file is missing or damaged.
+    """
+    from affectlens.datasets import Corpus, Message, Record
+
+    try:
+        header, *rows = [dict(json.loads(x)) for x in path.read_text(encoding="utf-8").splitlines()]
+        records: list[Record] = []
+        for row in rows:
+            fields: dict[str, Any] = dict(row)
+            fields["messages"] = tuple(Message(**m) for m in row["messages"])
+            records.append(Record(**fields))
+        return Corpus(str(header["name"]), str(header["design"]), tuple(records))
+    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+        raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error
+
+
+def save_replies(replies: Sequence[Reply], path: Path) -> None:
+    """Write replies as JSON lines."""
+    lines = [json.dumps(r.to_dict(), ensure_ascii=False) for r in replies]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def load_replies(path: Path) -> list[Reply]:
+    """Inverse of `save_replies`.
+
+    Raises:
+        ArtefactError: If the file is missing or damaged.
+    """
+    from affectlens.evaluation import Reply
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return [Reply.from_dict(row) for row in rows]
+    except (OSError, ValueError, DataError) as error:
+        raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

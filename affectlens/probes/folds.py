@@ -1,0 +1,52 @@
+"""Cross-validation by scenario, and confidence intervals that respect it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from affectlens.core.errors import DataError
+
+
+def group_ids(keys: Sequence[Hashable]) -> Int[Tensor, " n"]:
+    """A number per row, equal where the keys are, in order of appearance."""
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return torch.tensor([number[key] for key in keys])
+
+
+def assign_folds(groups: Int[Tensor, " n"], folds: int, seed: int) -> Int[Tensor, " n"]:
+    """Fold of each row; a group lies in one fold, and folds have equally many groups.
+
+    Raises:
+        DataError: If there are fewer groups than folds, or fewer than two folds.
+    """
+    count = int(groups.max()) + 1 if len(groups) else 0
+    if folds < 2 or count < folds:
+        raise DataError(f"Cannot make {folds} folds of {count} scenarios; use 2 to {count} folds.")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    fold_of = torch.empty(count, dtype=torch.long)
+    fold_of[order] = torch.arange(count) % folds
+    return fold_of[groups]
+
+
+def accuracy_interval(
+    correct: Bool[Tensor, "site n"],
+    groups: Int[Tensor, " n"],
+    *,
+    draws: int,
+    seed: int,
+    level: float = 0.95,
+) -> Float[Tensor, "site 2"]:
+    """Percentile bootstrap of the accuracy, groups drawn with replacement."""
+    count = int(groups.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(count, (draws, count), generator=generator)
+    times = torch.zeros(draws, count).scatter_add_(1, drawn, torch.ones(draws, count))
+    hits = torch.zeros(len(correct), count).index_add_(1, groups, correct.float())
+    sizes = torch.zeros(count).index_add_(0, groups, torch.ones(len(groups)))
+    accuracy = (times @ hits.T) / (times @ sizes)[:, None]  # [draw, site]
+    tail = (1 - level) / 2
+    return torch.quantile(accuracy, torch.tensor([tail, 1 - tail]), dim=0).T

@@ -1,0 +1,41 @@
+"""The report of a run: figures, one self-contained HTML page, and the numbers behind it."""
+
+from affectlens.reports.data import (
+    Arm,
+    CircuitData,
+    CrossCorpus,
+    Directions,
+    EmotionMap,
+    Evaluation,
+    Example,
+    Header,
+    Judge,
+    Probes,
+    Reply,
+    ReportData,
+    StrengthPoint,
+    Tuning,
+)
+from affectlens.reports.page import render, write
+from affectlens.reports.serial import load, save
+
+__all__ = [
+    "Arm",
+    "CircuitData",
+    "CrossCorpus",
+    "Directions",
+    "EmotionMap",
+    "Evaluation",
+    "Example",
+    "Header",
+    "Judge",
+    "Probes",
+    "Reply",
+    "ReportData",
+    "StrengthPoint",
+    "Tuning",
+    "load",
+    "render",
+    "save",
+    "write",
+]

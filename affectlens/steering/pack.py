@@ -1,0 +1,345 @@
+"""What travels: the folded vectors of a model's emotions, and what is known about using them.
+
+Everything that steers (notebook, command line, servers, exports) reads this one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.core import (
+    ArtefactError,
+    DataError,
+    MismatchError,
+    Provenance,
+    UnknownNameError,
+    fingerprint,
+)
+from affectlens.core.artefact import read_tensors, write_tensors
+from affectlens.core.errors import unknown
+from affectlens.steering.operators import unit
+from affectlens.steering.spec import MODES, SteeringSpec
+from affectlens.steering.table import SteeringTable, build_table
+from affectlens.steering.validation import HOOKS, POINTS, check_pack
+
+if TYPE_CHECKING:
+    from affectlens.circuits.circuit import Circuit
+    from affectlens.models.loading import LanguageModel
+    from affectlens.probes.directions import Directions
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringPack:
+    """Steering vectors of one model.
+
+    Attributes:
+        emotions: Order of the first axis of every tensor.
+        vectors: ``"<mode>.<point>"`` to one natural dose per emotion and steered layer; zero where
+            an emotion is not steered.
+        layers: For the same names, which block each entry of the second axis belongs to.
+        n_layers, d_model: Of the model.
+        recommended: Mode to emotion to strength, in natural doses.
+        positions: Mode to the positions its strengths were chosen with.
+        rms: Mean RMS of the residual after each block, if measured; needed for unit ``rms``.
+        provenance: What made it; its model is the only one it fits.
+    """
+
+    emotions: tuple[str, ...]
+    vectors: Mapping[str, Float[Tensor, "emotion layer d_model"]]
+    layers: Mapping[str, tuple[int, ...]]
+    n_layers: int
+    d_model: int
+    recommended: Mapping[str, Mapping[str, float]]
+    positions: Mapping[str, str]
+    rms: Float[Tensor, " n_layers"] | None = None
+    provenance: Provenance = field(default_factory=lambda: Provenance("pack"))
+
+    def __post_init__(self) -> None:
+        check_pack(self)
+        as_float = {name: vector.detach().float().cpu() for name, vector in self.vectors.items()}
+        object.__setattr__(self, "vectors", as_float)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Modes it can steer in, the default first."""
+        have = {name.partition(".")[0] for name in self.vectors}
+        return tuple(mode for mode in MODES if mode in have)
+
+    def points(self, mode: str) -> tuple[str, ...]:
+        """Where a mode writes.
+
+        Raises:
+            UnknownNameError: If the pack has no such mode.
+        """
+        if mode not in self.modes:
+            raise unknown("steering mode of this pack", mode, self.modes)
+        return tuple(point for point in POINTS[mode] if f"{mode}.{point}" in self.vectors)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all it does; part of the key of anything cached under steering."""
+        content = [self.vectors[name].numpy().tobytes() for name in sorted(self.vectors)]
+        return fingerprint(self.provenance.fingerprint, self._facts(), *content)
+
+    def resolve(self, spec: Any) -> SteeringSpec:
+        """Fill in what a spec leaves to the pack: mode and positions.
+
+        Raises:
+            UnknownNameError: If the pack lacks the mode or an emotion; closest first.
+            DataError: If the spec cannot be read, or asks for a unit the pack cannot give.
+        """
+        asked = SteeringSpec.parse(spec, self.emotions)
+        if not asked:
+            return asked
+        mode = asked.mode or self.modes[0]
+        self.points(mode)
+        if asked.unit == "rms" and self.rms is None and asked.operator != "project_out":
+            raise DataError(
+                "This pack does not hold the residual's RMS, which unit=rms needs; use "
+                "unit=natural, or make the pack again with rms=."
+            )
+        positions = asked.positions or self.positions[mode]
+        return asked.changed(self.emotions, mode=mode, positions=positions)
+
+    def doses(self, spec: SteeringSpec, point: str, index: int) -> Float[Tensor, "emotion d_model"]:
+        """Strength times vector of each emotion of a resolved spec, at one place.
+
+        Args:
+            spec: Of `resolve`.
+            point: One of `points`.
+            index: Which entry of ``layers``.
+        """
+        name = f"{spec.mode}.{point}"
+        rows = [self.emotions.index(emotion) for emotion in spec.weights]
+        vectors = self.vectors[name][rows, index]
+        strengths = torch.tensor(list(spec.weights.values()), dtype=torch.float32)[:, None]
+        if spec.operator == "project_out":  # a share of the projection; doses have no say
+            return strengths * unit(vectors)
+        match spec.unit:
+            case "recommended":
+                chosen = self.recommended[str(spec.mode)]
+                strengths = strengths * torch.tensor([[float(chosen[e])] for e in spec.weights])
+            case "rms":
+                assert self.rms is not None  # `resolve` has seen to it
+                vectors = unit(vectors) * self.rms[self.layers[name][index]]
+            case "raw":
+                vectors = unit(vectors)
+            case _:
+                pass
+        return strengths * vectors
+
+    def table(self, specs: Sequence[Any], device: torch.device | str = "cpu") -> SteeringTable:
+        """Stacked vectors of several requests, float32; row 0 does nothing.
+
+        Args:
+            specs: Anything `SteeringSpec.parse` reads, one per row of a batch.
+            device: Where the model runs.
+        """
+        return build_table(self, [self.resolve(spec) for spec in specs]).to(device)
+
+    @contextmanager
+    def steer(
+        self,
+        model: LanguageModel,
+        spec: Any,
+        *,
+        prompt_lengths: Sequence[int] | None = None,
+        force: bool = False,
+    ) -> Generator[None, None, None]:
+        """Steer every forward pass of a model inside the block; see `transformers.steering`.
+
+        Args:
+            model: The model the pack was made for.
+            spec: One request for all rows, or a list with one per row of the batch.
+            prompt_lengths: Tokens of each row's prompt, where they cannot be told from the calls.
+            force: Steer another model of the same shape all the same.
+        """
+        from affectlens.steering.transformers import steering
+
+        with steering(model, self, spec, prompt_lengths=prompt_lengths, force=force):
+            yield
+
+    def require_model(self, model: LanguageModel, *, force: bool = False) -> None:
+        """Refuse a model the pack was not made for.
+
+        Raises:
+            MismatchError: Naming both fingerprints; or if the shapes differ, force or not.
+        """
+        if (self.n_layers, self.d_model) != (model.n_layers, model.d_model):
+            raise MismatchError(
+                f"This pack is for a model of {self.n_layers} layers and width {self.d_model} "
+                f"({self.provenance.model or 'no fingerprint'}); {model.name} has {model.n_layers} "
+                f"and {model.d_model} ({model.fingerprint}). Make a pack for it."
+            )
+        self.provenance.require_model(model.fingerprint, model.name, force=force)
+
+    @classmethod
+    def from_directions(
+        cls,
+        directions: Directions,
+        model: LanguageModel,
+        *,
+        layers: str | Sequence[int] | Mapping[str, str | Sequence[int]] | None = None,
+        rms: Float[Tensor, " n_layers"] | None = None,
+        positions: str = "last_prompt+generated",
+        force: bool = False,
+    ) -> SteeringPack:
+        """Steer the residual stream along directions; strength 1 is the natural dose.
+
+        Args:
+            directions: Of ``resid_post`` at the layers wanted.
+            model: The model they were made on.
+            layers: ``"10-19"``, ``"8,12,16"`` or layer numbers, for all emotions or per emotion.
+                Default: the middle third.
+            rms: Mean RMS of the residual after each block, for unit ``rms``.
+            positions: Which tokens to steer by default.
+            force: Accept directions of another model of the same shape.
+
+        Raises:
+            UnknownNameError: If a layer or emotion does not exist.
+            DataError: If the directions lack a layer.
+            MismatchError: If they are of another model.
+        """
+        from affectlens.steering.making import pack_from_directions
+
+        return pack_from_directions(directions, model, layers, rms, positions, force=force)
+
+    @classmethod
+    def from_circuit(
+        cls,
+        circuit: Circuit,
+        model: LanguageModel,
+        *,
+        positions: str = "last_prompt+generated",
+        force: bool = False,
+    ) -> SteeringPack:
+        """Steer with a circuit, folded into the outputs of attention and MLP.
+
+        Raises:
+            MismatchError: If the circuit is of another model.
+        """
+        from affectlens.steering.making import pack_from_circuit
+
+        return pack_from_circuit(circuit, model, positions, force=force)
+
+    @classmethod
+    def merge(cls, *packs: SteeringPack) -> SteeringPack:
+        """One pack with the modes of several.
+
+        Raises:
+            MismatchError: If they are of different models or emotions, or share a mode.
+        """
+        from affectlens.steering.making import merge_packs
+
+        return merge_packs(packs)
+
+    def with_recommended(
+        self,
+        mode: str,
+        strengths: Mapping[str, float] | float,
+        *,
+        positions: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> SteeringPack:
+        """The same vectors with other recommended strengths, in natural doses.
+
+        Args:
+            mode: Whose strengths.
+            strengths: Per emotion (the others keep theirs), or one for all.
+            positions: The positions they were chosen with; None keeps the old ones.
+            parameters: How they were chosen; goes into the provenance.
+        """
+        self.points(mode)
+        if not isinstance(strengths, Mapping):
+            strengths = dict.fromkeys(self.emotions, float(strengths))
+        for emotion in strengths:
+            if emotion not in self.emotions:
+                raise unknown("emotion", emotion, self.emotions)
+        chosen = {**self.recommended[mode], **{e: float(s) for e, s in strengths.items()}}
+        known = {**self.provenance.parameters, **dict(parameters or {})}
+        return replace(
+            self,
+            recommended={**self.recommended, mode: chosen},
+            positions={**self.positions, mode: positions or self.positions[mode]},
+            provenance=replace(self.provenance, parameters=known),
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        """What the file says besides the tensors."""
+        return {
+            "emotions": list(self.emotions),
+            "layers": {name: list(numbers) for name, numbers in self.layers.items()},
+            "hooks": {
+                name: [HOOKS[name.partition(".")[2]].format(layer=layer) for layer in numbers]
+                for name, numbers in self.layers.items()
+            },
+            "n_layers": self.n_layers,
+            "d_model": self.d_model,
+            "recommended": {mode: dict(values) for mode, values in self.recommended.items()},
+            "positions": dict(self.positions),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write it to one safetensors file, atomically.
+
+        Raises:
+            ArtefactError: If the file cannot be written.
+        """
+        tensors = dict(self.vectors)
+        if self.rms is not None:
+            tensors["rms"] = self.rms
+        write_tensors(Path(path), tensors, self.provenance, self._facts())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, model: LanguageModel | None = None, *, force: bool = False
+    ) -> SteeringPack:
+        """Read a pack.
+
+        Args:
+            path: Of `save`.
+            model: If given, refuse a pack made for another one.
+            force: Accept it all the same, if the shapes fit.
+
+        Raises:
+            ArtefactError: If the file is missing, cut short, damaged, of a newer version, or holds
+                NaN.
+            MismatchError: If it is no pack, or one for another model.
+        """
+        file = read_tensors(Path(path), "pack")
+        facts = file.extra
+        tensors = dict(file.tensors)
+        rms = tensors.pop("rms", None)
+        try:
+            pack = cls(
+                emotions=tuple(facts["emotions"]),
+                vectors=tensors,
+                layers={name: tuple(numbers) for name, numbers in facts["layers"].items()},
+                n_layers=facts["n_layers"],
+                d_model=facts["d_model"],
+                recommended=facts["recommended"],
+                positions=facts["positions"],
+                rms=rms,
+                provenance=file.provenance,
+            )
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            DataError,
+            UnknownNameError,
+        ) as error:
+            raise ArtefactError(f"{path} is damaged ({error}); make the pack again.") from error
+        if model is not None:
+            pack.require_model(model, force=force)
+        return pack

@@ -1,0 +1,90 @@
+"""What a steering pack may hold, and checks of one that may come from a stranger's file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import DataError
+from affectlens.core.errors import unknown
+from affectlens.steering.spec import MODES, POSITIONS
+
+if TYPE_CHECKING:
+    from affectlens.steering.pack import SteeringPack
+
+POINTS: Mapping[str, tuple[str, ...]] = {
+    "residual": ("resid_post",),
+    "circuit": ("o_proj_out", "down_proj_out"),
+}
+"""Where each mode writes. The two outputs come before a post-norm, where a family has one."""
+
+HOOKS: Mapping[str, str] = {
+    "resid_post": "blocks.{layer}.hook_resid_post",
+    "o_proj_out": "blocks.{layer}.attn.o.hook_out",
+    "down_proj_out": "blocks.{layer}.mlp.out.hook_out",
+}
+"""TransformerLens's names of the points, as stored in the file."""
+
+_LABEL = re.compile(r"[^\s,;=\"{}][^,;=\"{}]*")
+
+
+def check_pack(pack: SteeringPack) -> None:
+    """Hold the parts of a pack against each other.
+
+    Raises:
+        DataError, UnknownNameError: If something does not fit, with its name and value.
+    """
+    _check_names(pack)
+    _check_tensors(pack)
+    for mode in pack.modes:
+        for field in ("positions", "recommended"):
+            if mode not in getattr(pack, field):
+                raise DataError(f"{field} of the pack lacks the mode {mode}.")
+        if pack.positions[mode] not in POSITIONS:
+            raise unknown("positions", pack.positions[mode], POSITIONS)
+        for emotion in pack.emotions:
+            strength: Any = pack.recommended[mode].get(emotion)
+            number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+            if not (number and math.isfinite(strength)):
+                raise DataError(
+                    f"The recommended strength of {emotion} in mode {mode} must be a number, not "
+                    f"{strength!r}."
+                )
+
+
+def _check_names(pack: SteeringPack) -> None:
+    if not pack.emotions or len(set(pack.emotions)) < len(pack.emotions):
+        raise DataError(f"A pack needs emotions, each once, not {list(pack.emotions)}.")
+    for emotion in pack.emotions:
+        if not isinstance(emotion, str) or not _LABEL.fullmatch(emotion):
+            raise DataError(f"{emotion!r} cannot be the name of an emotion in a steering spec.")
+    for name in ("n_layers", "d_model"):
+        value: Any = getattr(pack, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise DataError(f"{name} of the pack must be a positive whole number, not {value!r}.")
+
+
+def _check_tensors(pack: SteeringPack) -> None:
+    valid = [f"{mode}.{point}" for mode in MODES for point in POINTS[mode]]
+    if not pack.vectors:
+        raise DataError(f"A pack needs vectors, named one of {', '.join(valid)}.")
+    for name, vectors in pack.vectors.items():
+        if name not in valid:
+            raise unknown("steering tensor", name, valid)
+        layers: tuple[Any, ...] = tuple(pack.layers.get(name, ()))
+        inside = all(isinstance(n, int) and 0 <= n < pack.n_layers for n in layers)
+        if not (layers and inside and list(layers) == sorted(set(layers))):
+            raise DataError(
+                f"Layers of {name} must ascend within 0 to {pack.n_layers - 1}, not {list(layers)}."
+            )
+        shape = (len(pack.emotions), len(layers), pack.d_model)
+        if tuple(vectors.shape) != shape:
+            raise DataError(f"{name} has shape {list(vectors.shape)}, not {list(shape)}.")
+        if not bool(vectors.isfinite().all()):
+            raise DataError(f"{name} holds NaN or infinity.")
+    rms = pack.rms
+    fits = rms is None or (tuple(rms.shape) == (pack.n_layers,) and bool((rms > 0).all()))
+    if not fits or (rms is not None and not bool(rms.isfinite().all())):
+        raise DataError(f"rms of the pack must hold {pack.n_layers} positive numbers.")

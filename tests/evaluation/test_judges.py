@@ -1,0 +1,410 @@
+"""The judges: accuracy on groups they never saw, refusal of garbled text, blindness."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from affectlens import datasets
+from affectlens.core import EMOTIONS, ArtefactError, DataError, MismatchError, UnknownNameError
+from affectlens.evaluation.judges import (
+    CORRUPTIONS,
+    GARBLED,
+    JUDGED,
+    EncoderJudge,
+    Judge,
+    LexiconJudge,
+    agreement,
+    garble,
+    judge_report,
+    load_judge,
+    refusal_report,
+)
+from affectlens.evaluation.judges.adapter import (
+    JudgeAdapter,
+    LowRankDelta,
+    insert_low_rank,
+    merge,
+)
+from affectlens.evaluation.judges.base import Verdicts
+from affectlens.evaluation.judges.encoder import load_encoder, mean_pooled, shipped_adapter
+from affectlens.evaluation.judges.garble import cut_short
+from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
+from affectlens.evaluation.judges.report import confusion
+from affectlens.evaluation.judges.training import fit_judge, judge_loss
+from affectlens.evaluation.judges.training_data import (
+    CLEAR_COMMENTS,
+    Example,
+    FitSettings,
+    TrainingSet,
+    epoch_examples,
+    small_model_texts,
+    training_set,
+)
+
+PLAIN = [
+    "The office opens at nine and closes at five.",
+    "I am so happy for you, this is wonderful news, and we must celebrate tonight.",
+    "How dare he take the credit for my work? I am furious with the whole lot of them.",
+    "Something is moving behind the door and my hands will not stop shaking.",
+    "He is gone, and the house is so quiet that I cry every evening.",
+    "Yuck, the milk had turned to green slime and the smell made me gag.",
+    "Wait, what? I never expected to see you here, of all places.",
+]
+TONES_OF_PLAIN = ("neutral", "happiness", "anger", "fear", "sadness", "disgust", "surprise")
+
+
+@pytest.fixture(scope="session")
+def encoder_folder() -> Path:
+    from affectlens.models.registry import pull
+
+    return pull("minilm")
+
+
+@pytest.fixture(scope="module")
+def judge(encoder_folder: Path) -> EncoderJudge:
+    return EncoderJudge.load(encoder=encoder_folder)
+
+
+@pytest.fixture(scope="module")
+def unseen() -> dict[str, datasets.Corpus]:
+    return {name: datasets.load(name).filter(role="test") for name in ("replies", "tones")}
+
+
+@pytest.mark.model
+class TestEncoderJudge:
+    def test_accuracy_on_unseen_groups_is_as_documented(self, judge, unseen):
+        report = judge_report(judge, unseen)
+        documented = shipped_adapter().facts["corpora"]
+        for name, found in report["corpora"].items():
+            assert found["accuracy"] >= 0.85
+            # Another CPU may round a borderline text the other way, no more.
+            assert found["accuracy"] == pytest.approx(documented[name]["accuracy"], abs=0.01)
+            assert found["called_garbled"] <= 0.02
+            assert np.sum(found["confusion"]) == found["n"] == len(unseen[name])
+
+    def test_clumsy_and_cut_text_is_not_refused(self, judge, unseen):
+        rng = random.Random(0)
+        clumsy = [r.text for r in unseen["tones"].filter(theme="smallmodel")]
+        cut = [cut_short(record.text, rng) for record in unseen["replies"]]
+        for texts in (clumsy, cut):
+            assert np.mean([said == GARBLED for said in judge(texts).chosen]) <= 0.03
+
+    def test_garbled_text_has_no_emotion(self, judge, unseen):
+        texts = [record.text for corpus in unseen.values() for record in corpus]
+        pieces = sorted({word for text in texts for word in text.split()})
+        report = refusal_report(judge, texts, n=200, seed=99, pieces=pieces)
+        assert set(report["by_kind"]) == set(CORRUPTIONS)
+        assert report["emotion_found"] <= 0.1
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "angry angry angry angry angry angry",
+            "I am so so so so so so so so so so so so so so",
+            "- - - - - - - - - - - - - - - - - -",
+            "FURIOUS! FURIOUS! FURIOUS! FURIOUS! FURIOUS! FURIOUS!",
+            "",
+            "   ",
+        ],
+    )
+    def test_degenerate_text_is_garbled(self, judge, text):
+        assert judge([text]).chosen == (GARBLED,)
+
+    def test_plain_sentences(self, judge):
+        assert judge(PLAIN).chosen == TONES_OF_PLAIN
+
+    def test_verdict_depends_on_the_text_alone(self, judge, unseen):
+        texts = [*[record.text for record in unseen["replies"]][:60], "short", "a " * 90]
+        together = judge(texts).probabilities
+        order = random.Random(1).sample(range(len(texts)), len(texts))
+        shuffled = judge([texts[i] for i in order]).probabilities
+        assert np.abs(together[order] - shuffled).max() < 1e-4
+        alone = np.concatenate([judge([text]).probabilities for text in texts[::6]])
+        assert np.abs(together[::6] - alone).max() < 1e-4
+
+    def test_rows_are_distributions(self, judge):
+        verdicts = judge(PLAIN)
+        assert verdicts.labels == JUDGED
+        assert verdicts.probabilities.shape == (len(PLAIN), len(JUDGED))
+        assert np.allclose(verdicts.probabilities.sum(1), 1)
+        assert len(judge([])) == 0
+        assert isinstance(judge, Judge)
+
+    def test_merged_equals_the_low_rank_computation(self, judge, encoder_folder):
+        adapter = shipped_adapter()
+        encoder, tokenizer = load_encoder(encoder_folder)
+        rank = next(iter(adapter.deltas.values())).down.shape[0]
+        inserted = insert_low_rank(encoder, rank)
+        assert set(inserted) == set(adapter.deltas)
+        for name, module in inserted.items():
+            module.down.data = adapter.deltas[name].down.float()
+            module.up.data = adapter.deltas[name].up.float()
+        batch = tokenizer(PLAIN, padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            pooled = mean_pooled(encoder(**batch).last_hidden_state, batch["attention_mask"])
+        expected = pooled @ adapter.head_weight.T + adapter.head_bias
+        assert torch.allclose(judge.logits(PLAIN), expected, atol=1e-4)
+
+    def test_the_adapter_matters(self, judge, encoder_folder):
+        encoder, tokenizer = load_encoder(encoder_folder)
+        adapter = shipped_adapter()
+        bare = JudgeAdapter(
+            {},
+            adapter.head_weight,
+            adapter.head_bias,
+            adapter.labels,
+            adapter.max_tokens,
+            adapter.provenance,
+        )
+        plain = EncoderJudge(encoder, tokenizer, bare)
+        assert not torch.allclose(judge.logits(PLAIN), plain.logits(PLAIN), atol=0.1)
+
+    def test_a_short_fit_learns_and_repeats(self, encoder_folder, tmp_path):
+        authored = [Example(t, tone) for t, tone in zip(PLAIN, TONES_OF_PLAIN, strict=True)]
+        data = TrainingSet(authored, {}, [Example("Sure, I can help with that.", None)])
+        settings = FitSettings(
+            rank=2, epochs=2, authored_repeats=24, garbled=24, learning_rate=3e-3
+        )
+        adapter = fit_judge(encoder_folder, data, settings)
+        again = fit_judge(encoder_folder, data, settings)
+        assert torch.equal(adapter.head_weight, again.head_weight)
+        adapter.save(tmp_path / "fitted.safetensors")
+        fitted = EncoderJudge.load(tmp_path / "fitted.safetensors", encoder_folder)
+        assert sum(a == b for a, b in zip(fitted(PLAIN).chosen, TONES_OF_PLAIN, strict=True)) >= 5
+
+
+class TestAdapterFile:
+    def test_is_small_and_says_what_made_it(self):
+        from importlib.resources import files
+
+        path = files("affectlens.evaluation.judges") / "adapter.safetensors"
+        assert len(path.read_bytes()) <= 3_000_000
+        adapter = shipped_adapter()
+        assert adapter.labels == JUDGED
+        assert adapter.provenance.parameters["seed"] == FitSettings().seed
+        assert adapter.facts["corpora"]["replies"]["accuracy"] >= 0.85
+
+    def test_round_trip(self, tmp_path):
+        shipped_adapter().save(tmp_path / "copy.safetensors")
+        copy = JudgeAdapter.load(tmp_path / "copy.safetensors")
+        assert copy.facts == shipped_adapter().facts
+        for name, delta in shipped_adapter().deltas.items():
+            assert torch.equal(delta.dense(), copy.deltas[name].dense())
+
+    def test_cut_short_is_refused(self, tmp_path):
+        shipped_adapter().save(tmp_path / "cut.safetensors")
+        whole = (tmp_path / "cut.safetensors").read_bytes()
+        (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ArtefactError, match="cut short or damaged"):
+            EncoderJudge.load(tmp_path / "cut.safetensors")
+
+    def test_other_artefacts_and_missing_tensors_are_refused(self, tmp_path):
+        from affectlens.core import Provenance
+        from affectlens.core.artefact import write_tensors
+
+        write_tensors(tmp_path / "x", {"a": torch.zeros(1)}, Provenance(kind="pack"))
+        with pytest.raises(MismatchError, match="not a judge adapter"):
+            JudgeAdapter.load(tmp_path / "x")
+        write_tensors(tmp_path / "y", {"a": torch.zeros(1)}, Provenance(kind="judge adapter"))
+        with pytest.raises(ArtefactError, match="fit the judge again"):
+            JudgeAdapter.load(tmp_path / "y")
+
+    def test_an_adapter_for_another_encoder_is_refused(self):
+        encoder = torch.nn.ModuleDict(
+            {"encoder": torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)})}
+        )
+        delta = LowRankDelta(torch.ones(1, 3), torch.ones(4, 1))
+        with pytest.raises(MismatchError, match="use the encoder it was fitted on"):
+            merge(encoder, {"encoder.q": delta})
+
+    def test_an_empty_encoder_folder_is_refused(self, tmp_path):
+        from affectlens.core import ModelError
+
+        with pytest.raises(ModelError, match="no sentence encoder"):
+            load_encoder(tmp_path)
+
+
+class TestWhoSawWhat:
+    def test_training_texts_come_from_judge_and_tune_groups_only(self):
+        comments = _comments()
+        replies, tones = datasets.load("replies"), datasets.load("tones")
+        data = training_set(replies, tones, comments)
+        used = {example.text for example in data.authored}
+        for corpus in (replies, tones):
+            for record in corpus:
+                assert (record.text in used) == (record.role in ("judge", "tune"))
+
+    def test_ambiguous_comments_are_refused(self):
+        with pytest.raises(DataError, match="mapping='original'"):
+            replies, tones = datasets.load("replies"), datasets.load("tones")
+            training_set(replies, tones, _comments(["curiosity"]))
+
+    def test_epochs_differ_and_repeat(self):
+        data = TrainingSet([Example(PLAIN[1], "happiness")], {}, small_model_texts()[:20])
+        first = epoch_examples(data, FitSettings(garbled=20), 0, ["ab", "##c"])
+        assert first == epoch_examples(data, FitSettings(garbled=20), 0, ["ab", "##c"])
+        assert first != epoch_examples(data, FitSettings(garbled=20), 1, ["ab", "##c"])
+        assert sum(example.label == GARBLED for example in first) >= 20
+
+    def test_labels_of_small_model_texts(self):
+        texts = small_model_texts()
+        assert {example.label for example in texts} <= {*JUDGED, None}
+        assert len({example.text for example in texts}) == len(texts)
+
+    def test_loss_of_unlabelled_text_looks_at_garbled_only(self):
+        logits = torch.tensor([[3.0, 1, 0, 0, 0, 0, 0, -9.0]])
+        other = torch.tensor([[0.0, 1, 0, 3, 0, 0, 0, -9.0]])
+        assert judge_loss(logits, [None], 0.0) == pytest.approx(
+            float(judge_loss(other, [None], 0.0)), abs=1e-6
+        )
+        garbled = torch.tensor([[0.0, 0, 0, 0, 0, 0, 0, 9.0]])
+        assert judge_loss(garbled, [None], 0.0) > 5
+        both = judge_loss(torch.cat([logits, garbled]), ["anger", None], 0.0)
+        by_hand = -torch.log_softmax(logits, 1)[0, 0] - torch.log(
+            1 - torch.softmax(garbled, 1)[0, 7]
+        )
+        assert both == pytest.approx(float(by_hand) / 2, abs=1e-3)
+
+
+def _comments(fine: list[str] | None = None) -> datasets.Corpus:
+    from affectlens.datasets.schema import Message, Record
+
+    labels = fine or [label for fines in CLEAR_COMMENTS.values() for label in fines]
+    records = tuple(
+        Record(
+            label, (Message("text", f"a {label} text"),), label, None, label, "c", "fit",
+            {"labels": [label]},
+        )
+        for label in labels
+    )  # fmt: skip
+    return datasets.Corpus("goemotions", "texts", records)
+
+
+class TestGarble:
+    @pytest.mark.parametrize("kind", sorted(CORRUPTIONS))
+    def test_each_kind_is_seeded_and_changes_the_text(self, kind):
+        made = garble(PLAIN, 30, seed=3, pieces=["ab", "##c"], kinds=[kind])
+        assert made == garble(PLAIN, 30, seed=3, pieces=["ab", "##c"], kinds=[kind])
+        assert made != garble(PLAIN, 30, seed=4, pieces=["ab", "##c"], kinds=[kind])
+        assert all(item.text.strip() and item.text not in PLAIN for item in made)
+
+    def test_kinds_take_turns(self):
+        kinds = [item.kind for item in garble(PLAIN, 20, seed=0, pieces=["x"])]
+        assert kinds == [*CORRUPTIONS, *CORRUPTIONS]
+
+    def test_unknown_kind(self):
+        with pytest.raises(UnknownNameError, match="shuffled"):
+            garble(PLAIN, 1, seed=0, pieces=["x"], kinds=["shufled"])
+
+    def test_cut_short_keeps_a_beginning(self):
+        rng = random.Random(0)
+        text = " ".join(map(str, range(20)))
+        for _ in range(50):
+            cut = cut_short(text, rng)
+            assert text.startswith(cut)
+            assert 10 <= len(cut.split()) < 20
+        assert cut_short("only four words here", rng) == "only four words here"
+
+
+class TestLexiconJudge:
+    def test_hand_written_sentences(self):
+        assert LexiconJudge()(PLAIN).chosen == TONES_OF_PLAIN
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("I am not angry about it.", "neutral"),
+            ("Happy and sad at once.", "neutral"),  # a tie
+            ("Sad, sad, sad, but happy and delighted.", "happiness"),  # entries count once
+            ("I can’t believe it.", "surprise"),
+            ("I never saw a sadder face.", "sadness"),
+            ("angry " * 12, GARBLED),
+            ("!!! ??? --- ###", GARBLED),
+            ("", GARBLED),
+        ],
+    )
+    def test_rules(self, text, expected):
+        assert LexiconJudge()([text]).chosen == (expected,)
+
+    def test_shares(self):
+        verdicts = LexiconJudge()(["I am furious, scared and terrified."])
+        assert verdicts.probability("fear")[0] == pytest.approx(2 / 3)
+        assert verdicts.probability("anger")[0] == pytest.approx(1 / 3)
+        assert verdicts.probability("bliss")[0] == 0
+
+    def test_far_above_chance_on_unseen_groups(self, unseen):
+        report = judge_report(LexiconJudge(), unseen)
+        assert report["corpora"]["replies"]["accuracy"] > 0.4
+        assert report["corpora"]["tones"]["accuracy"] > 0.6
+
+    def test_prefixes_and_phrases(self):
+        lexicon = Lexicon.parse("# x\n[anger]\nangr*, how dare\n[fear]\ndare")
+        assert lexicon.hits(words_of("How dare you, angrily")) == [
+            ("how dare", "anger"),
+            ("angr", "anger"),
+        ]
+        assert lexicon.hits(words_of("I dare you")) == [("dare", "fear")]
+
+    def test_malformed_lexicons_are_refused(self):
+        with pytest.raises(ArtefactError, match="before any"):
+            Lexicon.parse("angry")
+        with pytest.raises(ArtefactError, match="use one of"):
+            Lexicon.parse("[bliss]\nblissful")
+
+    def test_good_text_is_no_loop(self, unseen):
+        assert not any(is_loop(record.text) for c in unseen.values() for record in c)
+
+
+class TestReport:
+    class Constant:
+        name = "constant"
+        labels = JUDGED
+
+        def __call__(self, texts):
+            chosen = tuple("anger" for _ in texts)
+            return Verdicts(JUDGED, chosen, np.eye(len(JUDGED))[np.zeros(len(chosen), int)])
+
+    def test_a_constant_judge_is_at_chance(self, unseen):
+        report = judge_report(self.Constant(), unseen)
+        for found in report["corpora"].values():
+            assert found["accuracy"] == pytest.approx(1 / 7)
+            assert found["recall"]["anger"] == 1
+            assert found["recall"]["fear"] == found["precision"]["fear"] == 0
+            assert found["precision"]["anger"] == pytest.approx(1 / 7)
+        assert refusal_report(
+            self.Constant(), PLAIN, n=10, seed=0, pieces=["x"]
+        )["emotion_found"] == 1  # fmt: skip
+
+    def test_confusion_counts(self):
+        counts = confusion(["a", "a", "b"], ["a", "b", "b"], ["a", "b"], ["a", "b"])
+        assert counts.tolist() == [[1, 1], [0, 1]]
+
+    def test_agreement_matches_sklearn(self):
+        from sklearn.metrics import cohen_kappa_score
+
+        lexicon, constant = LexiconJudge(), self.Constant()
+        found = agreement([lexicon, constant], PLAIN)["lexicon/constant"]
+        said = lexicon(PLAIN).chosen
+        assert found["agree"] == pytest.approx(np.mean([s == "anger" for s in said]))
+        assert found["kappa"] == pytest.approx(
+            cohen_kappa_score(list(said), ["anger"] * len(said)), abs=1e-9
+        )
+
+    def test_unlabelled_corpora_are_refused(self):
+        with pytest.raises(DataError, match="filter them out"):
+            judge_report(LexiconJudge(), {"events": datasets.load("events")})
+
+
+def test_load_judge_names_the_choices():
+    with pytest.raises(UnknownNameError, match="encoder"):
+        load_judge("enkoder")
+    assert load_judge("lexicon").name == "lexicon"
+
+
+def test_emotions_are_the_first_labels():
+    assert JUDGED[: len(EMOTIONS)] == EMOTIONS

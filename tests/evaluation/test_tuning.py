@@ -1,0 +1,41 @@
+"""The choice of strengths on curves whose best point is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from affectlens.core import DataError
+from affectlens.evaluation.tuning import StrengthPoint, choose_strengths, pooled_by_strength
+
+
+def curve(mode: str, emotion: str, rows: list[tuple[float, float, float]]) -> list[StrengthPoint]:
+    return [StrengthPoint(mode, emotion, s, h, ratio, h) for s, h, ratio in rows]
+
+
+def test_best_after_smoothing_not_a_lucky_spike() -> None:
+    lucky = [(1, 0.50, 1), (2, 0.0, 1), (3, 0.45, 1), (4, 0.48, 1), (5, 0.45, 1)]
+    assert choose_strengths(curve("circuit", "anger", lucky)) == {"circuit": {"anger": 4}}
+
+
+def test_price_limit_holds() -> None:
+    rows = [(1, 0.2, 1.5), (2, 0.4, 3.0), (3, 0.9, 4.5)]
+    assert choose_strengths(curve("residual", "fear", rows))["residual"]["fear"] == 2
+    dear = [(1, 0.2, 5.0), (2, 0.4, 9.0)]
+    assert choose_strengths(curve("residual", "fear", dear))["residual"]["fear"] == 1
+
+
+def test_order_of_points_does_not_matter_and_ties_take_the_weaker() -> None:
+    rows = curve("m", "joy", [(1, 0.3, 1), (2, 0.3, 1), (3, 0.3, 1)])
+    assert choose_strengths(rows[::-1]) == choose_strengths(rows) == {"m": {"joy": 1}}
+
+
+def test_nothing_to_choose_from() -> None:
+    with pytest.raises(DataError):
+        choose_strengths([])
+
+
+def test_pooling() -> None:
+    points = [*curve("m", "a", [(1, 0.2, 1.0)]), *curve("m", "b", [(1, 0.6, 4.0)])]
+    accuracy, ratio = pooled_by_strength(points)["m", 1]
+    assert accuracy == pytest.approx(0.4)
+    assert ratio == pytest.approx(2.0)

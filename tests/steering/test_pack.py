@@ -1,0 +1,316 @@
+"""Packs: round trips, what is refused, doses by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from affectlens.core import (
+    AffectLensError,
+    ArtefactError,
+    DataError,
+    MismatchError,
+    Provenance,
+    Site,
+    UnknownNameError,
+)
+from affectlens.core.artefact import write_tensors
+from affectlens.steering import SteeringPack, SteeringSpec
+from affectlens.steering.making import layer_numbers
+from affectlens.steering.operators import add
+from tests.steering.oracle import EMOTIONS, random_pack
+
+
+@pytest.fixture
+def pack(tiny_model: Any) -> SteeringPack:
+    return random_pack(tiny_model("llama"))
+
+
+def test_round_trip(pack: SteeringPack, tmp_path: Path, tiny_model: Any) -> None:
+    path = tmp_path / "a.safetensors"
+    pack.save(path)
+    again = SteeringPack.load(path, tiny_model("llama"))
+    assert set(again.vectors) == set(pack.vectors)
+    for name, vectors in pack.vectors.items():
+        assert torch.equal(again.vectors[name], vectors)
+    assert torch.equal(again.rms, pack.rms)  # type: ignore[arg-type]
+    for field in ("emotions", "layers", "recommended", "positions", "provenance"):
+        assert getattr(again, field) == getattr(pack, field)
+    assert again.fingerprint == pack.fingerprint
+    assert again.modes == ("residual", "circuit")
+    changed = pack.with_recommended("residual", {"anger": 3.0})
+    assert changed.fingerprint != pack.fingerprint
+    assert changed.recommended["residual"]["fear"] == pack.recommended["residual"]["fear"]
+    louder = replace(pack, vectors={n: v * (1 + 1e-6) for n, v in pack.vectors.items()})
+    assert louder.fingerprint != pack.fingerprint
+
+
+def test_hook_names_are_in_the_file(pack: SteeringPack, tmp_path: Path) -> None:
+    from affectlens.core.artefact import read_header
+
+    pack.save(tmp_path / "a.safetensors")
+    _, extra, _ = read_header(tmp_path / "a.safetensors", "pack")
+    hooks = extra["hooks"]
+    assert hooks["residual.resid_post"] == [f"blocks.{n}.hook_resid_post" for n in (0, 2)]
+    assert hooks["circuit.o_proj_out"][0] == "blocks.1.attn.o.hook_out"
+
+
+def test_other_models_are_refused_by_name(
+    pack: SteeringPack, tmp_path: Path, tiny_model: Any
+) -> None:
+    path = tmp_path / "a.safetensors"
+    pack.save(path)
+    other = tiny_model("llama", seed=1)
+    with pytest.raises(MismatchError) as caught:
+        SteeringPack.load(path, other)
+    assert pack.provenance.model in str(caught.value)
+    assert other.fingerprint in str(caught.value)
+    assert SteeringPack.load(path, other, force=True)
+    with pytest.raises(MismatchError, match="4 and 32"):
+        SteeringPack.load(path, tiny_model("llama", num_hidden_layers=4), force=True)
+
+
+def test_damaged_files_are_refused(pack: SteeringPack, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    pack.save(path)
+    whole = path.read_bytes()
+    for size in (0, 5, 200, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ArtefactError, match="cut short"):
+            SteeringPack.load(path)
+    path.write_bytes(whole.replace(b'"format_version\\": 1', b'"format_version\\": 9'))
+    if path.read_bytes() == whole:
+        path.write_bytes(whole.replace(b'format_version\\": 1', b'format_version\\": 9'))
+    with pytest.raises(ArtefactError, match="newer"):
+        SteeringPack.load(path)
+    with pytest.raises(ArtefactError, match="no file"):
+        SteeringPack.load(tmp_path / "b")
+    write_tensors(path, {"a": torch.ones(1)}, Provenance("circuit"))
+    with pytest.raises(MismatchError, match="holds a circuit, not a pack"):
+        SteeringPack.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda f, t: t.update({"residual.resid_post": t["residual.resid_post"] * torch.nan}),
+            "NaN",
+        ),
+        (lambda f, t: t.update({"residual.resid_mid": torch.ones(3, 1, 32)}), "resid_mid"),
+        (lambda f, t: t.update({"residual.resid_post": torch.ones(3, 2, 31)}), r"\[3, 2, 31\]"),
+        (lambda f, t: t.clear(), "needs vectors"),
+        (lambda f, t: f["layers"].update({"residual.resid_post": [0, 3]}), r"\[0, 3\]"),
+        (lambda f, t: f["layers"].update({"residual.resid_post": [2, 0]}), r"\[2, 0\]"),
+        (lambda f, t: f["layers"].update({"residual.resid_post": "02"}), "Layers"),
+        (lambda f, t: f["layers"].clear(), "Layers"),
+        (lambda f, t: f.update(emotions=["anger", "fear", "anger"]), "each once"),
+        (lambda f, t: f.update(emotions=["anger", "fear", "a=b;c"]), "'a=b;c'"),
+        (lambda f, t: f.update(emotions=["anger", "fear", 3]), "3"),
+        (lambda f, t: f.update(n_layers="3"), "'3'"),
+        (lambda f, t: f.pop("d_model"), "d_model"),
+        (lambda f, t: f["recommended"]["residual"].update(anger=float("nan")), "anger"),
+        (lambda f, t: f["recommended"]["residual"].pop("anger"), "anger"),
+        (lambda f, t: f["recommended"].pop("circuit"), "recommended"),
+        (lambda f, t: f["recommended"].update(circuit=[1]), "damaged"),
+        (lambda f, t: f["positions"].update(circuit="everywhere"), "everywhere"),
+        (lambda f, t: t.update(rms=torch.zeros(3)), "rms"),
+        (lambda f, t: t.update(rms=torch.ones(2)), "rms"),
+    ],
+)
+def test_hostile_contents_are_refused(
+    pack: SteeringPack, tmp_path: Path, change: Any, words: str
+) -> None:
+    import json
+
+    facts = json.loads(json.dumps(pack._facts()))
+    tensors = {**pack.vectors, "rms": pack.rms}
+    change(facts, tensors)
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, tensors, pack.provenance, facts)
+    with pytest.raises(ArtefactError, match=words) as caught:
+        SteeringPack.load(path)
+    assert "a.safetensors" in str(caught.value)
+
+
+def resolved(pack: SteeringPack, spec: Any) -> str:
+    return str(pack.resolve(spec))
+
+
+def test_resolve_fills_in_what_the_pack_knows(pack: SteeringPack) -> None:
+    mine = "anger=1;mode=residual;positions=last_prompt+generated"
+    assert resolved(pack, "anger=1") == mine
+    assert resolved(pack, "anger=1;mode=circuit") == "anger=1;mode=circuit;positions=generated"
+    assert resolved(pack, "anger=1;positions=all") == "anger=1;mode=residual;positions=all"
+    assert resolved(pack, None) == "none"
+    with pytest.raises(UnknownNameError, match="emotion 'sadness'"):
+        pack.resolve("sadness=1")
+    only = replace(pack, vectors={n: v for n, v in pack.vectors.items() if n.startswith("circuit")})
+    assert resolved(only, "anger=1").startswith("anger=1;mode=circuit")
+    with pytest.raises(UnknownNameError, match="mode of this pack 'residual'"):
+        only.resolve("anger=1;mode=residual")
+    with pytest.raises(DataError, match="unit=rms"):
+        replace(pack, rms=None).resolve("anger=1;unit=rms")
+
+
+@pytest.mark.parametrize("unit", ["recommended", "natural", "rms", "raw"])
+def test_units_by_hand(pack: SteeringPack, unit: str) -> None:
+    table = pack.table([None, f"anger=2,happiness=-1;unit={unit}", f"anger=2;unit={unit}"])
+    assert table.rows == (0, 1, 2)
+    vectors = pack.vectors["residual.resid_post"]
+    for i, layer in enumerate((0, 2)):
+        got = table.sites[layer, "resid_post"].add
+        assert got is not None
+        for row, weights in ((1, {"anger": 2.0, "happiness": -1.0}), (2, {"anger": 2.0})):
+            wanted = torch.zeros(pack.d_model)
+            for emotion, weight in weights.items():
+                v = vectors[EMOTIONS.index(emotion), i]
+                norm = v.norm() if v.any() else torch.tensor(1.0)
+                wanted += (
+                    weight
+                    * {
+                        "recommended": v * pack.recommended["residual"][emotion],
+                        "natural": v,
+                        "rms": v / norm * (layer + 1),
+                        "raw": v / norm,
+                    }[unit]
+                )
+            torch.testing.assert_close(got[row], wanted)
+        assert bool(got[0].signbit().all()) and not bool(got[0].any())
+
+
+def test_table_holds_each_request_once_and_only_places_that_act(pack: SteeringPack) -> None:
+    table = pack.table(["anger=1", None, "fear=1;mode=circuit", "anger=1.0", "anger=0"])
+    assert table.rows == (1, 0, 2, 1, 0)
+    assert table.positions == ("generated", "last_prompt+generated", "generated")
+    assert list(table.sites) == [
+        (0, "down_proj_out"),
+        (0, "resid_post"),
+        (1, "o_proj_out"),
+        (1, "down_proj_out"),
+        (2, "o_proj_out"),
+        (2, "down_proj_out"),
+        (2, "resid_post"),
+    ]
+    assert list(pack.table(["happiness=1"]).sites) == [(2, "resid_post")]  # zero at layer 0
+    assert not pack.table([None, "anger=0"]).sites
+    # A row is untouched, bit for bit, where another acts.
+    site = table.sites[1, "o_proj_out"]
+    hidden = torch.full((2, 3, pack.d_model), -0.0)
+    out = site.apply(hidden, torch.tensor([1, 2]), None)
+    assert bool(out[0].signbit().all())
+    assert torch.equal(out[1], add(hidden[1:], site.add[2][None, None])[0])  # type: ignore[index]
+
+
+def directions(model: Any, layers: Any = range(3), emotions: Any = EMOTIONS) -> Any:
+    generator = torch.Generator().manual_seed(5)
+    vectors = torch.randn(len(layers), len(emotions), model.d_model, generator=generator)
+    return SimpleNamespace(
+        emotions=tuple(emotions),
+        sites=tuple(Site(layer, "resid_post") for layer in layers),
+        vectors=vectors / vectors.norm(dim=-1, keepdim=True),
+        norms=torch.rand(len(layers), len(emotions), generator=generator) + 0.5,
+        provenance=Provenance("directions", model=model.fingerprint, corpus="c0"),
+    )
+
+
+def test_from_directions(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    found = directions(model)
+    pack = SteeringPack.from_directions(found, model, layers={"anger": "0-1", "fear": [2]})
+    assert pack.layers == {"residual.resid_post": (0, 1, 2)}
+    vectors = pack.vectors["residual.resid_post"]
+    for e, emotion in enumerate(EMOTIONS):
+        for layer in range(3):
+            steered = layer in {"anger": (0, 1), "fear": (2,)}.get(emotion, ())
+            wanted = found.vectors[layer, e] * found.norms[layer, e] * steered
+            torch.testing.assert_close(vectors[e, layer], wanted)
+    assert pack.provenance.corpus == "c0"
+    assert pack.provenance.inputs == {"directions": found.provenance.fingerprint}
+    assert pack.recommended == {"residual": dict.fromkeys(EMOTIONS, 1.0)}
+    assert SteeringPack.from_directions(found, model).layers["residual.resid_post"] == (1,)
+    bands = [SteeringPack.from_directions(found, model, layers=b) for b in ("1-2", "2")]
+    assert bands[0].provenance.fingerprint != bands[1].provenance.fingerprint
+    with pytest.raises(UnknownNameError, match="layer '3'"):
+        SteeringPack.from_directions(found, model, layers="3")
+    with pytest.raises(UnknownNameError, match="emotion 'rage'"):
+        SteeringPack.from_directions(found, model, layers={"rage": "1"})
+    with pytest.raises(DataError, match="resid_post at layer 2"):
+        SteeringPack.from_directions(directions(model, [0, 1]), model, layers="all")
+    with pytest.raises(MismatchError):
+        SteeringPack.from_directions(found, tiny_model("llama", seed=1))
+
+
+def test_from_circuit_and_merge(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    attn, mlp = torch.randn(2, len(EMOTIONS), 3, model.d_model).unbind(0)
+    attn[:, 1] = 0
+    circuit: Any = SimpleNamespace(
+        emotions=EMOTIONS,
+        provenance=Provenance("circuit", model=model.fingerprint),
+        folded=lambda _model, force=False: (attn, mlp),
+    )
+    pack = SteeringPack.from_circuit(circuit, model, positions="all")
+    assert pack.layers == {"circuit.o_proj_out": (0, 2), "circuit.down_proj_out": (0, 1, 2)}
+    assert torch.equal(pack.vectors["circuit.o_proj_out"], attn[:, [0, 2]])
+    assert pack.positions == {"circuit": "all"}
+    residual = SteeringPack.from_directions(directions(model), model, rms=torch.ones(3))
+    both = SteeringPack.merge(residual, pack)
+    assert both.modes == ("residual", "circuit")
+    assert set(both.provenance.inputs) == {"directions", "circuit"}
+    assert both.rms is not None
+    for name in pack.vectors:
+        assert torch.equal(both.vectors[name], pack.vectors[name])
+    with pytest.raises(MismatchError, match="Both packs have the mode circuit"):
+        SteeringPack.merge(both, pack)
+    with pytest.raises(MismatchError, match="two models"):
+        other = replace(pack, provenance=Provenance("pack", model="0"))
+        SteeringPack.merge(residual, other)
+    with pytest.raises(MismatchError, match="emotions"):
+        fewer = SteeringPack.from_directions(directions(model, emotions=("anger",)), model)
+        SteeringPack.merge(pack, fewer)
+    circuit.folded = lambda _model, force=False: (attn * 0, mlp * 0)
+    with pytest.raises(DataError, match="writes nothing"):
+        SteeringPack.from_circuit(circuit, model)
+
+
+def test_with_recommended(pack: SteeringPack) -> None:
+    changed = pack.with_recommended(
+        "circuit", 2.0, positions="all", parameters={"chosen_on": "tune"}
+    )
+    assert changed.recommended["circuit"] == dict.fromkeys(EMOTIONS, 2.0)
+    assert changed.recommended["residual"] == pack.recommended["residual"]
+    assert changed.positions["circuit"] == "all"
+    assert changed.provenance.parameters["chosen_on"] == "tune"
+    for wrong in ({"rage": 1.0}, {"anger": float("inf")}):
+        with pytest.raises(AffectLensError):
+            pack.with_recommended("circuit", wrong)
+    with pytest.raises(UnknownNameError):
+        pack.with_recommended("attention", 1.0)
+
+
+def test_layer_numbers() -> None:
+    assert layer_numbers("1-3,8", 10) == (1, 2, 3, 8)
+    assert layer_numbers("all", 3) == (0, 1, 2)
+    assert layer_numbers([4, 2, 2], 5) == (2, 4)
+    for wrong in ("3-1", "10", "", "-1", "a", [], [10], [-1]):
+        with pytest.raises(UnknownNameError, match="layer"):
+            layer_numbers(wrong, 10)
+
+
+def test_specs_of_other_kinds_are_tabulated_too(pack: SteeringPack) -> None:
+    table = pack.table(
+        [SteeringSpec({"anger": -1.0, "fear": 2.0}, operator="clamp", unit="natural")]
+    )
+    project = table.sites[0, "resid_post"].project
+    assert project is not None
+    norms = pack.vectors["residual.resid_post"][:2, 0].norm(dim=-1)
+    torch.testing.assert_close(project.shift[1], norms * torch.tensor([-1.0, 2.0]))
+    torch.testing.assert_close(
+        project.directions[1], pack.vectors["residual.resid_post"][:2, 0] / norms[:, None]
+    )
