@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := runs/quickstart
+RUN := runs/demo
 # CPU builds of the tested versions unless the index gives CUDA ones; see constraints.txt.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -12,7 +12,7 @@ help:
 	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
 	@echo "make test         lint and all tests"
 	@echo "make lint         ruff and pyright"
-	@echo "make notebooks    run the notebooks in place"
+	@echo "make notebooks    run the notebooks, outputs in build/notebooks"
 	@echo "make clean        remove environments and caches of this folder"
 
 $(BIN)/python:
@@ -41,7 +41,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 notebooks: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/test_notebooks.py --write-notebooks
+	$(BIN)/python -m pytest tests/test_notebooks.py --notebooks-to build/notebooks
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info

@@ -208,7 +208,7 @@ def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
 def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
     """Layers, widths, dtype and fingerprint of a model."""
     with _sentences():
-        from affectlens.models.registry import describe
+        from affectlens.models import describe
         from affectlens.pipeline.console import print_facts
 
         print_facts(describe(name))

@@ -151,6 +151,10 @@ def make_tiny(family: str, seed: int = 0, **changes: Any) -> LanguageModel:
     return load_model(tiny_hf(family, seed, **changes), tokenizer=tiny_tokenizer())
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--notebooks-to", default=None, help="keep executed notebooks in this folder")
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., LanguageModel]:
     """``tiny_model(family, seed=0)`` -> LanguageModel; the same object for the same arguments."""

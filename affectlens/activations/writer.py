@@ -104,6 +104,8 @@ class StoreWriter:
             "arrays": entries,
         }
         write_json(self._folder / MANIFEST, manifest)
+        for inner in {path.parent for path in self._folder.glob("*/*")}:
+            files.sync(inner)
         return ActivationStore.open(self._folder)
 
     def _file(self, name: str) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def influence(
     alphas: Sequence[float] = ALPHAS,
     words: Mapping[str, Sequence[str]] = TARGET_WORDS,
     used: str = "late",
-    max_rows: int = 128,
+    max_rows: int = 256,
 ) -> InfluenceProfile:
     """Push every sublayer's output along its own direction and see how far it carries.
 

@@ -112,7 +112,7 @@ class LastToken:
         hidden: Float[Tensor, "row d_model"],
         edit: Float[Tensor, "row d_model"] | None = None,
         *,
-        max_rows: int = 128,
+        max_rows: int = 256,
     ) -> Float[Tensor, "row d_model"]:
         """Run block `layer` on many versions of the last token.
 

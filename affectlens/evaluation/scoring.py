@@ -77,7 +77,7 @@ def reply_nll(
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut an order of rows, ascending in length, into batches of at most ``budget`` padded tokens."""
+    """Cut rows, ascending in length, into batches of at most ``budget`` padded tokens."""
     batches: list[list[int]] = []
     for i in order:
         if batches and lengths[i] * (len(batches[-1]) + 1) <= budget:

@@ -13,6 +13,7 @@ from affectlens.core.artefact import write_json, write_text
 from affectlens.core.progress import progress
 
 if TYPE_CHECKING:
+    from affectlens.circuits import Budget
     from affectlens.datasets import Corpus, Record
     from affectlens.evaluation import Reply
     from affectlens.pipeline.context import RunContext
@@ -39,6 +40,18 @@ def steered_layers(n_layers: int) -> tuple[int, ...]:
     return tuple(range(first, last, 2))
 
 
+def budget(n_layers: int, n_heads: int) -> Budget:
+    """As many neurons as published (14 per layer), and a quarter of all heads.
+
+    The published 6 heads per layer are a quarter of that model's 24; here they would be most of 9.
+    """
+    from affectlens.circuits import Budget
+
+    neurons, heads = 14 * n_layers, max(n_layers, round(n_layers * n_heads / 4))
+    total = neurons + heads
+    return Budget(total=total, neuron_share=neurons / total, floor_heads=1)
+
+
 def express(run: RunContext) -> Sequence[str]:
     """Let the model express each emotion, and pool that with the authored texts."""
     from affectlens.pipeline.expression import EVENTS, expression_corpus
@@ -58,7 +71,7 @@ def capture(run: RunContext) -> Sequence[str]:
 
     corpora = {
         "replies": (load("replies"), "resid_pre@0,resid_post"),
-        "expression": (load_corpus(run.folder / "expression.jsonl"), "resid_mid,resid_post"),
+        "expression": (expressed(run), "resid_mid,resid_post"),
     }
     files: list[str] = []
     for name, (corpus, sites) in corpora.items():
@@ -69,7 +82,7 @@ def capture(run: RunContext) -> Sequence[str]:
         capture_activations(
             run.model, corpus, sites=sites, positions=POSITION, out=out, dtype="float32"
         )
-        files += [str(f.relative_to(run.folder)) for f in sorted(out.iterdir()) if f.is_file()]
+        files += [str(f.relative_to(run.folder)) for f in sorted(out.rglob("*")) if f.is_file()]
     return files
 
 
@@ -96,7 +109,7 @@ def directions(run: RunContext) -> Sequence[str]:
         refined = refine_directions(
             run.model,
             found,
-            refine_corpus(run),
+            refine_corpora(run),
             layers=steered_layers(run.model.n_layers),
             advance=advance,
         )
@@ -112,14 +125,16 @@ def circuit(run: RunContext) -> Sequence[str]:
 
     found = find_circuit(
         run.model,
-        load_corpus(run.folder / "expression.jsonl"),
+        expressed(run),
         Directions.load(run.folder / "directions.safetensors"),
+        budget=budget(run.model.n_layers, run.model.anatomy.n_heads),
         position=POSITION,
+        score="contrast",
         split=None,
     )
     found.save(run.folder / "circuit.safetensors")
     with progress("refining the circuit", CIRCUIT.steps) as advance:
-        refined = refine_circuit(run.model, found, refine_corpus(run), advance=advance)
+        refined = refine_circuit(run.model, found, refine_corpora(run), advance=advance)
     refined.save(run.folder / "circuit_refined.safetensors")
     return ["circuit.safetensors", "circuit_refined.safetensors"]
 
@@ -214,13 +229,21 @@ def tuning_events(run: RunContext) -> list[Record]:
     return spread(Corpus("tune", "texts", tuple(events)), min(TUNE_EVENTS, len(events)))
 
 
-def refine_corpus(run: RunContext) -> Corpus:
-    """What vectors are refined on: expression, and the matched replies of the same role."""
+def refine_corpora(run: RunContext) -> list[Corpus]:
+    """What vectors are refined on: half the model's own replies, a quarter each of the others."""
     from affectlens.datasets import Corpus, load
 
-    own = load_corpus(run.folder / "expression.jsonl")
+    own, tones = (
+        Corpus(name, "replies", tuple(r for r in expressed(run) if r.group.startswith(f"{name}:")))
+        for name in ("own", "tones")
+    )
     matched = load("replies").filter(role="direction", emotion=EMOTIONS)
-    return Corpus("refinement", "replies", (*own.records, *matched.records))
+    return [own, tones, own, matched]
+
+
+def expressed(run: RunContext) -> Corpus:
+    """The corpus of the stage ``express``."""
+    return load_corpus(run.folder / "expression.jsonl")
 
 
 def save_corpus(corpus: Corpus, path: Path) -> None:

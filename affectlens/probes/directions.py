@@ -16,8 +16,11 @@ from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.emotions import EMOTIONS
 from affectlens.core.errors import ArtefactError, unknown
 from affectlens.core.sites import Site
+from affectlens.probes.estimators import group_centred
 from affectlens.probes.grouping import bootstraps, count_rows, resamplings
 from affectlens.probes.plan import make_plan
+
+__all__ = ["Directions", "bootstrap_cosine", "directions", "group_centred"]
 
 _TENSORS = ("vectors", "norms", "split_half")
 

@@ -77,12 +77,14 @@ def group_centred(x: Float[Tensor, "group emotion d"]) -> Float[Tensor, "emotion
 
     They sum to zero over the emotions.
     """
-    centred = (x - x.mean(1, keepdim=True)).mean(0)
-    return centred - centred.mean(0)
+    return _centred(x, torch.ones(1, len(x), dtype=x.dtype, device=x.device))[0]
 
 
 def _group_centred(rows: Rows, weight: Weights) -> Displacements:
-    x = rows.complete()
+    return _centred(rows.complete(), weight)
+
+
+def _centred(x: Float[Tensor, "group emotion d"], weight: Weights) -> Displacements:
     means = _over_groups(x - x.mean(1, keepdim=True), weight)
     return means - means.mean(1, keepdim=True)
 

@@ -58,16 +58,13 @@ def cached_tokens(given: Mapping[str, Any]) -> int:
 def call_positions(given: Mapping[str, Any], ids: Tensor) -> Int[Tensor, "batch pos"]:
     """Absolute position of every token of a call, -1 for padding."""
     batch, columns = ids.shape[:2]
-    cached = cached_tokens(given)
     mask = given.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
-        positions = absolute_positions(mask, columns)
-        if mask.shape[1] == columns and cached:  # a mask of the new tokens alone
-            positions = torch.where(positions < 0, positions, positions + cached)
-        return positions.to(ids.device)
+        return absolute_positions(mask, columns).to(ids.device)
     told = given.get("position_ids")
     if isinstance(told, Tensor) and told.ndim == 2 and told.shape[1] == columns:
         return told.expand(batch, columns)
+    cached = cached_tokens(given)
     return torch.arange(cached, cached + columns, device=ids.device).expand(batch, columns)
 
 

@@ -9,6 +9,7 @@ optimization" (arXiv 2406.00045) train vectors by preference; here plain likelih
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import random
@@ -82,7 +83,7 @@ CIRCUIT = RefineSettings(learning_rate=0.5, start=2.0)
 def refine_directions(
     model: LanguageModel,
     directions: Directions,
-    corpus: Corpus,
+    corpora: Corpus | Sequence[Corpus],
     *,
     layers: Sequence[int],
     settings: RefineSettings = RESIDUAL,
@@ -93,7 +94,8 @@ def refine_directions(
     Args:
         model: The model, weights untouched.
         directions: At ``resid_post`` of all ``layers``.
-        corpus: Replies in groups that have every emotion.
+        corpora: Replies in groups that have every emotion. Several corpora give groups in turn;
+            one that is named twice has twice the weight.
         layers: Blocks at whose output vectors will be added.
         settings: Of the descent.
         advance: Told about every step.
@@ -119,14 +121,14 @@ def refine_directions(
         return {WritePoint(n, "resid_post"): vectors[:, i] for i, n in enumerate(layers)}
 
     (free,) = _descend(
-        model, corpus, directions.emotions, [start / scale], additions, settings, advance
+        model, corpora, directions.emotions, [start / scale], additions, settings, advance
     )
     found = (free * scale).transpose(0, 1)
     norms = found.norm(dim=-1)
     parameters = {
         **directions.provenance.parameters,
         "refined": asdict(settings),
-        "refined_on": corpus.fingerprint,
+        "refined_on": _fingerprints(corpora),
         "refined_layers": list(layers),
     }
     return replace(
@@ -147,7 +149,7 @@ def refine_directions(
 def refine_circuit(
     model: LanguageModel,
     circuit: Circuit,
-    corpus: Corpus,
+    corpora: Corpus | Sequence[Corpus],
     *,
     settings: RefineSettings = CIRCUIT,
     advance: Advance = lambda _n: None,
@@ -182,9 +184,9 @@ def refine_circuit(
         return made
 
     start = [d / s for d, s in zip(deltas, scales, strict=True)]
-    free = _descend(model, corpus, circuit.emotions, start, additions, settings, advance)
+    free = _descend(model, corpora, circuit.emotions, start, additions, settings, advance)
     neurons, heads = (f * s * m for f, s, m in zip(free, scales, masks, strict=True))
-    how = f"refined:{fingerprint(asdict(settings), corpus.fingerprint)}"
+    how = f"refined:{fingerprint(asdict(settings), _fingerprints(corpora))}"
     return circuit.with_delta(neurons, heads, how=how)
 
 
@@ -198,7 +200,7 @@ def _rms_per_layer(
 
 def _descend(
     model: LanguageModel,
-    corpus: Corpus,
+    corpora: Corpus | Sequence[Corpus],
     emotions: Sequence[str],
     start: Sequence[Tensor],
     additions: Callable[[Sequence[Tensor]], Additions],
@@ -206,7 +208,8 @@ def _descend(
     advance: Advance,
 ) -> list[Tensor]:
     """Adam on the free parameters; returns them on the CPU, in float32."""
-    pools = _pools(corpus, emotions)
+    pools = [_complete_groups(corpus, emotions) for corpus in _listed(corpora)]
+    turn = itertools.cycle(pools)
     rng = random.Random(settings.seed)
     free = [
         (settings.start * s).to(model.device, torch.float32).requires_grad_(True) for s in start
@@ -217,9 +220,7 @@ def _descend(
         for step in range(settings.steps):
             warm, done = min(1.0, (step + 1) / 3), step / settings.steps
             optimiser.param_groups[0]["lr"] = settings.learning_rate * warm * (1 - 0.8 * done)
-            groups = [
-                rng.choice(pools[(step + i) % len(pools)]) for i in range(settings.groups_per_step)
-            ]
+            groups = [rng.choice(next(turn)) for _ in range(settings.groups_per_step)]
             loss = _loss(model, groups, emotions, additions(free), settings)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
@@ -238,23 +239,29 @@ def _descend(
 Group = tuple["Record", ...]
 
 
-def _pools(corpus: Corpus, emotions: Sequence[str]) -> list[list[Group]]:
-    """Complete groups by source (what stands before ``:`` in the group key), each with its turn."""
+def _listed(corpora: Corpus | Sequence[Corpus]) -> list[Corpus]:
+    from affectlens.datasets.schema import Corpus
+
+    return [corpora] if isinstance(corpora, Corpus) else list(corpora)
+
+
+def _fingerprints(corpora: Corpus | Sequence[Corpus]) -> list[str]:
+    return [corpus.fingerprint for corpus in _listed(corpora)]
+
+
+def _complete_groups(corpus: Corpus, emotions: Sequence[str]) -> list[Group]:
+    """Groups with a reply in every emotion, members in the order of the emotions."""
     found: dict[str, dict[str, Record]] = {}
     for record in corpus:
         if record.emotion in emotions and record.reply is not None:
             found.setdefault(record.group, {})[str(record.emotion)] = record
-    pools: dict[str, list[Group]] = {}
-    for group, members in found.items():
-        if len(members) == len(emotions):
-            source = group.split(":", 1)[0] if ":" in group else ""
-            pools.setdefault(source, []).append(tuple(members[e] for e in emotions))
-    if not pools:
+    groups = [tuple(m[e] for e in emotions) for m in found.values() if len(m) == len(emotions)]
+    if not groups:
         raise DataError(
             f"Corpus {corpus.name} has no group with a reply in every one of "
             f"{', '.join(emotions)}; nothing can be refined on it."
         )
-    return list(pools.values())
+    return groups
 
 
 def _loss(

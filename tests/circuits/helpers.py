@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from affectlens.core import Provenance, Site
 from affectlens.datasets.schema import Corpus, Message, Record
+from affectlens.probes.directions import Directions
 
 EMOTIONS = ("anger", "fear", "happiness")
 WORDS = {"anger": ("angry",), "fear": ("dark",), "happiness": ("happy", "lovely")}
@@ -43,16 +43,20 @@ def small_corpus(design: str = "replies", *, emotions: tuple[str, ...] = EMOTION
 
 def random_directions(
     model: Any, emotions: tuple[str, ...] = EMOTIONS, *, mid: bool = True, seed: int = 5
-) -> Any:
+) -> Directions:
     """Unit directions at resid_post, and at resid_mid where the family has one."""
     kinds = ["resid_mid"] if mid and not model.anatomy.parallel else []
     sites = tuple(Site(i, kind) for i in range(model.n_layers) for kind in (*kinds, "resid_post"))
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(len(sites), len(emotions), model.d_model, generator=generator)
-    return SimpleNamespace(
+    norms = vectors.norm(dim=-1)
+    return Directions(
         emotions=emotions,
         sites=sites,
-        vectors=vectors / vectors.norm(dim=-1, keepdim=True),
+        vectors=vectors / norms[..., None],
+        norms=norms,
+        estimator="group_centred",
+        split_half=torch.ones_like(norms),
         provenance=Provenance("directions", model=model.fingerprint, model_name=model.name),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,8 +256,7 @@ def test_refusals(tiny_model: Any) -> None:
         contributions(model, corpus, directions, position="all")
     with pytest.raises(DataError, match="no records for disgust"):
         unit_means(model, corpus, ("anger", "disgust"))
-    short = random_directions(model)
-    short.sites, short.vectors = short.sites[:-1], short.vectors[:-1]
+    short = replace(directions, sites=directions.sites[:-1], vectors=directions.vectors[:-1])
     with pytest.raises(DataError, match="resid_post at layer 2"):
         sublayer_directions(short, model.anatomy)
     wide = random_directions(tiny_model("llama", hidden_size=64))

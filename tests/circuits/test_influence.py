@@ -25,6 +25,7 @@ from tests.circuits.helpers import (
     random_directions,
     sublayer_out,
 )
+from tests.conftest import make_tiny
 
 PROMPTS = [[5, 17, 33, 42, 8, 99, 120, 7, 66, 150, 31, 12, 9], [44, 3, 90, 61]]
 ALPHAS = (0.1, 0.7)
@@ -148,6 +149,22 @@ def test_replay_leaves_the_model_and_the_cache_alone(each_model: Any) -> None:
     assert torch.equal(before, again)
     assert torch.equal(logits, same)
     torch.testing.assert_close(token.resid_post[-1], before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "gpt_neox"])
+def test_half_precision_does_not_drown_small_pushes(family: str) -> None:
+    """A bfloat16 model and the same weights in fp32 agree, down to pushes of 1 % of the RMS."""
+    half, full = make_tiny(family), make_tiny(family)
+    half.hf.to(torch.bfloat16)
+    full.hf.to(torch.bfloat16).float()
+    directions = random_directions(half)
+    options: Any = {"alphas": (0.01,), "words": WORDS}
+    ours = influence(half, PROMPTS, directions, **options)
+    exact = influence(full, PROMPTS, directions, **options)
+    for name in ("late", "middle", "logit"):
+        scale = float(exact.values[name].abs().max())
+        torch.testing.assert_close(ours.values[name], exact.values[name], atol=0.05 * scale, rtol=0)
+    assert half.dtype == torch.bfloat16
 
 
 def test_bands() -> None:

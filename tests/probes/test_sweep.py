@@ -174,9 +174,11 @@ def test_the_best_site_is_not_chosen_on_held_out_rows() -> None:
     store = _store()
     x = {site: store.to_torch(site) for site in SITES}
     test = torch.tensor([s == "test" for s in store.column("split")])
-    x[SITES[0]][~test] = 3 * torch.randn(int((~test).sum()), 24)  # only its test rows are clean
+    x[SITES[0]][~test] += 0.3 * torch.randn(int((~test).sum()), 24)  # worse to fit on
+    x[SITES[1]][test] = torch.randn(int(test.sum()), 24)  # impossible to score on
     labels = {name: store.column(name) for name in LABELS}
     found = sweep(ActivationStore.of(x, labels, position="last"), draws=10)
+    assert float(found.accuracy[0]) > float(found.accuracy[1]) + 0.3
     assert found.best == SITES[1]
 
 

@@ -20,6 +20,7 @@ from affectlens.core import (
     UnknownNameError,
 )
 from affectlens.core.artefact import write_tensors
+from affectlens.probes.directions import Directions
 from affectlens.steering import SteeringPack, SteeringSpec
 from affectlens.steering.making import layer_numbers
 from affectlens.steering.operators import add
@@ -207,14 +208,16 @@ def test_table_holds_each_request_once_and_only_places_that_act(pack: SteeringPa
     assert torch.equal(out[1], add(hidden[1:], site.add[2][None, None])[0])  # type: ignore[index]
 
 
-def directions(model: Any, layers: Any = range(3), emotions: Any = EMOTIONS) -> Any:
+def directions(model: Any, layers: Any = range(3), emotions: Any = EMOTIONS) -> Directions:
     generator = torch.Generator().manual_seed(5)
     vectors = torch.randn(len(layers), len(emotions), model.d_model, generator=generator)
-    return SimpleNamespace(
+    return Directions(
         emotions=tuple(emotions),
         sites=tuple(Site(layer, "resid_post") for layer in layers),
         vectors=vectors / vectors.norm(dim=-1, keepdim=True),
         norms=torch.rand(len(layers), len(emotions), generator=generator) + 0.5,
+        estimator="group_centred",
+        split_half=torch.ones(len(layers), len(emotions)),
         provenance=Provenance("directions", model=model.fingerprint, corpus="c0"),
     )
 
@@ -305,8 +308,14 @@ def test_layer_numbers() -> None:
 
 def test_specs_of_other_kinds_are_tabulated_too(pack: SteeringPack) -> None:
     table = pack.table(
-        [SteeringSpec({"anger": -1.0, "fear": 2.0}, operator="clamp", unit="natural")]
+        [
+            SteeringSpec({"anger": -1.0, "fear": 2.0}, operator="clamp", unit="natural"),
+            SteeringSpec({"happiness": 0.25, "fear": 1.0}, operator="project_out"),
+        ]
     )
+    share = table.sites[2, "resid_post"].project
+    assert share is not None
+    assert share.scale[2].tolist() == [0.0, 0.75] and not share.shift[2].any()
     project = table.sites[0, "resid_post"].project
     assert project is not None
     norms = pack.vectors["residual.resid_post"][:2, 0].norm(dim=-1)

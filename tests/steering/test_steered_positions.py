@@ -58,6 +58,12 @@ def test_a_hole_in_the_mask_is_no_token() -> None:
     assert absolute_positions(mask, 2).tolist() == [[2, 3]]
 
 
+def test_padding_is_never_steered() -> None:
+    """Not even by a prompt length that makes no sense."""
+    bounds = intervals(["last_prompt+generated"], [0])
+    assert inside(torch.tensor([[PADDING, 0, 1]]), bounds).tolist() == [[False, True, True]]
+
+
 def test_unknown_positions() -> None:
     with pytest.raises(UnknownNameError, match="generated"):
         interval("generate", 3)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from affectlens.core import DataError, MismatchError, Site
+from affectlens.circuits.circuit import Circuit
+from affectlens.circuits.units import Unit
+from affectlens.core import DataError, MismatchError, Provenance, Site
 from affectlens.models.generation import GenerationSettings, generate_ids
 from affectlens.models.hooks import WritePoint, reading, writing
 from affectlens.models.loading import LanguageModel
@@ -173,12 +175,40 @@ def test_hf_generate_steers_the_same_tokens(each_model: LanguageModel, positions
             each_model, pack, PROMPTS, request, GenerationSettings(NEW, repetition_penalty=1.0)
         )
         ids, mask = each_model.encode_batch(PROMPTS, "left")
-        for options in ({}, {"use_cache": False}, {"cache_implementation": "static"}):
-            with pack.steer(each_model, request):
+        known = [len(prompt) for prompt in PROMPTS]
+        static = {"cache_implementation": "static"}  # gives the model no two-dimensional mask
+        for options, lengths in (
+            ({}, None),
+            ({}, known),
+            ({"use_cache": False}, None),
+            (static, None),
+            (static, known),
+        ):
+            with pack.steer(each_model, request, prompt_lengths=lengths):
                 out = hf_generate(each_model, ids, mask, **options)
             for row, wanted in zip(out[:, ids.shape[1] :].tolist(), ours, strict=True):
                 assert tuple(row[: len(wanted)]) == wanted, options
                 assert len(wanted) == NEW or row[len(wanted)] in each_model.eos_ids
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_calls_by_hand_need_no_mask(tiny_model: Any, positions: str) -> None:
+    """A loop that passes nothing but new tokens and the cache."""
+    for family in ("llama", "gpt2", "gpt_neox"):
+        model = tiny_model(family)
+        pack = random_pack(model)
+        prompt, new = list(PROMPTS[0]), list[int]()
+        with torch.no_grad(), pack.steer(model, spec("residual", positions)):
+            output = model.hf(torch.tensor([prompt]), use_cache=True)
+            for _ in range(NEW):
+                new.append(int(output.logits[0, -1].argmax()))
+                output = model.hf(
+                    torch.tensor([new[-1:]]), past_key_values=output.past_key_values, use_cache=True
+                )
+        wanted = slow_generate(
+            model, pack, prompt, WEIGHTS, "residual", positions, new=NEW, penalty=1.0
+        )
+        assert tuple(new[: len(wanted)]) == wanted
 
 
 def hf_generate(model: LanguageModel, ids: Any, mask: Any, **options: Any) -> Any:
@@ -239,6 +269,47 @@ def test_folded_equals_adding_at_the_inputs(each_model: LanguageModel, kind: str
         unfolded = logits(each_model, rows)
     torch.testing.assert_close(folded, unfolded, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(folded, logits(each_model, rows), atol=1e-2)
+
+
+def test_a_circuit_steers_as_its_units_would(each_model: LanguageModel) -> None:
+    """A pack made from a circuit against its masked differences at the inputs."""
+    generator = torch.Generator().manual_seed(4)
+    n, heads, d_mlp = each_model.n_layers, each_model.anatomy.n_heads, each_model.anatomy.d_mlp
+    width = each_model.anatomy.width("z")
+    emotions = ("anger", "fear")
+    units = {"anger": (Unit(0, 3, 1.0), Unit(2, 1, 0.5)), "fear": (Unit(1, 0, 1.0),)}
+    circuit = Circuit(
+        emotions=emotions,
+        neurons=units,
+        heads=units,
+        neuron_scores=torch.rand(2, n, d_mlp, generator=generator),
+        head_scores=torch.rand(2, n, heads, generator=generator),
+        delta_neurons=torch.randn(2, n, d_mlp, generator=generator),
+        delta_heads=torch.randn(2, n, width, generator=generator),
+        allocation=torch.zeros(2, n, 2, dtype=torch.long),
+        influence=None,
+        delta_source="group_mean",
+        position="last",
+        provenance=Provenance("circuit", model=each_model.fingerprint),
+    )
+    pack = SteeringPack.from_circuit(circuit, each_model, positions="all")
+    rows = [[5, 6, 7], [8, 9, 10]]
+    with pack.steer(each_model, "anger=1.5,fear=-1"):
+        folded = logits(each_model, rows)
+    writers: Any = {}
+    for e, (emotion, strength) in enumerate((("anger", 1.5), ("fear", -1.0))):
+        for unit in units[emotion]:
+            d_head = width // heads
+            for point, size, deltas in (
+                ("down_proj_in", 1, circuit.delta_neurons),
+                ("o_proj_in", d_head, circuit.delta_heads),
+            ):
+                change = torch.zeros(deltas.shape[-1])
+                where = slice(unit.index * size, (unit.index + 1) * size)
+                change[where] = strength * deltas[e, unit.layer, where]
+                writers[WritePoint(unit.layer, point)] = lambda x, change=change: x + change
+    with writing(each_model.anatomy, writers):
+        torch.testing.assert_close(logits(each_model, rows), folded, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("operator", ["project_out", "clamp", "add_keep_norm"])

@@ -99,7 +99,7 @@ class FitSettings:
     authored_repeats: int = 4
     model_repeats: int = 1
     comments_per_label: int = 300
-    garbled: int = 900
+    garbled: int = 1200
     label_smoothing: float = 0.05
     max_tokens: int = 96
     seed: int = 0
@@ -139,7 +139,7 @@ def small_model_texts() -> list[Example]:
 
 
 def extra_texts() -> list[Example]:
-    """22 contents in each of the seven tones, written for the judge; no direction sees them."""
+    """Texts written for the judge alone: 22 contents in all seven tones, and hard single ones."""
     return _shipped("extra_texts.jsonl")
 
 
