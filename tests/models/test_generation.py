@@ -131,6 +131,27 @@ def test_equal_prompts_and_common_beginnings_are_run_once(tiny_model: Any) -> No
         assert got == [by_hf(model, prompt, settings) for prompt in prompts]
 
 
+def test_rows_that_have_ended_are_dropped(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    settings = GenerationSettings(20)
+    ended = replace(model)
+    free = generate_ids(model, PROMPTS[:4], settings)
+    vars(ended)["eos_ids"] = (free[0][0],)  # the first row ends at once
+    sizes: list[int] = []
+
+    def note(_module: Any, _args: Any, kwargs: Any) -> None:
+        sizes.append(len(kwargs["input_ids"]))
+
+    handle = model.hf.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        got = generate_ids(ended, PROMPTS[:4], settings)
+    finally:
+        handle.remove()
+    assert got[0] == () and sizes[0] == 4
+    assert sizes[-1] < 4 and sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == max(len(reply) for reply in got) + (max(map(len, got)) < 20)
+
+
 def test_listeners_hear_whose_rows_run(tiny_model: Any) -> None:
     """At every forward pass the announced rows are those whose tokens the model gets."""
     model = ends_often(tiny_model("llama"))
