@@ -69,7 +69,9 @@ def _products(
     """
     scores = torch.matmul(key, query.transpose(-1, -2)).transpose(-1, -2).float() * scale
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        scores = (
+            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        )
     return torch.matmul(scores.softmax(-1).to(value.dtype), value)
 
 

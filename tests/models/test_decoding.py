@@ -167,23 +167,32 @@ def test_growing_layer_is_a_dynamic_layer() -> None:
             assert torch.equal(got, wanted)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("masked", [None, "boolean", "additive"])
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
-def test_grouped_attention_is_attention(kv_heads: int, masked: bool) -> None:
+def test_grouped_attention_is_attention(
+    kv_heads: int, masked: str | None, dtype: torch.dtype
+) -> None:
     from affectlens.models.attention import grouped_attention
 
-    query, key, value = some(3, 6, 1, 8), some(3, kv_heads, 5, 8), some(3, kv_heads, 5, 8, seed=1)
-    mask = torch.ones(3, 1, 1, 5, dtype=torch.bool)
+    query, key = some(3, 6, 1, 8).to(dtype), some(3, kv_heads, 5, 8).to(dtype)
+    value = some(3, kv_heads, 5, 8, seed=1).to(dtype)
+    real = torch.ones(3, 1, 1, 5, dtype=torch.bool)
     if masked:
-        mask[0, ..., :2] = mask[2, ..., 4:] = False
+        real[0, ..., :2] = real[2, ..., 4:] = False
+    mask = {
+        None: None,
+        "boolean": real,
+        "additive": torch.zeros(real.shape, dtype=dtype).masked_fill(~real, -torch.inf),
+    }[masked]
     module = torch.nn.Module()
     module.num_key_value_groups = 6 // kv_heads  # type: ignore[assignment]
-    got, _ = grouped_attention(
-        module, query, key, value, mask if masked else None, scaling=0.3, is_causal=True
-    )
+    got, _ = grouped_attention(module, query, key, value, mask, scaling=0.3, is_causal=True)
+    assert got.dtype == dtype
+    allowed = 1e-5 if dtype == torch.float32 else 2e-2
     for b in range(3):
         for h in range(6):
-            scores = 0.3 * query[b, h, 0] @ key[b, h * kv_heads // 6].T
-            weights = scores.masked_fill(~mask[b, 0, 0], -torch.inf).softmax(-1)
-            wanted = weights @ value[b, h * kv_heads // 6]
-            torch.testing.assert_close(got[b, 0, h], wanted)
+            scores = 0.3 * key[b, h * kv_heads // 6].double() @ query[b, h, 0].double()
+            weights = scores.masked_fill(~real[b, 0, 0], -torch.inf).softmax(-1)
+            wanted = weights @ value[b, h * kv_heads // 6].double()
+            torch.testing.assert_close(got[b, 0, h].double(), wanted, atol=allowed, rtol=0)
