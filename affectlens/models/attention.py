@@ -68,10 +68,10 @@ def _products(
     many queries. Keys come first in the product: PyTorch then need not transpose them.
     """
     scores = torch.matmul(key, query.transpose(-1, -2)).transpose(-1, -2).float() * scale
-    if mask is not None:
-        scores = (
-            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        )
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
+        scores = scores + mask
     return torch.matmul(scores.softmax(-1).to(value.dtype), value)
 
 

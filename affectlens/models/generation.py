@@ -2,7 +2,8 @@
 
 Against ``hf.generate`` it saves, on a CPU, the copies of keys and values (`attention`, `kv_cache`),
 the prefill of prompts that occur more than once, and the steps of rows that have ended. It gives
-the same tokens as ``hf.generate`` on each prompt alone.
+the same tokens as ``hf.generate`` on each prompt alone, in float32; in 16-bit formats near ties
+depend on the shape of a batch, there as here.
 
 Whoever changes the model meanwhile opens `listeners.listening`, and is told which rows each forward
 pass holds.
@@ -29,11 +30,11 @@ from affectlens.models.loop import Loop
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
 
-MAX_TOKENS_PER_BATCH = 16_384
-"""Rows times longest row; bounds the memory of keys and values (380 MB on the default model)."""
+CACHE_BYTES = 2**30
+"""Most that keys and values of a batch may take, unless told otherwise."""
 
 __all__ = [
-    "MAX_TOKENS_PER_BATCH",
+    "CACHE_BYTES",
     "GenerationSettings",
     "encode_prompt",
     "generate",
@@ -106,7 +107,7 @@ def generate_ids(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings | None = None,
     *,
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
+    max_tokens_per_batch: int | None = None,
     share_prompts: bool = True,
     on_progress: Callable[[int], object] | None = None,
 ) -> list[tuple[int, ...]]:
@@ -116,7 +117,8 @@ def generate_ids(
         model: The model.
         prompts: Token ids, one row per reply wanted; rows may repeat.
         settings: Default: `GenerationSettings()`.
-        max_tokens_per_batch: Upper bound of rows times longest row, reply included.
+        max_tokens_per_batch: Upper bound of rows times longest row, reply included. Default: what
+            fits into `CACHE_BYTES`.
         share_prompts: Run equal prompts once, as far as no listener touches them.
         on_progress: Called with the number of rows that have just been finished.
 
@@ -144,7 +146,7 @@ def generate_ids(
     batches = plan(
         prompts,
         new_tokens=settings.max_new_tokens,
-        max_tokens=max_tokens_per_batch,
+        max_tokens=max_tokens_per_batch or _tokens_that_fit(model),
         untouched=lambda row, n: min((one.untouched(row, n) for one in heard), default=n),
         share=share_prompts,
         share_beginnings=not has_windows(model.hf.config),
@@ -161,6 +163,12 @@ def generate_ids(
         for one in heard:
             one.announce((), ())
     return replies
+
+
+def _tokens_that_fit(model: LanguageModel) -> int:
+    anatomy = model.anatomy
+    per_token = 2 * anatomy.n_layers * anatomy.n_kv_heads * anatomy.d_head * model.dtype.itemsize
+    return max(1, CACHE_BYTES // per_token)
 
 
 def _changed(settings: GenerationSettings, changes: dict[str, Any]) -> GenerationSettings:
