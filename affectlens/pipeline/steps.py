@@ -233,8 +233,9 @@ def refine_corpora(run: RunContext) -> list[Corpus]:
     """What vectors are refined on: half the model's own replies, a quarter each of the others."""
     from affectlens.datasets import Corpus, load
 
+    expression = expressed(run)
     own, tones = (
-        Corpus(name, "replies", tuple(r for r in expressed(run) if r.group.startswith(f"{name}:")))
+        Corpus(name, "replies", tuple(r for r in expression if r.group.startswith(f"{name}:")))
         for name in ("own", "tones")
     )
     matched = load("replies").filter(role="direction", emotion=EMOTIONS)
