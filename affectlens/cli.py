@@ -22,10 +22,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Names, weights and anatomy of models.", no_args_is_help=True)
 datasets_app = typer.Typer(help="Corpora: list, look into, check.", no_args_is_help=True)
-judge_app = typer.Typer(help="The blind emotion judge.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
-app.add_typer(judge_app, name="judge")
 
 Out = Annotated[Path, typer.Option("--out", help="Run folder; work already done there is kept.")]
 Model = Annotated[str, typer.Option("--model", help="Built-in name, hub id, folder or GGUF file.")]
@@ -139,6 +137,7 @@ def _add_stage(name: str, text: str) -> None:
     app.command(name, help=f"{text} Does the stages it needs first, unless they are done.")(command)
 
 
+_add_stage("express", "Let the model express each emotion.")
 _add_stage("capture", "Cache activations of the corpora.")
 _add_stage("probe", "Fit a probe per layer.")
 _add_stage("directions", "Find the emotion directions.")
@@ -146,6 +145,7 @@ _add_stage("circuit", "Find the neurons and heads that write them.")
 _add_stage("pack", "Fold directions and circuit into a steering pack.")
 _add_stage("tune", "Choose strengths on the tuning scenarios.")
 _add_stage("evaluate", "Compare the arms on the test scenarios.")
+_add_stage("judge", "Measure the judges on texts they have not seen.")
 _add_stage("report", "Write report.html and metrics.json.")
 
 
