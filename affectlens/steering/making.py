@@ -13,12 +13,14 @@ from torch import Tensor
 
 from affectlens.core import DataError, MismatchError, Provenance, Site
 from affectlens.core.errors import unknown
+from affectlens.steering.gates import Readout
 from affectlens.steering.pack import SteeringPack
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.models.loading import LanguageModel
     from affectlens.probes.directions import Directions
+    from affectlens.probes.sweep import Sweep
 
 Layers = str | Sequence[int]
 
@@ -150,6 +152,7 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
             recommended={**merged.recommended, **pack.recommended},
             positions={**merged.positions, **pack.positions},
             rms=merged.rms if merged.rms is not None else pack.rms,
+            readout=merged.readout or pack.readout,
             provenance=replace(
                 merged.provenance,
                 corpus=merged.provenance.corpus or pack.provenance.corpus,
@@ -158,6 +161,27 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
             ),
         )
     return merged
+
+
+def readout_of(
+    pack: SteeringPack, sweep: Sweep, layers: int | Sequence[int] | None, *, force: bool
+) -> Readout:
+    """See `SteeringPack.with_readout`."""
+    sweep.provenance.require_model(pack.provenance.model, "this pack", force=force)
+    have = {site.layer: i for i, site in enumerate(sweep.sites) if site.kind == "resid_post"}
+    if layers is None:
+        layers = sweep.best.layer
+    wanted = sorted({layers} if isinstance(layers, int) else set(layers))
+    for layer in wanted:
+        if layer not in have:
+            raise unknown("probe layer", layer, [str(n) for n in have])
+    rows = [have[layer] for layer in wanted]
+    return Readout(
+        tuple(sweep.classes),
+        tuple(wanted),
+        sweep.weights[rows].detach().float().cpu(),
+        sweep.bias[rows].detach().float().cpu(),
+    )
 
 
 def _provenance(model: LanguageModel, source: Provenance, **parameters: Any) -> Provenance:

@@ -26,6 +26,7 @@ from affectlens.core import (
 )
 from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import unknown
+from affectlens.steering.gates import Gate, Readout, require_label
 from affectlens.steering.operators import unit
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.models.loading import LanguageModel
     from affectlens.probes.directions import Directions
+    from affectlens.probes.sweep import Sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,7 @@ class SteeringPack:
         recommended: Mode to emotion to strength, in natural doses.
         positions: Mode to the positions its strengths were chosen with.
         rms: Mean RMS of the residual after each block, if measured; needed for unit ``rms``.
+        readout: Probes that gates and servers read emotions with, if any.
         provenance: What made it; its model is the only one it fits.
     """
 
@@ -61,6 +64,7 @@ class SteeringPack:
     recommended: Mapping[str, Mapping[str, float]]
     positions: Mapping[str, str]
     rms: Float[Tensor, " n_layers"] | None = None
+    readout: Readout | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance("pack"))
 
     def __post_init__(self) -> None:
@@ -88,6 +92,8 @@ class SteeringPack:
     def fingerprint(self) -> str:
         """Hash of all it does; part of the key of anything cached under steering."""
         content = [self.vectors[name].numpy().tobytes() for name in sorted(self.vectors)]
+        if self.readout is not None:
+            content += [t.numpy().tobytes() for t in (self.readout.weights, self.readout.bias)]
         return fingerprint(self.provenance.fingerprint, self._facts(), *content)
 
     def resolve(self, spec: Any) -> SteeringSpec:
@@ -107,6 +113,8 @@ class SteeringPack:
                 "This pack does not hold the residual's RMS, which unit=rms needs; use "
                 "unit=natural, or make the pack again with rms=."
             )
+        if isinstance(asked.gate, Gate):
+            require_label(self.readout, asked.gate)
         positions = asked.positions or self.positions[mode]
         return asked.changed(self.emotions, mode=mode, positions=positions)
 
@@ -273,6 +281,24 @@ class SteeringPack:
             provenance=replace(self.provenance, parameters=known),
         )
 
+    def with_readout(
+        self, sweep: Sweep, layers: int | Sequence[int] | None = None, *, force: bool = False
+    ) -> SteeringPack:
+        """The same pack with probes of the residual stream, for gates and live readings.
+
+        Args:
+            sweep: Probes of ``resid_post``.
+            layers: Which of them; default: the best one. A gate reads the first.
+            force: Accept probes of another model of the same shape.
+
+        Raises:
+            MismatchError: If the probes are of another model.
+            UnknownNameError: If there is no probe of a layer.
+        """
+        from affectlens.steering.making import readout_of
+
+        return replace(self, readout=readout_of(self, sweep, layers, force=force))
+
     def _facts(self) -> dict[str, Any]:
         """What the file says besides the tensors."""
         return {
@@ -286,6 +312,7 @@ class SteeringPack:
             "d_model": self.d_model,
             "recommended": {mode: dict(values) for mode, values in self.recommended.items()},
             "positions": dict(self.positions),
+            **({} if self.readout is None else {"readout": self.readout.facts()}),
         }
 
     def save(self, path: str | Path) -> None:
@@ -297,6 +324,8 @@ class SteeringPack:
         tensors = dict(self.vectors)
         if self.rms is not None:
             tensors["rms"] = self.rms
+        if self.readout is not None:
+            tensors |= {"readout.weights": self.readout.weights, "readout.bias": self.readout.bias}
         write_tensors(Path(path), tensors, self.provenance, self._facts())
 
     @classmethod
@@ -319,6 +348,11 @@ class SteeringPack:
         facts = file.extra
         tensors = dict(file.tensors)
         rms = tensors.pop("rms", None)
+        probes = {
+            name: tensors.pop(f"readout.{name}")
+            for name in ("weights", "bias")
+            if f"readout.{name}" in tensors
+        }
         try:
             pack = cls(
                 emotions=tuple(facts["emotions"]),
@@ -329,6 +363,7 @@ class SteeringPack:
                 recommended=facts["recommended"],
                 positions=facts["positions"],
                 rms=rms,
+                readout=Readout.from_file(facts["readout"], probes) if probes else None,
                 provenance=file.provenance,
             )
         except (

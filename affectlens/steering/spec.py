@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from affectlens.core import EMOTIONS, DataError, emotion_name, fingerprint
 from affectlens.core.errors import unknown
+from affectlens.steering.gates import Gate
 
 MODES: tuple[str, ...] = ("residual", "circuit")
 """``residual`` writes to block outputs, ``circuit`` to the outputs of attention and MLP."""
@@ -46,6 +47,7 @@ _DEFAULTS: Mapping[str, str | None] = {
     "positions": None,
     "operator": "add",
     "unit": "recommended",
+    "gate": None,
 }
 _NOTHING = "none"
 
@@ -61,6 +63,7 @@ class SteeringSpec:
         operator: One of `OPERATORS`.
         unit: One of `UNITS`, what the strengths are measured in. ``project_out`` has no unit: its
             strength is the share that is taken out, 1 for all of it.
+        gate: A condition such as ``"sadness>0.4"``, or None; see `affectlens.steering.gates`.
         emotions: Names that are accepted, if not the usual six.
     """
 
@@ -69,6 +72,7 @@ class SteeringSpec:
     positions: str | None = None
     operator: str = "add"
     unit: str = "recommended"
+    gate: Gate | str | None = None
     emotions: InitVar[Sequence[str]] = EMOTIONS
 
     def __post_init__(self, emotions: Sequence[str]) -> None:
@@ -78,6 +82,7 @@ class SteeringSpec:
                 continue
             if value not in valid:
                 raise unknown(name, value, valid)
+        object.__setattr__(self, "gate", Gate.parse(self.gate))
         if not isinstance(self.weights, Mapping):
             raise DataError(f"weights must map emotions to strengths, not be {self.weights!r}.")
         checked: dict[str, float] = {}
@@ -127,8 +132,8 @@ class SteeringSpec:
 
     def _options(self) -> dict[str, str]:
         """Options that are not at their defaults."""
-        values = {name: getattr(self, name) for name in _CHOICES}
-        return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+        values = {name: getattr(self, name) for name in _DEFAULTS}
+        return {name: str(value) for name, value in values.items() if value != _DEFAULTS[name]}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON; `parse` reads it back."""
@@ -175,12 +180,12 @@ class SteeringSpec:
 
     @classmethod
     def _from_mapping(cls, value: Mapping[Any, Any], emotions: Sequence[str]) -> SteeringSpec:
-        options = {name: value[name] for name in _CHOICES if name in value}
-        rest = {name: v for name, v in value.items() if name not in _CHOICES}
+        options = {name: value[name] for name in _DEFAULTS if name in value}
+        rest = {name: v for name, v in value.items() if name not in _DEFAULTS}
         if "weights" in rest:
             weights = rest.pop("weights")
             if rest:
-                raise unknown("steering option", next(iter(rest)), [*_CHOICES, "weights"])
+                raise unknown("steering option", next(iter(rest)), [*_DEFAULTS, "weights"])
         else:
             weights = rest
         return cls(weights, emotions=emotions, **options)
@@ -218,8 +223,8 @@ def _from_text(text: str) -> dict[str, Any]:
         weights[name] = strength
     result: dict[str, Any] = {"weights": weights}
     for name, choice in _pairs(part for part in options if part.strip()):
-        if name not in _CHOICES:
-            raise unknown("steering option", name, _CHOICES)
+        if name not in _DEFAULTS:
+            raise unknown("steering option", name, _DEFAULTS)
         if name in result:
             raise DataError(f"The option {name} is given twice; keep one.")
         result[name] = choice

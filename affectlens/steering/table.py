@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from affectlens.steering.gates import Gate, GateTable, gate_table
 from affectlens.steering.operators import (
     NOTHING,
     add,
@@ -109,15 +110,21 @@ class SteeringTable:
         sites: By layer and point. Places where no request does anything are absent.
         rows: For each request its row of the tables; 0 for those that change nothing.
         positions: For each row of the tables, which tokens it steers.
+        gates: Conditions of the rows, if any has one.
     """
 
     sites: Mapping[tuple[int, str], SiteTable]
     rows: tuple[int, ...]
     positions: tuple[str, ...]
+    gates: GateTable | None = None
 
     def to(self, device: torch.device | str) -> SteeringTable:
         """The same on another device."""
-        return replace(self, sites={place: site.to(device) for place, site in self.sites.items()})
+        return replace(
+            self,
+            sites={place: site.to(device) for place, site in self.sites.items()},
+            gates=self.gates and self.gates.to(device),
+        )
 
 
 def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTable:
@@ -132,9 +139,12 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
     shape = (len(distinct) + 1, pack.d_model)
     sums: dict[tuple[int, str, str], Tensor] = {}
     moves: dict[tuple[int, str], dict[int, _Moves]] = {}
+    readout = pack.readout
     for row, spec in enumerate(distinct, start=1):
         for point in pack.points(str(spec.mode)):
             for i, layer in enumerate(pack.layers[f"{spec.mode}.{point}"]):
+                if spec.gate and readout and not decided((layer, point), readout.layers[0]):
+                    continue
                 found = pack.doses(spec, point, i)
                 if not bool((found != 0).any()):
                     continue
@@ -153,11 +163,18 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
     for where, by_row in moves.items():
         sites[where] = replace(sites.get(where, SiteTable()), project=_stack(by_row, shape))
     order = sorted(sites, key=lambda where: (where[0], _ORDER.index(where[1])))
+    gates: list[Gate | None] = [None, *(cast("Gate | None", spec.gate) for spec in distinct)]
     return SteeringTable(
         {where: sites[where] for where in order},
         tuple(place.get(spec, 0) for spec in specs),
         ("generated", *(str(spec.positions) for spec in distinct)),
+        gate_table(readout, gates) if readout else None,
     )
+
+
+def decided(place: tuple[int, str], layer: int) -> bool:
+    """Whether a gate that reads after block ``layer`` is known when a place is reached."""
+    return place[0] > layer or place == (layer, "resid_post")
 
 
 _ORDER = ("o_proj_out", "down_proj_out", "resid_post")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from affectlens.core import DataError
 from affectlens.steering.calls import Calls, cached_tokens, call_positions, repeat
+from affectlens.steering.gates import GateTable
 from affectlens.steering.positions import inside, interval, intervals
 from affectlens.steering.table import SiteTable, SteeringTable
 
@@ -87,6 +88,9 @@ def steering(
             WritePoint(layer, point): steerer.writer(site)
             for (layer, point), site in table.sites.items()
         }
+        if table.gates is not None:
+            place = WritePoint(table.gates.layer, "resid_post")
+            writers[place] = steerer.gated(table.gates, writers.get(place))
         stack.enter_context(writing(model.anatomy, writers))
         stack.enter_context(listening(model.hf, steerer))
         yield
@@ -226,6 +230,25 @@ class _Steerer:
                 tables[device] = site.to(device)
             where = None if self.everywhere else on.to(device)
             return tables[device].apply(hidden, batch.rows.to(device), where)
+
+        return write
+
+    def gated(
+        self, gates: GateTable, then: Callable[[Tensor], Tensor | None] | None
+    ) -> Callable[[Tensor], Tensor | None]:
+        """What narrows the tokens to steer by the gates, and then does what else is done there."""
+        tables: dict[torch.device, GateTable] = {}
+
+        def write(hidden: Tensor) -> Tensor | None:
+            if self.on is None or self.batch is None:
+                return None
+            device = hidden.device
+            if device not in tables:
+                tables[device] = gates.to(device)
+            may = tables[device].open(hidden, self.batch.rows.to(device))
+            self.on = self.on & may.to(self.on.device)
+            self.everywhere = False
+            return None if then is None else then(hidden)
 
         return write
 

@@ -38,6 +38,8 @@ def check_pack(pack: SteeringPack) -> None:
     """
     _check_names(pack)
     _check_tensors(pack)
+    if pack.readout is not None:
+        pack.readout.check(pack.n_layers, pack.d_model)
     for mode in pack.modes:
         for field in ("positions", "recommended"):
             if mode not in getattr(pack, field):

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from affectlens.core import EMOTIONS, AffectLensError, DataError, UnknownNameError
+from affectlens.steering.gates import Gate
 from affectlens.steering.spec import MODES, OPERATORS, POSITIONS, UNITS, SteeringSpec
 
 parse = SteeringSpec.parse
 
+SHARES = st.floats(1e-6, 0.999)
 STRENGTHS = st.floats(-20, 20, allow_nan=False)
 
 
@@ -29,6 +31,7 @@ def specs(draw: Any) -> SteeringSpec:
         positions=draw(st.sampled_from((None, *POSITIONS))),
         operator=operator,
         unit=draw(st.sampled_from(UNITS)),
+        gate=draw(st.none() | st.builds(Gate, st.sampled_from(EMOTIONS), st.booleans(), SHARES)),
     )
 
 

@@ -1,0 +1,203 @@
+"""Conditions and readings: probes that travel in a pack, and steering that waits for one.
+
+A gate such as ``sadness>0.4`` steers a token only where the pack's probe gives that emotion more
+(or less, with ``<``) than that probability. The probe reads the residual stream after one block,
+before that block's own steering, so what is steered comes at or after it: places before it stay as
+they are. The decision depends on the token alone, never on a batch or a chunk, so it is the same
+with a cache, a prefix cache and any chunking. (Idea: conditional steering, arXiv 2409.05907; there
+the prompt decides, here each token.)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from affectlens.core import DataError
+from affectlens.core.errors import unknown
+
+_GATE = re.compile(r"\s*(?P<label>[^<>]*[^<>\s])\s*(?P<side>[<>])\s*(?P<threshold>[^<>\s]+)\s*")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Steer only where a probe says so.
+
+    Attributes:
+        label: Class of the pack's probe.
+        above: Whether its probability must be above the threshold, or below.
+        threshold: In (0, 1).
+    """
+
+    label: str
+    above: bool
+    threshold: float
+
+    def __str__(self) -> str:
+        return f"{self.label}{'>' if self.above else '<'}{self.threshold!r}"
+
+    @classmethod
+    def parse(cls, value: Any) -> Gate | None:
+        """Read ``"sadness>0.4"``; None and gates are given back.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        if value is None or isinstance(value, Gate):
+            return value
+        match = _GATE.fullmatch(value) if isinstance(value, str) else None
+        try:
+            threshold = float(match["threshold"]) if match else math.nan
+        except ValueError:
+            threshold = math.nan
+        if match is None or not 0 < threshold < 1:
+            raise DataError(
+                f"Cannot read the gate {value!r}; write an emotion, > or <, and a probability "
+                "between 0 and 1, for example sadness>0.4."
+            )
+        return cls(match["label"], match["side"] == ">", threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """Linear probes of the residual stream after chosen blocks.
+
+    Attributes:
+        classes: What they tell apart, in the order of their outputs.
+        layers: Blocks they read, ascending.
+        weights: Of raw activations (standardisation folded in), float32.
+        bias: The same.
+    """
+
+    classes: tuple[str, ...]
+    layers: tuple[int, ...]
+    weights: Float[Tensor, "layer label d_model"]
+    bias: Float[Tensor, "layer label"]
+
+    def check(self, n_layers: int, d_model: int) -> None:
+        """Hold the parts against each other and against a model.
+
+        Raises:
+            DataError: Naming what does not fit.
+        """
+        names = all(isinstance(name, str) and name for name in self.classes)
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes) or not names:
+            raise DataError(f"A probe needs at least two classes, not {list(self.classes)}.")
+        inside = all(isinstance(n, int) and 0 <= n < n_layers for n in self.layers)
+        if not (self.layers and inside and list(self.layers) == sorted(set(self.layers))):
+            raise DataError(
+                f"Layers of the probes must ascend within 0 to {n_layers - 1}, not "
+                f"{list(self.layers)}."
+            )
+        shape = (len(self.layers), len(self.classes))
+        if tuple(self.weights.shape) != (*shape, d_model) or tuple(self.bias.shape) != shape:
+            raise DataError(
+                f"The probes have shapes {list(self.weights.shape)} and {list(self.bias.shape)}, "
+                f"not {[*shape, d_model]} and {list(shape)}."
+            )
+        if not bool(self.weights.isfinite().all() and self.bias.isfinite().all()):
+            raise DataError("The probes hold NaN or infinity.")
+
+    def facts(self) -> dict[str, Any]:
+        """What a file says besides the tensors."""
+        return {
+            "classes": list(self.classes),
+            "layers": list(self.layers),
+            "hooks": [f"blocks.{layer}.hook_resid_post" for layer in self.layers],
+        }
+
+    @classmethod
+    def from_file(cls, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Readout:
+        """Inverse of `facts` and the tensors ``weights`` and ``bias``."""
+        return cls(
+            tuple(facts["classes"]), tuple(facts["layers"]), tensors["weights"], tensors["bias"]
+        )
+
+
+def probabilities(
+    hidden: Float[Tensor, "... d_model"],
+    weights: Float[Tensor, "label d_model"],
+    bias: Float[Tensor, " label"],
+) -> Float[Tensor, "... label"]:
+    """Softmax of a linear probe, in float32."""
+    return (hidden.float() @ weights.T + bias).softmax(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class GateTable:
+    """Gates per row of a steering table.
+
+    Attributes:
+        layer: Block after which the probe reads.
+        weights, bias: Of that probe.
+        labels: Class each row asks about.
+        sign: 1 for above, -1 for below, 0 for rows without a gate.
+        threshold: Of each row.
+    """
+
+    layer: int
+    weights: Float[Tensor, "label d_model"]
+    bias: Float[Tensor, " label"]
+    labels: Int[Tensor, " row"]
+    sign: Float[Tensor, " row"]
+    threshold: Float[Tensor, " row"]
+
+    def open(
+        self, hidden: Float[Tensor, "batch pos d_model"], rows: Int[Tensor, " batch"]
+    ) -> Bool[Tensor, "batch pos"]:
+        """Which tokens may be steered: all of rows without a gate, the others as it says.
+
+        Args:
+            hidden: Residual stream after the block, before that block's steering.
+            rows: Row of the table of each row of the batch.
+        """
+        found = probabilities(hidden, self.weights, self.bias)
+        asked = self.labels[rows][:, None, None].expand(*found.shape[:2], 1)
+        excess = found.gather(-1, asked)[..., 0] - self.threshold[rows][:, None]
+        sign = self.sign[rows][:, None]
+        return (sign == 0) | (sign * excess > 0)
+
+    def to(self, device: torch.device | str) -> GateTable:
+        """The same on another device."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in ("weights", "bias", "labels", "sign", "threshold")
+        }
+        return GateTable(self.layer, **moved)
+
+
+def gate_table(readout: Readout, gates: Sequence[Gate | None]) -> GateTable | None:
+    """Stack the gates of the rows of a table (row 0 included); None if there is none."""
+    if not any(gates):
+        return None
+    return GateTable(
+        readout.layers[0],
+        readout.weights[0],
+        readout.bias[0],
+        torch.tensor([readout.classes.index(g.label) if g else 0 for g in gates]),
+        torch.tensor([(1.0 if g.above else -1.0) if g else 0.0 for g in gates]),
+        torch.tensor([g.threshold if g else 0.0 for g in gates]),
+    )
+
+
+def require_label(readout: Readout | None, gate: Gate) -> None:
+    """Refuse a gate that the pack's probes cannot decide.
+
+    Raises:
+        DataError: If the pack holds no probes.
+        UnknownNameError: If they do not know the emotion; closest first.
+    """
+    if readout is None:
+        raise DataError(
+            "This pack holds no probes, which a gate needs; make it with "
+            "pack.with_readout(sweep, layers=…)."
+        )
+    if gate.label not in readout.classes:
+        raise unknown("gate emotion", gate.label, readout.classes)
