@@ -1,0 +1,153 @@
+"""Preallocated tables of a server: a slot per request that is running, written while it runs.
+
+Addresses and shapes never change after construction, and whether a token is steered is data, so
+compiled code and CUDA graphs replay unchanged whatever the requests of a batch ask for. Slot 0 does
+nothing. Pure torch; no server is named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from affectlens.core import DataError
+from affectlens.steering.servers.coefficients import Coefficients, Place
+
+UNROLLED = 8
+"""Up to so many vectors a compiler fuses their sum into what surrounds it."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Sizes that are fixed when a server starts.
+
+    Attributes:
+        slots: Different requests at once, without slot 0.
+        vectors: Emotions of all packs together.
+        tokens: Most tokens of a step.
+        d_model: Width of the residual stream.
+        projects: Whether requests may project out and clamp.
+        turns: Whether requests may keep norms.
+    """
+
+    slots: int
+    vectors: int
+    tokens: int
+    d_model: int
+    projects: bool = True
+    turns: bool = True
+
+
+class Slots(nn.Module):
+    """The tables of one worker.
+
+    Args:
+        places: Where this worker can write.
+        capacity: Sizes.
+        device: Of the model.
+    """
+
+    def __init__(
+        self, places: Sequence[Place], capacity: Capacity, device: torch.device | str
+    ) -> None:
+        super().__init__()
+        self.places = {place: i for i, place in enumerate(places)}
+        self.capacity = capacity
+        n, k, rows = len(places), capacity.vectors, capacity.slots + 1
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, device=device)
+
+        self.vectors = zeros(n, k, capacity.d_model)
+        self.shift = zeros(n, rows, k)
+        self.scale = zeros(n, rows, k, k) if capacity.projects else None
+        self.keeps = torch.zeros(rows, dtype=torch.bool, device=device) if capacity.turns else None
+        self.rows = torch.zeros(capacity.tokens, dtype=torch.long, device=device)
+        self.open: Tensor | None = None
+        # Slots in use of each kind: eager code skips what nobody asks for.
+        self.projecting: set[int] = set()
+        self.turning: set[int] = set()
+
+    def allow_gates(self) -> None:
+        """Reserve the buffer that says, per token of a step, whether its gate is open."""
+        self.open = torch.ones(self.capacity.tokens, device=self.rows.device)
+
+    def put_vectors(self, first: int, vectors: Float[Tensor, "place emotion d"]) -> None:
+        """Give a pack's vectors the columns from ``first`` on; zeros free them."""
+        self.vectors[:, first : first + vectors.shape[1]] = vectors.to(self.vectors.device)
+
+    def write(self, slot: int, first: int, found: Coefficients) -> None:
+        """Make a slot mean a request.
+
+        Args:
+            slot: From 1.
+            first: First column of its pack.
+            found: The request at every place.
+        """
+        self.clear(slot)
+        columns = slice(first, first + found.shift.shape[1])
+        self.shift[:, slot, columns] = found.shift.to(self.shift.device)
+        if found.scale is not None:
+            if self.scale is None:
+                raise DataError("This server was started without operators that project.")
+            self.scale[:, slot, columns, columns] = found.scale.to(self.scale.device)
+            self.projecting.add(slot)
+        if found.keeps_norm:
+            if self.keeps is None:
+                raise DataError("This server was started without operators that keep norms.")
+            self.keeps[slot] = True
+            self.turning.add(slot)
+
+    def clear(self, slot: int) -> None:
+        """Make a slot do nothing."""
+        self.shift[:, slot] = 0
+        if self.scale is not None and slot in self.projecting:
+            self.scale[:, slot] = 0
+            self.projecting.remove(slot)
+        if self.keeps is not None and slot in self.turning:
+            self.keeps[slot] = False
+            self.turning.remove(slot)
+
+    def apply_at(
+        self, index: int, hidden: Float[Tensor, "token d"], *, gated: bool = False
+    ) -> Float[Tensor, "token d"]:
+        """Steer the tokens of a step at one place.
+
+        Args:
+            index: Number of the place.
+            hidden: What the model computed, in any float format; sums are formed in float32.
+            gated: Whether gates are decided before this place.
+        """
+        always = torch.compiler.is_compiling()
+        rows = self.rows[: hidden.shape[0]]
+        vectors, plain = self.vectors[index], hidden.float()
+        weights = self.shift[index][rows]
+        if self.scale is not None and (always or self.projecting):
+            projections = plain @ vectors.T
+            weights = weights + torch.einsum("ti,tij->tj", projections, self.scale[index][rows])
+        if gated and self.open is not None:
+            weights = weights * self.open[: hidden.shape[0], None]
+        moved = plain + _mixed(weights, vectors)
+        if self.keeps is not None and (always or self.turning):
+            norms = moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            turned = moved * (plain.norm(dim=-1, keepdim=True) / norms)
+            moved = torch.where(self.keeps[rows][:, None], turned, moved)
+        return torch.where((rows > 0)[:, None], moved.to(hidden.dtype), hidden)
+
+    def set_rows(self, rows: Int[Tensor, " token"]) -> None:
+        """Say which slot each token of the next step belongs to; 0 = leave it alone."""
+        self.rows[: len(rows)].copy_(rows, non_blocking=True)
+        if self.open is not None:
+            self.open[: len(rows)] = 1.0
+
+
+def _mixed(
+    weights: Float[Tensor, "token vector"], vectors: Float[Tensor, "vector d"]
+) -> Float[Tensor, "token d"]:
+    if torch.compiler.is_compiling() and vectors.shape[0] <= UNROLLED:
+        return (weights[:, :, None] * vectors).sum(1)
+    return weights @ vectors
