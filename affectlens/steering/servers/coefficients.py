@@ -64,7 +64,9 @@ def vectors_at(pack: SteeringPack, places: Sequence[Place]) -> Float[Tensor, "pl
     index = {place: i for i, place in enumerate(places)}
     for name, layers in pack.layers.items():
         for i, layer in enumerate(layers):
-            found[index[layer, name.partition(".")[2]]] = pack.vectors[name][:, i]
+            here = index.get((layer, name.partition(".")[2]))
+            if here is not None:  # else it is another worker's
+                found[here] = pack.vectors[name][:, i]
     return found
 
 
