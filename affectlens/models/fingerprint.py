@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +26,9 @@ _FACTS = (
 )
 _WRAPPER = "._original_component"
 
+Sample = tuple[str, list[int], list[float]]
+"""Name, shape and some elements of a parameter."""
+
 
 def model_fingerprint(hf: Any) -> str:
     """Hash of the shape of a model and of 64 elements of 8 evenly spaced parameters.
@@ -34,22 +39,62 @@ def model_fingerprint(hf: Any) -> str:
     Raises:
         ModelError: If the weights are not in memory.
     """
-    config = hf.config
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    facts = {name: getattr(text, name, None) for name in _FACTS}
     parameters = _plain_parameters(hf)
     names = sorted(parameters)
-    picked = [names[i * len(names) // N_PARAMETERS] for i in range(N_PARAMETERS)]
-    samples: list[tuple[str, list[int], list[float]]] = []
-    for name in picked:
+    samples: list[Sample] = []
+    for name in _picked(names):
         values = parameters[name].detach()
         if values.is_meta:
             raise ModelError(f"The weights of {type(hf).__name__} are not loaded; load them first.")
-        flat = values.reshape(-1)
-        index = torch.arange(N_ELEMENTS, device=flat.device) * len(flat) // N_ELEMENTS
-        rounded = flat[index].to(torch.bfloat16).float().cpu()
-        samples.append((name, list(values.shape), rounded.tolist()))
-    return fingerprint(type(hf).__name__, facts, len(names), samples)
+        samples.append(_sample(name, values))
+    return _fingerprint(type(hf).__name__, hf.config, len(names), samples)
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """`model_fingerprint` of a folder's safetensors, read without loading the model.
+
+    Raises:
+        OSError, KeyError, ValueError: If there are no safetensors or config, or a parameter of the
+            model is not stored under its own name (quantised or fused checkpoints).
+    """
+    import transformers
+    from safetensors import safe_open
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    family = str((config.architectures or [""])[0])
+    stored: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as handle:
+            stored |= dict.fromkeys(handle.keys(), file)
+    if not stored:
+        raise OSError(f"no safetensors in {folder}")
+    with torch.device("meta"):
+        plain = getattr(transformers, family)(config)
+    names = sorted(name for name, _ in plain.named_parameters())
+    prefix = f"{plain.base_model_prefix}."
+    samples: list[Sample] = []
+    for name in _picked(names):
+        key = name if name in stored else name.removeprefix(prefix)
+        with safe_open(stored[key], framework="pt") as handle:
+            samples.append(_sample(name, handle.get_tensor(key)))
+    return _fingerprint(family, config, len(names), samples)
+
+
+def _picked(names: Sequence[str]) -> list[str]:
+    return [names[i * len(names) // N_PARAMETERS] for i in range(N_PARAMETERS)]
+
+
+def _sample(name: str, values: Tensor) -> Sample:
+    flat = values.reshape(-1)
+    index = torch.arange(N_ELEMENTS, device=flat.device) * len(flat) // N_ELEMENTS
+    rounded = flat[index].to(torch.bfloat16).float().cpu()
+    return name, list(values.shape), rounded.tolist()
+
+
+def _fingerprint(family: str, config: Any, n: int, samples: Sequence[Sample]) -> str:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    facts = {name: getattr(text, name, None) for name in _FACTS}
+    return fingerprint(family, facts, n, list(samples))
 
 
 def _plain_parameters(hf: Any) -> dict[str, Tensor]:

@@ -56,6 +56,7 @@ class Readings(nn.Module):
         self.sign = torch.ones(rows, device=device)
         self.threshold = torch.zeros(rows, device=device)
         self.gated: set[int] = set()
+        self.wanted = False  # whether somebody reads this step; compiled code reads always
         slots.allow_gates()
 
     def put(self, columns: Columns, readout: Readout) -> None:

@@ -68,6 +68,7 @@ class Slots(nn.Module):
         self.keeps = torch.zeros(rows, dtype=torch.bool, device=device) if capacity.turns else None
         self.rows = torch.zeros(capacity.tokens, dtype=torch.long, device=device)
         self.open: Tensor | None = None
+        self.busy = False
         # Slots in use of each kind: eager code skips what nobody asks for.
         self.projecting: set[int] = set()
         self.turning: set[int] = set()
@@ -122,27 +123,62 @@ class Slots(nn.Module):
             hidden: What the model computed, in any float format; sums are formed in float32.
             gated: Whether gates are decided before this place.
         """
+        moved = self._moved(index, hidden.float(), gated)
+        return torch.where(self._on(hidden), moved.to(hidden.dtype), hidden)
+
+    def apply_to_sum(
+        self,
+        index: int,
+        hidden: Float[Tensor, "token d"],
+        residual: Float[Tensor, "token d"],
+        *,
+        gated: bool = False,
+    ) -> tuple[Float[Tensor, "token d"], Float[Tensor, "token d"]]:
+        """The same where a server keeps the residual stream as two summands, to be added later.
+
+        Steered tokens get the whole in the first and nothing in the second, so that the sum is
+        rounded once, after steering; the others keep both bit for bit.
+        """
+        moved = self._moved(index, hidden.float() + residual.float(), gated)
+        on = self._on(hidden)
+        return (
+            torch.where(on, moved.to(hidden.dtype), hidden),
+            torch.where(on, torch.zeros_like(residual), residual),
+        )
+
+    def _on(self, hidden: Tensor) -> Tensor:
+        return (self.rows[: hidden.shape[0]] > 0)[:, None]
+
+    def _moved(self, index: int, plain: Float[Tensor, "token d"], gated: bool) -> Tensor:
         always = torch.compiler.is_compiling()
-        rows = self.rows[: hidden.shape[0]]
-        vectors, plain = self.vectors[index], hidden.float()
+        n = plain.shape[0]
+        rows, vectors = self.rows[:n], self.vectors[index]
         weights = self.shift[index][rows]
         if self.scale is not None and (always or self.projecting):
             projections = plain @ vectors.T
             weights = weights + torch.einsum("ti,tij->tj", projections, self.scale[index][rows])
         if gated and self.open is not None:
-            weights = weights * self.open[: hidden.shape[0], None]
+            weights = weights * self.open[:n, None]
         moved = plain + _mixed(weights, vectors)
         if self.keeps is not None and (always or self.turning):
             norms = moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
             turned = moved * (plain.norm(dim=-1, keepdim=True) / norms)
             moved = torch.where(self.keeps[rows][:, None], turned, moved)
-        return torch.where((rows > 0)[:, None], moved.to(hidden.dtype), hidden)
+        return moved
 
     def set_rows(self, rows: Int[Tensor, " token"]) -> None:
         """Say which slot each token of the next step belongs to; 0 = leave it alone."""
+        self.rows.zero_()  # a step may be padded beyond its tokens
         self.rows[: len(rows)].copy_(rows, non_blocking=True)
         if self.open is not None:
-            self.open[: len(rows)] = 1.0
+            self.open.fill_(1.0)
+        self.busy = True
+
+    def rest(self) -> None:
+        """Say that no token of the next step is steered."""
+        if self.busy:
+            self.rows.zero_()
+            self.busy = False
 
 
 def _mixed(

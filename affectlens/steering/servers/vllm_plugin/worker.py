@@ -1,0 +1,161 @@
+"""Steering in one worker: tables made after the model is loaded, rows written before each step.
+
+An adapter per runner says which token belongs to which request; everything else is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from affectlens.core import DataError
+from affectlens.steering.pack import SteeringPack
+from affectlens.steering.servers.coefficients import Place, place_order, places_of
+from affectlens.steering.servers.ledger import Ledger
+from affectlens.steering.servers.readings import Readings
+from affectlens.steering.servers.shelf import Shelf
+from affectlens.steering.servers.slots import Capacity, Slots
+from affectlens.steering.servers.vllm_plugin.seam import Block, find_blocks, install
+from affectlens.steering.servers.vllm_plugin.settings import Settings
+from affectlens.steering.servers.vllm_plugin.transport import Asked
+from affectlens.steering.validation import POINTS
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerSteering:
+    """What a worker needs to steer its part of the model.
+
+    Args:
+        model: vLLM's model, loaded.
+        settings: Of the plug-in.
+        max_requests: Most requests that run at once.
+        max_tokens: Most tokens of a step.
+        d_model: Width of the residual stream.
+        device: Of the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        settings: Settings,
+        *,
+        max_requests: int,
+        max_tokens: int,
+        d_model: int,
+        device: torch.device,
+    ) -> None:
+        packs = settings.load()
+        blocks = find_blocks(model)
+        reserved = reserved_places(settings, packs)
+        held = {block.layer for block in blocks}
+        capacity = Capacity(
+            slots=max_requests,
+            vectors=settings.max_packs * max(len(pack.emotions) for pack in packs.values()),
+            tokens=max_tokens,
+            d_model=d_model,
+            projects=bool({"project_out", "clamp"} & set(settings.operators)),
+            turns="add_keep_norm" in settings.operators,
+        )
+        self.slots = Slots([p for p in reserved if p[0] in held], capacity, device)
+        self.readings = self._make_readings(settings, packs, blocks, max_tokens)
+        self.shelf = Shelf(self.slots, self.readings, reserved)
+        for name, pack in packs.items():
+            self.shelf.load(name, pack)
+        self.ledger = Ledger(self.slots, self.readings, self.shelf)
+        self.pinned = torch.zeros(max_tokens, dtype=torch.long, pin_memory=device.type == "cuda")
+        self.steps = 0
+        self.steered_tokens = 0
+        install(blocks, self.slots, self.readings)
+        logger.info(
+            "Steering with %s at %d places, %d slots.",
+            ", ".join(packs), len(self.slots.places), max_requests,
+        )  # fmt: skip
+
+    def _make_readings(
+        self,
+        settings: Settings,
+        packs: Mapping[str, SteeringPack],
+        blocks: Sequence[Block],
+        max_tokens: int,
+    ) -> Readings | None:
+        found = [pack.readout for pack in packs.values() if pack.readout is not None]
+        held = {block.layer for block in blocks}
+        layers = sorted({layer for readout in found for layer in readout.layers} & held)
+        if not (settings.read and layers):
+            return None
+        classes = settings.max_packs * max(len(readout.classes) for readout in found)
+        return Readings(tuple(layers), classes, self.slots, max_tokens)
+
+    def add(self, request: str, sampling_params: Any, prompt_length: int) -> None:
+        """A request starts to run (or runs again)."""
+        asked = Asked.of(sampling_params)
+        if asked is None or not asked.spec:
+            return
+        spec = self.shelf[asked.pack].pack.resolve(asked.spec)
+        if spec:
+            self.ledger.add(request, asked.pack, spec, prompt_length)
+
+    def remove(self, request: str) -> None:
+        """A request is finished or gone."""
+        self.ledger.remove(request)
+
+    def before_step(
+        self,
+        requests: Sequence[str],
+        computed: Int[np.ndarray, " request"],
+        scheduled: Int[np.ndarray, " request"],
+    ) -> None:
+        """Write the slot of every token of the step that comes."""
+        self.steps += 1
+        rows = self.ledger.rows(requests, computed, scheduled)
+        if rows is None:
+            self.slots.rest()
+            return
+        self.steered_tokens += int(np.count_nonzero(rows))
+        staged = self.pinned[: len(rows)]
+        staged.copy_(torch.from_numpy(rows))
+        self.slots.set_rows(staged)
+
+    # What the front end may ask for.
+
+    def load_pack(self, name: str, path: str, fingerprint: str) -> None:
+        """Load a pack from a file that every worker can read."""
+        pack = SteeringPack.load(path)
+        if pack.fingerprint != fingerprint:
+            raise DataError(f"{path} is not the file the server has seen; load it again.")
+        self.shelf.load(name, pack)
+
+    def unload_pack(self, name: str) -> int:
+        """Unload a pack unless requests use it; returns how many do."""
+        users = self.ledger.users_of(name)
+        if not users:
+            self.shelf.unload(name)
+        return users
+
+    def state(self) -> dict[str, Any]:
+        """Figures for people and for metrics."""
+        return {
+            "packs": list(self.shelf.names),
+            "requests": len(self.ledger),
+            "slots_in_use": self.ledger.slots_in_use,
+            "slots": self.slots.capacity.slots,
+            "steps": self.steps,
+            "steered_tokens": self.steered_tokens,
+        }
+
+
+def reserved_places(settings: Settings, packs: Mapping[str, SteeringPack]) -> tuple[Place, ...]:
+    """Every place steering may write to, on whichever worker."""
+    if settings.reserve == "all":
+        n_layers = max(pack.n_layers for pack in packs.values())
+        points = [point for mode in POINTS.values() for point in mode]
+        places = {(layer, point) for layer in range(n_layers) for point in points}
+    else:
+        places = {place for pack in packs.values() for place in places_of(pack)}
+    return tuple(sorted(places, key=place_order))
