@@ -39,6 +39,9 @@ class FrontDoor:
     def admit(self, params: Any) -> Any:
         """Sampling parameters as the engine gets them.
 
+        Args:
+            params: As the client gave them.
+
         Raises:
             Refused: In a sentence.
         """

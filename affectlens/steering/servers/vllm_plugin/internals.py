@@ -20,7 +20,18 @@ NAMES = (
     "vllm.v1.engine.input_processor:InputProcessor.process_inputs",
     "vllm.v1.core.kv_cache_utils:generate_block_hash_extra_keys",
     "vllm.v1.worker.worker_base:WorkerWrapperBase.init_worker",
+    "vllm.v1.core.sched.scheduler:Scheduler.update_from_output",
+    "vllm.v1.engine.output_processor:OutputProcessor.process_outputs",
+    "vllm.outputs:RequestOutput.add",
 )
+HTTP_NAMES = (
+    "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat"
+    ".chat_completion_stream_generator",
+    "vllm.entrypoints.openai.completion.serving:OpenAIServingCompletion"
+    ".completion_stream_generator",
+)
+"""Looked up only where clients are served over HTTP."""
+
 V1_NAMES = (
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward",
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states",

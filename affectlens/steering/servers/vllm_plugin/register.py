@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from typing import Any
 
 from affectlens.core import AffectLensError
-from affectlens.steering.servers.vllm_plugin import internals
+from affectlens.steering.servers.vllm_plugin import internals, reading
 from affectlens.steering.servers.vllm_plugin.settings import KEY, Settings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ def register() -> None:
         internals.wrap(internals.NAMES[1], _admitting)
         internals.wrap(internals.NAMES[2], _hashing)
         internals.wrap(internals.NAMES[3], _making_workers)
+        internals.wrap(internals.NAMES[4], reading.pass_on)
+        internals.wrap(internals.NAMES[5], reading.report_outputs)
+        internals.wrap(internals.NAMES[6], reading.merge)
     except AffectLensError as error:
         # A vLLM without these names may still serve unsteered models; asked to steer, it refuses.
         logger.warning("%s", error)
@@ -76,7 +80,18 @@ def door_of(processor: Any) -> Any:
 
         settings = Settings.of(processor.vllm_config.additional_config)
         processor._affectlens_door = None if settings is None else FrontDoor(settings)
+        if settings is not None:
+            _streaming()
     return processor._affectlens_door
+
+
+def _streaming() -> None:
+    """Let streams carry readings, where this process serves any (the classes are loaded then)."""
+    from affectlens.steering.servers.vllm_plugin.streaming import with_readings
+
+    for name in internals.HTTP_NAMES:
+        if name.partition(":")[0] in sys.modules:
+            internals.wrap(name, with_readings)
 
 
 def _hashing(generate: Any) -> Any:

@@ -34,8 +34,23 @@ def attach(worker: Any, settings: Settings) -> None:
         device=runner.device,
     )
     (_attach_v2 if second else _attach_v1)(runner, steering)
+    if steering.readings is not None:
+        _attach_readings(runner, steering)
     for name in RPC:
         setattr(worker, f"affectlens_{name}", getattr(steering, name))
+
+
+def _attach_readings(runner: Any, steering: WorkerSteering) -> None:
+    """Both runners sample after the forward pass in a call of its own."""
+    sample = runner.sample_tokens
+
+    @functools.wraps(sample)
+    def sample_tokens(*args: Any, **kwargs: Any) -> Any:
+        pending = steering.after_step()
+        output = sample(*args, **kwargs)
+        return output if pending is None else pending.hang_on(output)
+
+    runner.sample_tokens = sample_tokens
 
 
 def _attach_v1(runner: Any, steering: WorkerSteering) -> None:

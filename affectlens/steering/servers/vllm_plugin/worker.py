@@ -17,9 +17,10 @@ from affectlens.core import DataError
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.servers.coefficients import Place, place_order, places_of
 from affectlens.steering.servers.ledger import Ledger
-from affectlens.steering.servers.readings import Readings
+from affectlens.steering.servers.readings import Columns, Readings
 from affectlens.steering.servers.shelf import Shelf
 from affectlens.steering.servers.slots import Capacity, Slots
+from affectlens.steering.servers.vllm_plugin.reading import Pending
 from affectlens.steering.servers.vllm_plugin.seam import Block, find_blocks, install
 from affectlens.steering.servers.vllm_plugin.settings import Settings
 from affectlens.steering.servers.vllm_plugin.transport import Asked
@@ -69,6 +70,8 @@ class WorkerSteering:
             self.shelf.load(name, pack)
         self.ledger = Ledger(self.slots, self.readings, self.shelf)
         self.pinned = torch.zeros(max_tokens, dtype=torch.long, pin_memory=device.type == "cuda")
+        self.readers: dict[str, Columns] = {}
+        self.last: tuple[tuple[str, ...], np.ndarray] = ((), np.zeros(0, dtype=np.int64))
         self.steps = 0
         self.steered_tokens = 0
         install(blocks, self.slots, self.readings)
@@ -95,7 +98,13 @@ class WorkerSteering:
     def add(self, request: str, sampling_params: Any, prompt_length: int) -> None:
         """A request starts to run (or runs again)."""
         asked = Asked.of(sampling_params)
-        if asked is None or not asked.spec:
+        if asked is None:
+            return
+        if asked.read:
+            columns = self.shelf[asked.pack].columns
+            if columns is not None:
+                self.readers[request] = columns
+        if not asked.spec:
             return
         spec = self.shelf[asked.pack].pack.resolve(asked.spec)
         if spec:
@@ -104,6 +113,7 @@ class WorkerSteering:
     def remove(self, request: str) -> None:
         """A request is finished or gone."""
         self.ledger.remove(request)
+        self.readers.pop(request, None)
 
     def before_step(
         self,
@@ -113,6 +123,9 @@ class WorkerSteering:
     ) -> None:
         """Write the slot of every token of the step that comes."""
         self.steps += 1
+        if self.readings is not None:
+            self.readings.wanted = any(request in self.readers for request in requests)
+            self.last = tuple(requests), np.cumsum(scheduled) - 1
         rows = self.ledger.rows(requests, computed, scheduled)
         if rows is None:
             self.slots.rest()
@@ -121,6 +134,20 @@ class WorkerSteering:
         staged = self.pinned[: len(rows)]
         staged.copy_(torch.from_numpy(rows))
         self.slots.set_rows(staged)
+
+    def after_step(self) -> Pending | None:
+        """Scores at the last token of every request that wants to be read; None if none does."""
+        if self.readings is None or not self.readings.wanted:
+            return None
+        requests, ends = self.last
+        where = [i for i, request in enumerate(requests) if request in self.readers]
+        index = torch.from_numpy(ends[where]).to(self.slots.rows.device)
+        return Pending(
+            tuple(requests[i] for i in where),
+            tuple(self.readers[requests[i]] for i in where),
+            tuple(self.readings.layers),
+            self.readings.scores[:, index],  # indexing copies: the next step may overwrite them
+        )
 
     # What the front end may ask for.
 
