@@ -1,74 +1,140 @@
-"""Capture: one forward pass per batch, any sites at any positions.
-
-Raw hooks on the model without its unembedding; the pass ends after the deepest site asked for.
-Texts are sorted by length and batched by tokens. Rows are gathered (and averaged, in float32) on
-the model's device, so only what is kept travels to the CPU, and go straight to their file.
-"""
+"""Capture: a corpus through a model, any sites at any positions, in one pass per batch."""
 
 from __future__ import annotations
 
-import inspect
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from affectlens.activations.files import torch_dtype
-from affectlens.activations.manifest import LABELS, row_table
-from affectlens.activations.positions import DEFAULT_POSITIONS, Position, parse_positions
+from affectlens.activations.engines import Engine, open_engine
+from affectlens.activations.memory import MemorySink
+from affectlens.activations.plan import MAX_TOKENS_PER_BATCH, Plan, make_plan
+from affectlens.activations.positions import DEFAULT_POSITIONS, parse_positions
+from affectlens.activations.run import Sink, run_shards
+from affectlens.activations.session import opened_for_writing, read_layout
+from affectlens.activations.shards import SHARD_BYTES, ShardWriter, StoreSpec, bytes_per_row
 from affectlens.activations.store import ActivationStore
-from affectlens.activations.writer import StoreWriter, new_folder
-from affectlens.core.artefact import Provenance
-from affectlens.core.errors import DataError, ModelError, unknown
+from affectlens.activations.texts import read_texts
+from affectlens.core.artefact import Provenance, package_version
 from affectlens.core.progress import progress
 from affectlens.core.sites import Site, expand_sites
-from affectlens.datasets.schema import Corpus, Record
-from affectlens.models.chat import render, tokenize
-from affectlens.models.hooks import deepest, reading
+from affectlens.datasets.schema import Corpus
+from affectlens.models.hooks import check_sites
 from affectlens.models.loading import LanguageModel
 
-OVERLONG: tuple[str, ...] = ("error", "truncate", "skip")
-
-Values = dict[tuple[Site, str], Tensor]
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A record ready to run: its tokens, and which of them each position reads."""
-
-    record: Record
-    ids: tuple[int, ...]
-    spans: Mapping[str, range]
+CAPTURE_VERSION = 2
+"""Goes up whenever the same request would give other numbers; stores of another are refused."""
 
 
-@dataclass(frozen=True)
-class _Gather:
-    """What one position takes from a batch.
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A capture that only has to be run.
 
     Attributes:
-        index: Tokens to take, in the flattened batch.
-        lengths: How many of them make one row (all ones if unpooled).
-        rows: Where the rows go in the store.
-        owner: Which text of the batch each row comes from.
+        model: The model.
+        engine: Runs it.
+        plan: What is run.
+        provenance: What the result is made by.
+        dtype: Of the numbers stored.
+        facts: What a store says of itself beyond its provenance.
+        layout: What the plan was cut by.
     """
 
-    position: str
-    index: Int[Tensor, " token"]
-    lengths: Int[Tensor, " row"]
-    rows: Int[Tensor, " row"]
-    owner: Sequence[int]
+    model: LanguageModel
+    engine: Engine
+    plan: Plan
+    provenance: Provenance
+    dtype: str
+    facts: Mapping[str, Any]
+    layout: Mapping[str, int]
 
-    def __call__(self, value: Float[Tensor, "batch pos width"]) -> Float[Tensor, "row width"]:
-        picked = value.flatten(0, 1).index_select(0, self.index.to(value.device)).float()
-        if len(self.lengths) == len(self.index):
-            return picked
-        return torch.segment_reduce(picked, "mean", lengths=self.lengths.to(value.device), axis=0)
+    @property
+    def spec(self) -> StoreSpec:
+        """What a store of it holds."""
+        return StoreSpec(
+            provenance=self.provenance,
+            dtype=self.dtype,
+            widths=self.plan.widths,
+            shards=tuple(self.plan.shard_rows(i) for i in range(len(self.plan.shards))),
+            layout=self.layout,
+            facts=self.facts,
+            record_of=self.plan.record_of,
+        )
+
+    def run(
+        self,
+        sink: Sink,
+        shards: Iterable[int] | None = None,
+        *,
+        padding: str = "right",
+        description: str = "Reading activations",
+    ) -> None:
+        """Run some shards (all of them if None) and show progress in tokens."""
+        wanted = range(len(self.plan.shards)) if shards is None else list(shards)
+        total = sum(self.plan.shard_tokens(i) for i in wanted)
+        with progress(description, total, unit="tokens") as advance:
+            run_shards(
+                self.plan,
+                self.engine,
+                sink,
+                wanted,
+                device=self.model.device,
+                padding=padding,
+                advance=lambda _texts, tokens: advance(tokens),
+            )
+
+
+def prepare(
+    model: LanguageModel,
+    corpus: Corpus,
+    *,
+    sites: str | Site | Iterable[str | Site] = "resid_post",
+    positions: str | Iterable[str] | None = None,
+    dtype: str = "float32",
+    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
+    overlong: str = "error",
+    engine: str = "transformers",
+    engine_options: Mapping[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Prepared:
+    """Tokenize, cut into batches and shards, and say what the result is made by.
+
+    Args and errors are those of `capture`. Whoever calls it with the same arguments gets the same
+    plan, so that several processes can each run some of its shards.
+    """
+    wanted = expand_sites(sites, model.n_layers)
+    where = parse_positions(DEFAULT_POSITIONS[corpus.design] if positions is None else positions)
+    check_sites(model.anatomy, wanted)
+    texts = read_texts(model, corpus, where, overlong)
+    options = dict(engine_options or {})
+    if any(site.kind == "pattern" for site in wanted):
+        options["key_length"] = int(texts.lengths.max())
+    runner = open_engine(engine, model, **options)
+    widths = {site: runner.width(site) for site in wanted}
+    plan = make_plan(
+        texts,
+        widths,
+        where,
+        row_bytes=bytes_per_row(widths, dtype),
+        max_tokens_per_batch=max_tokens_per_batch,
+        shard_bytes=shard_bytes,
+    )
+    return Prepared(
+        model=model,
+        engine=runner,
+        plan=plan,
+        provenance=_provenance(model, corpus, plan, dtype, overlong, engine),
+        dtype=dtype,
+        facts={
+            "corpus": corpus.name,
+            "design": corpus.design,
+            "records": len(texts),
+            "n_heads": model.anatomy.n_heads,
+            **texts.counts,
+        },
+        layout={"max_tokens_per_batch": max_tokens_per_batch, "shard_bytes": shard_bytes},
+    )
 
 
 def capture(
@@ -79,11 +145,19 @@ def capture(
     positions: str | Iterable[str] | None = None,
     out: str | Path | None = None,
     dtype: str = "float32",
-    max_tokens_per_batch: int = 4096,
+    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
     overlong: str = "error",
     padding: str = "right",
+    engine: str = "transformers",
+    engine_options: Mapping[str, Any] | None = None,
+    resume: bool = True,
+    force: bool = False,
+    shard_bytes: int = SHARD_BYTES,
 ) -> ActivationStore:
     """Run a corpus through a model and keep activations.
+
+    A capture that was stopped, by whatever, goes on where it was when it is called again; a store
+    that is finished is opened and nothing is run.
 
     Args:
         model: From `affectlens.load_model`.
@@ -91,209 +165,73 @@ def capture(
         sites: See `affectlens.core.sites.expand_sites`.
         positions: See `affectlens.activations.positions`; several at once cost one pass. Default:
             where the design shows its emotion (``last``, ``mean:reply`` or ``mean:text``).
-        out: Folder of the store; None keeps it in memory.
-        dtype: Of the numbers stored: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        max_tokens_per_batch: Padded tokens of one forward pass; a longer text runs alone.
+        out: Folder of the store, or its URL; None keeps it in memory.
+        dtype: Of the numbers stored: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``.
+        max_tokens_per_batch: Padded tokens of one forward pass; a longer text runs alone. If there
+            is no memory for them, batches are halved.
         overlong: What to do with texts longer than the context: ``"error"``, ``"truncate"`` (cut
             the text or reply at its end) or ``"skip"``. The store counts them in ``facts``.
         padding: Side on which short texts are filled up; changes nothing but rounding.
+        engine: What runs the model; see `affectlens.activations.engines`.
+        engine_options: What that engine takes.
+        resume: Whether to go on with an unfinished store of the same capture, or to open a finished
+            one. Its batches and shards are then cut as they were.
+        force: Whether to replace a store that something else made.
+        shard_bytes: Bytes of one file of the store. Two of them are held in memory.
 
     Returns:
         The store, with one row per record and position (``all``: per token), in corpus order.
 
     Raises:
-        UnknownNameError: If a site, position, dtype or policy does not exist.
+        UnknownNameError: If a site, position, dtype, policy or engine does not exist.
         DataError: If there is nothing to read at a position, a text is too long, or an activation
             is NaN or infinite.
-        ArtefactError: If ``out`` cannot be written. Nothing half-written is left behind.
+        MismatchError: If ``out`` holds a store of other weights, texts, sites or code.
+        ArtefactError: If ``out`` cannot be written, or somebody is writing it.
     """
-    wanted = expand_sites(sites, model.n_layers)
-    where = parse_positions(
-        DEFAULT_POSITIONS[corpus.design] if positions is None else positions,
+    layout = {"max_tokens_per_batch": max_tokens_per_batch, "shard_bytes": shard_bytes}
+    if out is not None and resume:
+        layout |= dict(read_layout(out) or {})
+    prepared = prepare(
+        model,
+        corpus,
+        sites=sites,
+        positions=positions,
+        dtype=dtype,
+        overlong=overlong,
+        engine=engine,
+        engine_options=engine_options,
+        **layout,
     )
-    torch_dtype(dtype)
-    if overlong not in OVERLONG:
-        raise unknown("policy for overlong texts", overlong, OVERLONG)
-    texts, counts = _texts(model, corpus, where, overlong)
-    provenance = Provenance(
+    if out is None:
+        memory = MemorySink(prepared.plan, dtype)
+        prepared.run(memory, padding=padding)
+        return memory.finish(prepared.provenance, prepared.facts)
+    spec, plan = prepared.spec, prepared.plan
+    with opened_for_writing(out, spec, plan.table(), resume=resume, force=force) as session:
+        todo = [i for i in range(len(spec.shards)) if i not in session.done]
+        with ShardWriter(session.folder, spec, model.device) as writer:
+            prepared.run(writer, todo, padding=padding)
+        return session.finish()
+
+
+def _provenance(
+    model: LanguageModel, corpus: Corpus, plan: Plan, dtype: str, overlong: str, engine: str
+) -> Provenance:
+    return Provenance(
         kind="activations",
         model=model.fingerprint,
         model_name=model.name,
         corpus=corpus.fingerprint,
         parameters={
-            "sites": [site.hook_name for site in wanted],
-            "positions": [position.name for position in where],
+            "sites": [site.hook_name for site in plan.sites],
+            "positions": [position.name for position in plan.positions],
             "dtype": dtype,
             "model_dtype": str(model.dtype).removeprefix("torch."),
             "overlong": overlong,
+            "engine": engine,
+            "template": plan.texts.template_fingerprint,
+            "tokens": plan.texts.tokens_fingerprint,
+            "code": f"{package_version()}/{CAPTURE_VERSION}",
         },
-    )
-    columns, starts, sizes = _rows(texts, where)
-    widths = {site: model.anatomy.width(site.kind) for site in wanted}
-    out = None if out is None else Path(out)
-    with nullcontext() if out is None else new_folder(out) as folder:
-        writer = StoreWriter(widths, sizes, dtype, provenance, folder)
-        batches = _batches(texts, max_tokens_per_batch)
-        with torch.inference_mode(), progress("Reading activations", len(texts)) as advance:
-            for batch in batches:
-                _run_batch(model, wanted, where, texts, batch, starts, writer, padding)
-                advance(len(batch))
-        facts = {"corpus": corpus.name, "design": corpus.design, "records": len(texts), **counts}
-        store = writer.finish(row_table(columns), facts)
-    return store if out is None else ActivationStore.open(out)
-
-
-def _texts(
-    model: LanguageModel, corpus: Corpus, positions: Sequence[Position], overlong: str
-) -> tuple[list[_Text], dict[str, int]]:
-    """Render and tokenize; apply the policy for texts beyond the context."""
-    texts, counts = list[_Text](), Counter({"truncated": 0, "skipped": 0})
-    limit = model.context_length
-    for record in corpus:
-        chat = record.chat
-        prompted = chat[-1]["role"] not in ("assistant", "text")
-        rendered = render(model.tokenizer, chat, add_generation_prompt=prompted)
-        row = tokenize(model.tokenizer, rendered)
-        if len(row) > limit:
-            if overlong == "error":
-                raise DataError(
-                    f"Record {record.id} has {len(row)} tokens, the context of {model.name} "
-                    f"{limit}; shorten it, or set overlong to 'truncate' or 'skip'."
-                )
-            counts["truncated" if overlong == "truncate" else "skipped"] += 1
-            if overlong == "skip":
-                continue
-            row = tokenize(model.tokenizer, rendered, max_length=limit)
-        if not len(row):
-            raise DataError(f"Record {record.id} has no tokens; drop it.")
-        spans = {p.name: p.span(row.spans, len(row), record.id) for p in positions}
-        texts.append(_Text(record, row.ids, spans))
-    if not texts:
-        raise DataError(f"Nothing to read: corpus {corpus.name} has no text that fits the context.")
-    return texts, dict(counts)
-
-
-def _rows(
-    texts: Sequence[_Text], positions: Sequence[Position]
-) -> tuple[dict[str, list[Any]], dict[str, list[int]], dict[str, int]]:
-    """The label table; where each text's rows start, per position; rows per position."""
-    columns: dict[str, list[Any]] = {name: [] for name in LABELS}
-    starts: dict[str, list[int]] = {position.name: [] for position in positions}
-    sizes = dict.fromkeys(starts, 0)
-    for position in positions:
-        for text in texts:
-            span, record = text.spans[position.name], text.record
-            pooled = position.pooled
-            starts[position.name].append(sizes[position.name])
-            sizes[position.name] += 1 if pooled else len(span)
-            for token in span[:1] if pooled else span:
-                row = (record.id, record.emotion, record.valence, record.group, record.scenario)
-                row += (record.theme, record.split, record.role, position.name)
-                row += (token, len(span) if pooled else 1)
-                for name, value in zip(LABELS, row, strict=True):
-                    columns[name].append(value)
-    return columns, starts, sizes
-
-
-def _batches(texts: Sequence[_Text], budget: int) -> Iterator[list[int]]:
-    """Indices of texts, longest first, so that a batch too big for the memory fails at once."""
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i].ids))
-    batch = list[int]()
-    for i in order:
-        if batch and (len(batch) + 1) * len(texts[batch[0]].ids) > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _run_batch(
-    model: LanguageModel,
-    sites: Sequence[Site],
-    positions: Sequence[Position],
-    texts: Sequence[_Text],
-    batch: Sequence[int],
-    starts: Mapping[str, Sequence[int]],
-    writer: StoreWriter,
-    padding: str,
-) -> None:
-    ids, mask = model.encode_batch([texts[i].ids for i in batch], side=padding)
-    # Where each text starts in the padded batch comes from the mask, whatever the side.
-    offsets = [int(offset) for offset in mask.argmax(dim=1)]
-    gathers = [_gather(p, texts, batch, offsets, ids.shape[1], starts[p.name]) for p in positions]
-    values = _forward(model, ids, mask, sites, gathers)
-    for (site, position), value in values.items():
-        gather = next(g for g in gathers if g.position == position)
-        value = value.cpu()
-        _check(value, writer.dtype, site, [texts[batch[i]].record.id for i in gather.owner])
-        writer.write(site, position, gather.rows, value)
-
-
-def _gather(
-    position: Position,
-    texts: Sequence[_Text],
-    batch: Sequence[int],
-    offsets: Sequence[int],
-    length: int,
-    starts: Sequence[int],
-) -> _Gather:
-    index, lengths, rows, owner = list[int](), list[int](), list[int](), list[int]()
-    for b, i in enumerate(batch):
-        span = texts[i].spans[position.name]
-        first = b * length + offsets[b]
-        index += [first + token for token in span]
-        new = 1 if position.pooled else len(span)
-        lengths += [len(span)] if position.pooled else [1] * new
-        rows += range(starts[i], starts[i] + new)
-        owner += [b] * new
-    return _Gather(
-        position.name, torch.tensor(index), torch.tensor(lengths), torch.tensor(rows), owner
-    )
-
-
-def _forward(
-    model: LanguageModel,
-    ids: Int[Tensor, "batch pos"],
-    mask: Int[Tensor, "batch pos"],
-    sites: Sequence[Site],
-    gathers: Sequence[_Gather],
-) -> Values:
-    """One forward pass without logits, up to the deepest site, gathering at every site."""
-    values: Values = {}
-
-    def read(site: Site, value: Tensor) -> None:
-        for gather in gathers:
-            values[site, gather.position] = gather(value)
-
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    base = model.anatomy.base
-    if not bool(mask[:, 0].all()):  # padded on the left
-        if "position_ids" not in inspect.signature(base.forward).parameters:
-            raise ModelError(f"{model.name} takes no position ids; use padding='right'.")
-        inputs["position_ids"] = model.position_ids(mask)
-    with reading(model.anatomy, sites, read, stop_after=deepest(sites)):
-        base(**inputs)
-    if len(values) != len(sites) * len(gathers):
-        missed = next(s for s in sites if (s, gathers[0].position) not in values)
-        raise ModelError(f"{model.name} never ran {missed.hook_name}; leave that site out.")
-    return values
-
-
-def _check(value: Tensor, dtype: str, site: Site, records: Sequence[str]) -> None:
-    """Refuse what is not a number, or is none any more in the dtype of the store."""
-    stored = value.to(torch_dtype(dtype))
-    if bool(stored.isfinite().all()):
-        return
-    finite = value.isfinite().all(dim=1)
-    if bool(finite.all()):
-        record = records[int((~stored.isfinite().all(dim=1)).nonzero()[0])]
-        raise DataError(
-            f"{site.hook_name} of record {record} does not fit {dtype} (largest value "
-            f"{float(value.abs().max()):.3g}); store bfloat16 or float32."
-        )
-    record = records[int((~finite).nonzero()[0])]
-    raise DataError(
-        f"{site.hook_name} of record {record} holds NaN or infinity; load the model in another "
-        "dtype, or drop the record."
     )

@@ -1,171 +1,163 @@
-"""Array files: one safetensors file per site and position, filled in place and read by mmap.
+"""A shard's file: which bytes hold which rows.
 
-The format is simple enough to preallocate: eight bytes with the length of a JSON header, the
-header, the numbers. So rows go to disk as they are computed and memory does not grow with the
-corpus. Any safetensors reader can open the files; the tensor is called ``"x"``.
+A safetensors file is eight bytes with the length of a JSON header, the header, the numbers. Ours
+follows from what the manifest says (sites, rows, dtype), so where a tensor lies is computed, and a
+file with another header is not the one that was written. Tensors are called
+``<position>/<hook name>``; of ``int8``, ``<that>/row_scale`` and ``<that>/column_scale`` go along.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from affectlens.core.artefact import read_header
-from affectlens.core.errors import ArtefactError, unknown
+from affectlens.activations.folder import Bytes
+from affectlens.core.errors import unknown
+from affectlens.core.sites import Site
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "int8": torch.int8,
 }
-# numpy has no bfloat16: its bits travel as uint16.
-_NUMPY = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
-_FORMAT = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_TENSOR = "x"
+"""What numbers can be stored as, and the dtype of the bytes."""
+
+_FORMAT = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int8: "I8",
+}
+ROW_SCALE, COLUMN_SCALE = "row_scale", "column_scale"
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The dtype of a name in :data:`DTYPES`.
+    """The dtype rows are read in (``int8`` stands for float32 rows).
 
     Raises:
-        UnknownNameError: If it is not one of them.
+        UnknownNameError: If the name is not in :data:`DTYPES`.
     """
     if name not in DTYPES:
         raise unknown("dtype", name, DTYPES)
-    return DTYPES[name]
+    return torch.float32 if name == "int8" else DTYPES[name]
 
 
-def create(path: Path, shape: tuple[int, int], dtype: str, header: Mapping[str, Any]) -> Tensor:
-    """Make a file of zeros and map it for writing.
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a floating dtype that can be stored.
+
+    Raises:
+        UnknownNameError: If it cannot.
+    """
+    names = {value: name for name, value in DTYPES.items() if value.is_floating_point}
+    if dtype not in names:
+        raise unknown("dtype", str(dtype).removeprefix("torch."), names.values())
+    return names[dtype]
+
+
+def tensor_name(site: Site, position: str) -> str:
+    """What the rows of a site and position are called in a file."""
+    return f"{position}/{site.hook_name}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of a file.
+
+    Attributes:
+        shape: Rows and width; one number for scales.
+        dtype: Of its bytes.
+        start: Its first byte, counted from the first after the header.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """One past its last byte."""
+        size = self.dtype.itemsize
+        for n in self.shape:
+            size *= n
+        return self.start + size
+
+    def of(self, data: Bytes) -> Tensor:
+        """The tensor, as a view of the bytes after the header."""
+        return view(data[self.start : self.stop], self.shape, self.dtype)
+
+
+def view(data: Bytes, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Bytes as a tensor, without a copy."""
+    return torch.from_numpy(data).view(dtype).view(shape)
+
+
+def parts(widths: Mapping[Site, int], rows: Mapping[str, int], dtype: str) -> dict[str, Part]:
+    """The tensors of a shard, in the order of their bytes.
 
     Args:
-        path: Must not exist yet.
-        shape: Rows, width.
+        widths: Sites, with their width.
+        rows: Rows of each position in this shard; positions without rows have no tensor.
         dtype: Name in :data:`DTYPES`.
-        header: Our JSON header, as `affectlens.core.artefact.read_header` reads it.
-
-    Returns:
-        A tensor whose memory is the file.
-
-    Raises:
-        OSError: If the disk has no room (the space is reserved here, not when rows come).
     """
-    size = shape[0] * shape[1] * DTYPES[dtype].itemsize
-    tensor = {"dtype": _FORMAT[dtype], "shape": list(shape), "data_offsets": [0, size]}
-    text = json.dumps({"__metadata__": {"affectlens": json.dumps(header)}, _TENSOR: tensor})
-    encoded = text.encode() + b" " * (-len(text.encode()) % 8)
-    with path.open("xb") as handle:
-        handle.write(len(encoded).to_bytes(8, "little") + encoded)
-        handle.flush()
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle.fileno(), handle.tell(), max(size, 1))
-        handle.truncate(8 + len(encoded) + size)
-    return _torch(_map(path, 8 + len(encoded), shape, dtype, "r+"), dtype)
+    held = [(position, n) for position, n in rows.items() if n]
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    for position, n in held if dtype == "int8" else ():  # four bytes wide: before the single bytes
+        for site, width in widths.items():
+            name = tensor_name(site, position)
+            shapes[f"{name}/{ROW_SCALE}"] = ((n,), torch.float32)
+            shapes[f"{name}/{COLUMN_SCALE}"] = ((width,), torch.float32)
+    for position, n in held:
+        for site, width in widths.items():
+            shapes[tensor_name(site, position)] = ((n, width), DTYPES[dtype])
+    found: dict[str, Part] = {}
+    start = 0
+    for name, (shape, kind) in shapes.items():
+        found[name] = Part(shape, kind, start)
+        start = found[name].stop
+    return found
 
 
-def open_array(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray[Any, Any]:
-    """Map the numbers of a file, read-only; bfloat16 comes as its bits (uint16).
+def data_size(found: Mapping[str, Part]) -> int:
+    """Bytes after the header."""
+    return max((part.stop for part in found.values()), default=0)
 
-    Raises:
-        ArtefactError: If the file is missing, cut short, or of another shape.
+
+def file_header(found: Mapping[str, Part], fingerprint: str, shard: int) -> bytes:
+    """Everything before the numbers.
+
+    Args:
+        found: From `parts`.
+        fingerprint: Of the store's provenance.
+        shard: Its number in the store.
     """
-    return _map(path, _offset(path, shape, dtype), shape, dtype, "r")
+    made_by = json.dumps({"store": fingerprint, "shard": shard})
+    header: dict[str, Any] = {"__metadata__": {"affectlens": made_by}}
+    for name, part in found.items():
+        header[name] = {
+            "dtype": _FORMAT[part.dtype],
+            "shape": list(part.shape),
+            "data_offsets": [part.start, part.stop],
+        }
+    return _encoded(header)
 
 
-def open_tensor(path: Path, shape: tuple[int, int], dtype: str) -> Tensor:
-    """The same as a tensor; changing it does not change the file.
-
-    Raises:
-        ArtefactError: As `open_array`.
-    """
-    return _torch(_map(path, _offset(path, shape, dtype), shape, dtype, "c"), dtype)
-
-
-def _offset(path: Path, shape: tuple[int, int], dtype: str) -> int:
-    from safetensors import safe_open
-
-    read_header(path, "activations")
-    with safe_open(path, framework="np") as handle:
-        found = handle.get_slice(_TENSOR) if _TENSOR in handle.keys() else None  # noqa: SIM118
-        facts = (list(found.get_shape()), found.get_dtype()) if found is not None else None
-    if facts != (list(shape), _FORMAT[dtype]):
-        raise ArtefactError(
-            f"{path} does not hold {shape[0]} rows of {shape[1]} {dtype} numbers, as the manifest "
-            "says; capture again."
-        )
-    with path.open("rb") as handle:
-        return 8 + int.from_bytes(handle.read(8), "little")
+def tensor_header(name: str, shape: tuple[int, int], dtype: torch.dtype, made_by: str) -> bytes:
+    """The same for a file of one tensor, ``made_by`` being our header as JSON."""
+    tensor = {"dtype": _FORMAT[dtype], "shape": list(shape)}
+    size = shape[0] * shape[1] * dtype.itemsize
+    return _encoded(
+        {"__metadata__": {"affectlens": made_by}, name: {**tensor, "data_offsets": [0, size]}}
+    )
 
 
-def _map(path: Path, offset: int, shape: tuple[int, int], dtype: str, mode: Any) -> Any:
-    if 0 in shape:
-        return np.zeros(shape, _NUMPY[dtype])
-    return np.memmap(path, dtype=_NUMPY[dtype], mode=mode, offset=offset, shape=shape)
-
-
-def _torch(mapped: np.ndarray[Any, Any], dtype: str) -> Tensor:
-    return torch.from_numpy(mapped).view(DTYPES[dtype])
-
-
-@dataclass(frozen=True, eq=False)
-class StoredArray:
-    """One array, in memory or in a file that is mapped when asked for."""
-
-    shape: tuple[int, int]
-    dtype: str
-    path: Path | None = None
-    value: Tensor | None = None
-    sha256: str = ""
-
-    @classmethod
-    def of_tensor(cls, value: Tensor) -> StoredArray:
-        """Wrap a tensor of one of the dtypes of `DTYPES`."""
-        names = {dtype: name for name, dtype in DTYPES.items()}
-        n, width = value.shape
-        return cls((n, width), names[value.dtype], value=value)
-
-    def tensor(self) -> Tensor:
-        """The numbers as a tensor; of a file, a private map of it."""
-        if self.value is not None:
-            return self.value
-        assert self.path is not None
-        return open_tensor(self.path, self.shape, self.dtype)
-
-    def array(self) -> np.ndarray[Any, Any]:
-        """The numbers as an array (float32 where numpy has no such dtype)."""
-        if self.dtype == "bfloat16":
-            return self.tensor().float().numpy()
-        if self.value is not None:
-            return self.value.numpy()
-        assert self.path is not None
-        return open_array(self.path, self.shape, self.dtype)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # systems that do not open folders
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def disk_error(path: Path, error: OSError) -> ArtefactError:
-    """The sentence for a folder that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ArtefactError(f"No space left to write {path}; free some disk and run it again.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ArtefactError(f"May not write {path}; choose a folder you can write to.")
-    return ArtefactError(f"Could not write {path}: {error.strerror or error}.")
+def _encoded(header: Mapping[str, Any]) -> bytes:
+    """A header as a safetensors file begins with it."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

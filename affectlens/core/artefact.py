@@ -128,7 +128,7 @@ def _writing(path: Path) -> Generator[Path, None, None]:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -144,8 +144,9 @@ def _fsync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _disk_error(path: Path, error: OSError) -> ArtefactError:
-    if error.errno == errno.ENOSPC:
+def disk_error(path: Path | str, error: OSError) -> ArtefactError:
+    """The sentence for a file or folder that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ArtefactError(f"No space left to write {path}; free some disk and run it again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ArtefactError(f"May not write {path}; choose a folder you can write to.")

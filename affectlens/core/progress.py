@@ -1,17 +1,38 @@
-"""Progress bars for long work, on stderr, only where somebody is watching."""
+"""Progress of long work: a bar on stderr where somebody is watching, else a line in the log.
+
+The log (level INFO, every half minute) is for jobs that run unattended: what is done, how fast it
+goes and how long it will take.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+LOG_SECONDS = 30.0
+
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
-def progress(description: str, total: int) -> Generator[Callable[[int], None], None, None]:
-    """Show a bar while the block runs; the yielded function advances it by so many steps."""
+def progress(
+    description: str, total: int, *, unit: str = ""
+) -> Generator[Callable[[int], None], None, None]:
+    """Show progress while the block runs.
+
+    Args:
+        description: What is being done.
+        total: Steps of all of it.
+        unit: What a step is, for example ``"tokens"``; if given, the rate is shown as well.
+
+    Yields:
+        A function that advances it by so many steps.
+    """
     if not sys.stderr.isatty():
-        yield lambda _steps: None
+        yield _Logged(description, total, unit)
         return
     from rich.console import Console
     from rich.progress import (
@@ -27,9 +48,50 @@ def progress(description: str, total: int) -> Generator[Callable[[int], None], N
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        *([TextColumn("{task.fields[rate]}")] if unit else []),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda steps: bar.advance(task, steps)
+        task = bar.add_task(description, total=total, rate="")
+
+        def advance(steps: int) -> None:
+            bar.advance(task, steps)
+            speed = bar.tasks[0].speed
+            if unit and speed:
+                bar.update(task, rate=f"{speed:,.0f} {unit}/s")
+
+        yield advance
+
+
+class _Logged:
+    """Writes a line to the log now and then."""
+
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self._description, self._total, self._unit = description, total, unit or "steps"
+        self._done, self._started = 0, time.monotonic()
+        self._next = self._started + LOG_SECONDS
+
+    def __call__(self, steps: int) -> None:
+        self._done += steps
+        now = time.monotonic()
+        if now < self._next or not self._done:
+            return
+        self._next = now + LOG_SECONDS
+        rate = self._done / (now - self._started)
+        logger.info(
+            "%s: %s of %s %s, %s %s/s, %s left",
+            self._description,
+            f"{self._done:,}",
+            f"{self._total:,}",
+            self._unit,
+            f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",
+            self._unit,
+            _duration((self._total - self._done) / rate),
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

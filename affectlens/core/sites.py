@@ -24,9 +24,17 @@ it (after a post-norm where the family has one), ``z`` the heads' outputs side b
 ``W_O``, width ``n_heads * d_head``) and ``mlp_post`` the neurons (the input of ``W_down``).
 """
 
+EXTRA_KINDS: tuple[str, ...] = ("pattern",)
+"""Kinds that are read on request only, because they are no vectors of the model.
+
+``pattern`` are the attention weights after the softmax: for every query head one row of weights
+over the tokens of the text, as wide as the longest text.
+"""
+
 _HOOKS = {kind: f"hook_{kind}" for kind in KINDS} | {
     "z": "attn.hook_z",
     "mlp_post": "mlp.hook_post",
+    "pattern": "attn.hook_pattern",
 }
 _BY_HOOK = {hook: kind for kind, hook in _HOOKS.items()}
 _HOOK_NAME = re.compile(r"^blocks\.(\d+)\.(.+)$")
@@ -38,15 +46,15 @@ class Site:
 
     Attributes:
         layer: Block index, from 0 (never the ``hidden_states`` index, which is one more).
-        kind: One of :data:`KINDS`.
+        kind: One of :data:`KINDS` or :data:`EXTRA_KINDS`.
     """
 
     layer: int
     kind: str
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown("site", self.kind, KINDS)
+        if self.kind not in _HOOKS:
+            raise unknown("site", self.kind, _HOOKS)
         if self.layer < 0:
             raise unknown("layer", self.layer, ["0", "1", "2", "..."])
 
@@ -95,7 +103,8 @@ def expand_sites(spec: str | Site | Iterable[str | Site], n_layers: int) -> tupl
             sites.add(site)
     if not sites:
         raise unknown("site", "", KINDS)
-    return tuple(sorted(sites, key=lambda s: (s.layer, KINDS.index(s.kind))))
+    order = (*KINDS, *EXTRA_KINDS)
+    return tuple(sorted(sites, key=lambda s: (s.layer, order.index(s.kind))))
 
 
 def _expand_one(part: str | Site, n_layers: int) -> list[Site]:
@@ -104,8 +113,8 @@ def _expand_one(part: str | Site, n_layers: int) -> list[Site]:
     if part.startswith("blocks."):
         return [Site.parse(part)]
     kind, _, layers = part.partition("@")
-    if kind not in KINDS:
-        raise unknown("site", part, [*KINDS, "resid_post@8", "blocks.0.hook_resid_post"])
+    if kind not in _HOOKS:
+        raise unknown("site", part, [*_HOOKS, "resid_post@8", "blocks.0.hook_resid_post"])
     if not layers:
         return [Site(layer, kind) for layer in range(n_layers)]
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", layers)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from affectlens.core.errors import ModelError
+from affectlens.models.sharing import same_weights
 
 
 @dataclass(frozen=True)
@@ -158,3 +159,24 @@ def bridged_model(source: Any) -> tuple[Any, Any] | None:
             "boot another one and do not call enable_compatibility_mode on it."
         )
     return source.original_model, getattr(source, "tokenizer", None)
+
+
+def build_bridge(hf: Any) -> Any:
+    """A ``TransformerBridge`` over a model's weights, which leaves the model itself alone.
+
+    Families that fuse their query, key and value projections get those split, which costs a copy of
+    these weights.
+
+    Raises:
+        ModelError: If TransformerLens cannot wrap the model.
+    """
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    copy = same_weights(hf)
+    family = known_family(type(hf))
+    try:
+        # Without its tokenizer: TransformerLens would change it.
+        bridge = build_bridge_from_module(copy, family, hf_config=copy.config)
+    except Exception as error:  # whatever an adapter does with a model it did not expect
+        raise ModelError(f"TransformerLens cannot wrap this {family} ({error}).") from error
+    return bridge.eval()

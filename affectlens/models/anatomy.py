@@ -98,6 +98,11 @@ class Anatomy:
         """Whether any block adds attention and MLP to the same residual."""
         return any(block.parallel for block in self.blocks)
 
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one, so that padding on the right needs no mask."""
+        return all(getattr(unwrap(part.attn), "is_causal", False) is True for part in self.blocks)
+
     def width(self, kind: str) -> int:
         """Size of the last axis at a kind of site.
 

@@ -14,11 +14,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from affectlens.core.errors import UnknownNameError, unknown
-from affectlens.core.sites import Site
+from affectlens.core.sites import KINDS, Site
+from affectlens.models._transformer_lens import unwrap
 from affectlens.models.anatomy import Anatomy, BlockParts
+from affectlens.models.patterns import watching_attention
 
 Reader = Callable[[Site, Tensor], None]
-"""Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy."""
+"""Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy.
+
+Attention patterns come as ``[batch, head, query, key]``, padding included.
+"""
 
 Writer = Callable[[Tensor], Tensor | None]
 """Given the value ``[batch, pos, width]``, returns the one to use instead, or None to keep it."""
@@ -36,7 +41,7 @@ POINTS: tuple[str, ...] = (
 and the residual, so that writing ``Δ`` at an input equals writing ``W·Δ`` at the output.
 """
 
-_ORDER = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+_ORDER = ("resid_pre", "pattern", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
 
 
 class StopForward(Exception):
@@ -60,9 +65,61 @@ class WritePoint:
             raise unknown("write point", self.point, POINTS)
 
 
+def in_order(sites: Sequence[Site]) -> list[Site]:
+    """Sites in the order in which a forward pass comes to them."""
+    return sorted(sites, key=lambda site: (site.layer, _ORDER.index(site.kind)))
+
+
 def deepest(sites: Sequence[Site]) -> Site:
     """The site a forward pass reaches last; pass it as ``stop_after`` to skip what follows."""
-    return max(sites, key=lambda site: (site.layer, _ORDER.index(site.kind)))
+    return in_order(sites)[-1]
+
+
+def tap(anatomy: Anatomy, site: Site) -> tuple[nn.Module, str]:
+    """Where a site is read: a module, and which of its ``"input"`` or ``"output"`` it is.
+
+    Raises:
+        UnknownNameError: If the layer does not exist, the site is no tensor of the model
+            (``pattern``), or ``resid_mid`` is asked of a family whose attention and MLP run in
+            parallel.
+    """
+    part = _block_of(anatomy, site.layer)
+    match site.kind:
+        case "resid_pre":
+            return part.block, "input"
+        case "resid_post":
+            return part.block, "output"
+        case "attn_out":
+            norm = part.attn_post_norm
+            return (part.o_proj if norm is None else norm), "output"
+        case "mlp_out":
+            norm = part.mlp_post_norm
+            return (part.down_proj if norm is None else norm), "output"
+        case "z":
+            return part.o_proj, "input"
+        case "mlp_post":
+            return part.down_proj, "input"
+        case "resid_mid" if part.mid_reader is not None:
+            return part.mid_reader, "input"
+        case "resid_mid":
+            raise UnknownNameError(
+                f"There is no {site.hook_name}: in this family attention and MLP read the same "
+                "residual (parallel blocks); read resid_pre, attn_out, mlp_out or resid_post."
+            )
+        case _:
+            raise unknown("site", site.kind, KINDS)
+
+
+def check_sites(anatomy: Anatomy, sites: Sequence[Site]) -> None:
+    """Refuse sites that the model does not have.
+
+    Raises:
+        UnknownNameError: If there is one; see :func:`tap`.
+    """
+    for site in sites:
+        _block_of(anatomy, site.layer)
+        if site.kind != "pattern":
+            tap(anatomy, site)
 
 
 @contextmanager
@@ -78,7 +135,7 @@ def reading(
     Args:
         anatomy: The model.
         sites: What to read. ``attn_out`` and ``mlp_out`` are what is added to the residual, so
-            after a post-norm.
+            after a post-norm. ``pattern`` is computed beside the model's own attention.
         read: Gets the live tensor; copy what must outlive the pass.
         stop_after: One of ``sites``, normally :func:`deepest`. The pass ends once it has been
             read: the model call raises `StopForward`, which this block catches, so let the call
@@ -91,11 +148,30 @@ def reading(
     if stop_after is not None and stop_after not in sites:
         raise unknown("site", stop_after.hook_name, [site.hook_name for site in sites])
     stop = StopForward()
+
+    def seen_at(site: Site) -> Callable[[Tensor], None]:
+        def seen(value: Tensor) -> None:
+            read(site, value)
+            if site == stop_after:
+                raise stop
+
+        return seen
+
+    attention: dict[nn.Module, Callable[[Tensor], None]] = {}
     with ExitStack() as stack:
         for site in sites:
-            ends = stop if site == stop_after else None
-            handle = _read_at(_block_of(anatomy, site.layer), site, read, ends)
-            stack.callback(handle.remove)
+            if site.kind != "pattern":
+                handle = _read_at(anatomy, site, seen_at(site))
+                stack.callback(handle.remove)
+                continue
+            attn: Any = _block_of(anatomy, site.layer).attn
+            if unwrap(attn) is attn:
+                attention[attn] = seen_at(site)
+            else:  # a TransformerBridge computes its attention itself, and shows the weights
+                handle = attn.hook_pattern.register_forward_hook(_output_to(seen_at(site)))
+                stack.callback(handle.remove)
+        if attention:
+            stack.enter_context(watching_attention(attention))
         try:
             yield
         except StopForward as stopped:
@@ -127,40 +203,14 @@ def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
     return anatomy.blocks[layer]
 
 
-def _read_at(part: BlockParts, site: Site, read: Reader, stop: StopForward | None) -> Any:
-    def seen(value: Tensor) -> None:
-        read(site, value)
-        if stop is not None:
-            raise stop
-
+def _read_at(anatomy: Anatomy, site: Site, seen: Callable[[Tensor], None]) -> Any:
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen(_first_input(args, kwargs))
 
-    def after(_module: nn.Module, _args: Any, output: Any) -> None:
-        seen(_first_output(output))
-
-    match site.kind:
-        case "resid_pre":
-            return part.block.register_forward_pre_hook(before, with_kwargs=True)
-        case "resid_post":
-            return part.block.register_forward_hook(after)
-        case "attn_out":
-            module = part.o_proj if part.attn_post_norm is None else part.attn_post_norm
-            return module.register_forward_hook(after)
-        case "mlp_out":
-            module = part.down_proj if part.mlp_post_norm is None else part.mlp_post_norm
-            return module.register_forward_hook(after)
-        case "z":
-            return part.o_proj.register_forward_pre_hook(before, with_kwargs=True)
-        case "mlp_post":
-            return part.down_proj.register_forward_pre_hook(before, with_kwargs=True)
-        case _:
-            if part.mid_reader is None:
-                raise UnknownNameError(
-                    f"There is no {site.hook_name}: in this family attention and MLP read the same "
-                    "residual (parallel blocks); read resid_pre, attn_out, mlp_out or resid_post."
-                )
-            return part.mid_reader.register_forward_pre_hook(before, with_kwargs=True)
+    module, side = tap(anatomy, site)
+    if side == "input":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(_output_to(seen))
 
 
 def _write_at(part: BlockParts, point: str, write: Writer) -> Any:
@@ -184,6 +234,13 @@ def _write_at(part: BlockParts, point: str, write: Writer) -> Any:
     if point.endswith("_in"):
         return module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
     return module.register_forward_hook(after, prepend=True)
+
+
+def _output_to(seen: Callable[[Tensor], None]) -> Callable[..., None]:
+    def after(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen(_first_output(output))
+
+    return after
 
 
 def _first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -40,6 +40,7 @@ class LanguageModel:
         tokenizer: Its tokenizer.
         anatomy: Where attention, MLPs and norms are.
         fingerprint: Hash of its shape and a sample of its weights; the same in every dtype.
+        bridge: The ``TransformerBridge`` it was made from, if it was.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     anatomy: Anatomy
     fingerprint: str
+    bridge: Any = None
 
     @property
     def device(self) -> torch.device:
@@ -183,13 +185,16 @@ def load_model(
         UnknownNameError: If there is no such model, device or dtype.
         ModelError: If the weights cannot be read or the architecture is not understood.
     """
+    bridge = None
     if isinstance(source, (str, Path)):
         name = str(source)
         where = pick_device(device)
         hf, own_tokenizer = _read(source, pick_dtype(dtype, where))
         hf = hf.to(where)
     else:
-        hf, own_tokenizer = bridged_model(source) or (source, None)
+        inside = bridged_model(source)
+        hf, own_tokenizer = inside or (source, None)
+        bridge = None if inside is None else source
         if not isinstance(hf, torch.nn.Module) or not hasattr(hf, "config"):
             raise ModelError(
                 f"A {type(source).__name__} is not a language model; give a name, a path, a "
@@ -207,7 +212,12 @@ def load_model(
     model: Any = hf
     anatomy = find_anatomy(model)
     check_anatomy(model, anatomy)
-    return LanguageModel(name, model, tokenizer, anatomy, model_fingerprint(model))
+    return LanguageModel(name, model, tokenizer, anatomy, model_fingerprint(model), bridge)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form ``owner/name`` and is no folder here."""
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def locate(source: str | Path) -> str:

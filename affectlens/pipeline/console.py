@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from affectlens.pipeline.engine import Stage
 
 
-def _out() -> Console:
+def stdout() -> Console:
+    """Where results go."""
     from rich.console import Console
 
     return Console(highlight=False)
 
 
-def _err() -> Console:
+def stderr() -> Console:
+    """Where progress goes."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
@@ -35,7 +37,7 @@ def run_with_progress(config: RunConfig, *, until: str | None = None) -> None:
     """Run the stages, saying on stderr which are done, and print a short table at the end."""
     from affectlens.pipeline.run import run
 
-    err = _err()
+    err = stderr()
 
     def on_stage(stage: Stage, what: str, seconds: float) -> None:
         if what == "started":
@@ -68,7 +70,7 @@ def print_summary(folder: Path) -> None:
             f"{m['topic']:.2f}",
             f"{m['harmonic']:.2f}",
         )
-    out = _out()
+    out = stdout()
     out.print(table)
     probe = metrics["probe"]
     out.print(
@@ -109,7 +111,7 @@ def print_steered(
         dtype=dtype,
         force=force,
     )
-    out = _out()
+    out = stdout()
     out.print(Panel(Text(result.unsteered), title="unsteered", title_align="left"))
     out.print(Panel(Text(result.steered), title=Text(result.spec), title_align="left"))
 
@@ -125,7 +127,7 @@ def print_models(models: Sequence[ModelInfo]) -> None:
         table.add_row(
             info.name, info.kind, f"{size / 1e6:.0f} MB {state}", info.licence, info.description
         )
-    out = _out()
+    out = stdout()
     out.print(table)
     out.print("Hub ids (owner/name), local folders and GGUF files work wherever a name does.")
 
@@ -134,7 +136,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     """One fact a line."""
     from rich.text import Text
 
-    out = _out()
+    out = stdout()
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         out.print(Text(f"{name:<{width}}  {value}"), soft_wrap=True)
@@ -149,10 +151,16 @@ def print_corpora() -> None:
     table = Table("name", "design", "records", "licence", "what")
     for info in list_corpora():
         table.add_row(info.name, info.design, f"{info.rows:,}", info.licence, info.about)
-    _out().print(table)
+    stdout().print(table)
 
 
-def _load(name: str, columns: Sequence[str] | None, path: Path | None) -> Corpus:
+def load_corpus(name: str, columns: Sequence[str] | None, path: Path | None) -> Corpus:
+    """A corpus by name or file, with columns as the command line gives them.
+
+    Raises:
+        DataError: If a column is not given as ``field=column``, or the files are wrong.
+        UnknownNameError: If there is no such corpus.
+    """
     from affectlens.datasets import load
 
     options: dict[str, Any] = {}
@@ -170,17 +178,17 @@ def print_records(name: str, n: int, *, columns: Sequence[str] | None, path: Pat
     """Some records as JSON lines, so that they can be piped."""
     from affectlens.datasets import show
 
-    for row in show(_load(name, columns, path), n):
+    for row in show(load_corpus(name, columns, path), n):
         # Not through rich: a line of JSON must stay one line.
-        _out().print(json.dumps(row, ensure_ascii=False), soft_wrap=True, markup=False)
+        stdout().print(json.dumps(row, ensure_ascii=False), soft_wrap=True, markup=False)
 
 
 def print_leakage(name: str, *, columns: Sequence[str] | None, path: Path | None) -> bool:
     """Print what the leakage check found; True if that is nothing."""
     from affectlens.datasets import check_leakage
 
-    report = check_leakage(_load(name, columns, path))
-    out = _out()
+    report = check_leakage(load_corpus(name, columns, path))
+    out = stdout()
     for finding in report.findings:
         out.print(str(finding), soft_wrap=True, markup=False)
     out.print(f"{name}: {len(report.findings)} findings" if report.findings else f"{name}: clean")

@@ -76,11 +76,11 @@ def stages(context: RunContext) -> list[Stage]:
     texts = {**base, "corpora": corpora_fingerprint()}
     line = [
         stage("express", [], steps.express, "the model expresses each emotion", texts),
-        stage("capture", ["express"], steps.capture, "activations of all blocks", texts),
-        stage("probe", ["capture"], steps.probe, "a probe per layer"),
+        stage("activations", ["express"], steps.activations, "activations of all blocks", texts),
+        stage("probe", ["activations"], steps.probe, "a probe per layer"),
         stage(
             "directions",
-            ["capture"],
+            ["activations"],
             steps.directions,
             "emotion directions",
             {**base, "refine": asdict(RESIDUAL)},

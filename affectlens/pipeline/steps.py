@@ -62,11 +62,10 @@ def express(run: RunContext) -> Sequence[str]:
     return ["expression.jsonl"]
 
 
-def capture(run: RunContext) -> Sequence[str]:
-    """Cache activations: matched replies for the probes, expression for the directions."""
-    import shutil
-
-    from affectlens.activations import capture as capture_activations
+def activations(run: RunContext) -> Sequence[str]:
+    """Keep activations: of matched replies for the probes, of expression for the directions."""
+    from affectlens.activations import capture
+    from affectlens.activations.lock import LOCK
     from affectlens.datasets import load
 
     corpora = {
@@ -76,13 +75,20 @@ def capture(run: RunContext) -> Sequence[str]:
     files: list[str] = []
     for name, (corpus, sites) in corpora.items():
         out = run.folder / "activations" / name
-        shutil.rmtree(out, ignore_errors=True)
         if run.model.anatomy.parallel:
             sites = sites.replace("resid_mid,", "")
-        capture_activations(
-            run.model, corpus, sites=sites, positions=POSITION, out=out, dtype="float32"
+        # Goes on where a stopped run was; what other parameters made is replaced.
+        capture(
+            run.model,
+            corpus,
+            sites=sites,
+            positions=POSITION,
+            out=out,
+            resume=not run.config.force,
+            force=True,
         )
-        files += [str(f.relative_to(run.folder)) for f in sorted(out.rglob("*")) if f.is_file()]
+        written = [f for f in sorted(out.rglob("*")) if f.is_file() and f.name != LOCK]
+        files += [str(f.relative_to(run.folder)) for f in written]
     return files
 
 

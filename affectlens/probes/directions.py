@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -156,40 +157,63 @@ def directions(
     """
     plan = make_plan(store, emotions, estimator, position, sites)
     weight = resamplings(len(plan.grouping.keys), splits, seed)
+    moved = (plan.displacements(site, weight, clean) for site in plan.sites)
+    provenance = made_by(
+        plan.store.provenance,
+        plan.store.fingerprint,
+        clean,
+        emotions=list(emotions),
+        estimator=estimator,
+        position=plan.position,
+        sites=[site.hook_name for site in plan.sites],
+        splits=splits,
+        seed=seed,
+        groups=len(plan.grouping.keys),
+        rows=count_rows(plan.store.column("split", plan.position)),
+    )
+    return assemble(moved, emotions, plan.sites, estimator, provenance)
+
+
+def made_by(
+    activations: Provenance, fingerprint: str, clean: bool | ActivationStore, **parameters: Any
+) -> Provenance:
+    """What makes directions: activations (and which of them: their fingerprint), and how."""
+    inputs = {"activations": fingerprint}
+    if isinstance(clean, ActivationStore):
+        inputs["neutral"] = clean.fingerprint
+    return Provenance(
+        kind="directions",
+        model=activations.model,
+        model_name=activations.model_name,
+        corpus=activations.corpus,
+        parameters=parameters | {"clean": bool(clean)},
+        inputs=inputs,
+    )
+
+
+def assemble(
+    moved: Iterable[Float[Tensor, "resample emotion d"]],
+    emotions: Sequence[str],
+    sites: Sequence[Site],
+    estimator: str,
+    provenance: Provenance,
+) -> Directions:
+    """Directions from the displacements of each site: of all groups, then of halves in pairs."""
     vectors, norms, halves = list[Tensor](), list[Tensor](), list[Tensor]()
-    for site in plan.sites:
-        moved = plan.displacements(site, weight, clean)
-        full, first, second = moved[0], moved[1::2], moved[2::2]
+    for of_site in moved:
+        full, first, second = of_site[0], of_site[1::2], of_site[2::2]
         vectors.append(normalize(full, dim=-1))
         norms.append(full.norm(dim=-1))
-        halves.append(cosine_similarity(first, second, dim=-1).mean(0))
-    provenance = Provenance(
-        kind="directions",
-        model=plan.store.provenance.model,
-        model_name=plan.store.provenance.model_name,
-        corpus=plan.store.provenance.corpus,
-        parameters={
-            "emotions": list(emotions),
-            "estimator": estimator,
-            "position": plan.position,
-            "sites": [site.hook_name for site in plan.sites],
-            "clean": bool(clean),
-            "splits": splits,
-            "seed": seed,
-            "groups": len(plan.grouping.keys),
-            "rows": count_rows(plan.store, "split", plan.position),
-        },
-        inputs={"activations": plan.store.fingerprint}
-        | ({"neutral": clean.fingerprint} if isinstance(clean, ActivationStore) else {}),
-    )
+        cosines = cosine_similarity(first, second, dim=-1)
+        halves.append(cosines.mean(0) if len(first) else torch.zeros(len(emotions)))
     return Directions(
-        tuple(emotions),
-        plan.sites,
-        torch.stack(vectors),
-        torch.stack(norms),
-        estimator,
-        torch.stack(halves) if splits else torch.zeros(len(vectors), len(emotions)),
-        provenance,
+        emotions=tuple(emotions),
+        sites=tuple(sites),
+        vectors=torch.stack(vectors).float(),
+        norms=torch.stack(norms).float(),
+        estimator=estimator,
+        split_half=torch.stack(halves).float(),
+        provenance=provenance,
     )
 
 

@@ -3,6 +3,9 @@
 Each takes the rows of one site and weights of their groups, many weightings at once (all groups,
 halves, bootstraps), and gives one displacement per emotion: its direction is the estimate, its
 length the natural dose, that is how far the emotion moves the residual along it.
+
+Those that are linear in the rows can do without them: the weighted sum of each emotion's rows is
+enough (`Sums`), and sums can be added up while rows stream by.
 """
 
 from __future__ import annotations
@@ -53,6 +56,23 @@ Weights = Float[Tensor, "resample group"]
 Displacements = Float[Tensor, "resample emotion d"]
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Rows of one site added up: ``sum_i w[r, group i] x[i]`` over the rows of each tone.
+
+    Attributes:
+        total: The sums of the emotions, in float64 (contents cancel only between them).
+        neutral: The sum of the neutral rows, if all groups have one.
+        count: ``sum_i w[r, group i]`` over the rows of each emotion.
+        groups: Sum of the weights of all groups.
+    """
+
+    total: Float[Tensor, "resample emotion d"]
+    neutral: Float[Tensor, "resample d"] | None
+    count: Float[Tensor, "resample emotion"]
+    groups: Float[Tensor, " resample"]
+
+
 @dataclass(frozen=True)
 class Estimator:
     """A way to estimate directions.
@@ -63,6 +83,7 @@ class Estimator:
         grouped: Whether every group must have every emotion.
         neutral: Whether every group must have the neutral tone.
         about: One line.
+        from_sums: The same from sums alone; None if it needs every row.
     """
 
     name: str
@@ -70,6 +91,7 @@ class Estimator:
     grouped: bool
     neutral: bool
     about: str
+    from_sums: Callable[[Sums], Displacements] | None = None
 
 
 def group_centred(x: Float[Tensor, "group emotion d"]) -> Float[Tensor, "emotion d"]:
@@ -89,9 +111,20 @@ def _centred(x: Float[Tensor, "group emotion d"], weight: Weights) -> Displaceme
     return means - means.mean(1, keepdim=True)
 
 
+def _summed_group_centred(sums: Sums) -> Displacements:
+    """Over complete groups the mean of differences is the difference of means."""
+    means = sums.total / sums.groups[:, None, None]
+    return means - means.mean(1, keepdim=True)
+
+
 def _diff_neutral(rows: Rows, weight: Weights) -> Displacements:
     assert rows.neutral is not None
     return _over_groups(rows.complete() - rows.neutral[:, None], weight)
+
+
+def _summed_diff_neutral(sums: Sums) -> Displacements:
+    assert sums.neutral is not None
+    return (sums.total - sums.neutral[:, None]) / sums.groups[:, None, None]
 
 
 def _over_groups(x: Float[Tensor, "group emotion d"], weight: Weights) -> Displacements:
@@ -100,7 +133,16 @@ def _over_groups(x: Float[Tensor, "group emotion d"], weight: Weights) -> Displa
 
 
 def _diff_rest(rows: Rows, weight: Weights) -> Displacements:
-    sums, counts = _class_sums(rows, weight)
+    return _rest_difference(*_class_sums(rows, weight))
+
+
+def _summed_diff_rest(sums: Sums) -> Displacements:
+    return _rest_difference(sums.total, sums.count[..., None])
+
+
+def _rest_difference(
+    sums: Displacements, counts: Float[Tensor, "resample emotion 1"]
+) -> Displacements:
     rest = (sums.sum(1, keepdim=True) - sums) / (counts.sum(1, keepdim=True) - counts).clamp_min(1)
     return sums / counts.clamp_min(1) - rest
 
@@ -200,10 +242,29 @@ ESTIMATORS: Mapping[str, Estimator] = {
     e.name: e
     for e in (
         Estimator(
-            "group_centred", _group_centred, True, False, "mean difference to the group's mean"
+            "group_centred",
+            _group_centred,
+            True,
+            False,
+            "mean difference to the group's mean",
+            _summed_group_centred,
         ),
-        Estimator("diff_neutral", _diff_neutral, True, True, "mean difference to the neutral tone"),
-        Estimator("diff_rest", _diff_rest, False, False, "mean difference to the other emotions"),
+        Estimator(
+            "diff_neutral",
+            _diff_neutral,
+            True,
+            True,
+            "mean difference to the neutral tone",
+            _summed_diff_neutral,
+        ),
+        Estimator(
+            "diff_rest",
+            _diff_rest,
+            False,
+            False,
+            "mean difference to the other emotions",
+            _summed_diff_rest,
+        ),
         Estimator("pca", _pca, True, False, "first principal axis of the pairs (RepE)"),
         Estimator("lda", _lda, False, False, "whitened difference of means, shrunk covariance"),
         Estimator("probe", _probe, False, False, "weight of a logistic probe"),

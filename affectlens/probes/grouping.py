@@ -7,7 +7,7 @@ into one cell and overwrite each other without a word.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +71,31 @@ class Grouping:
 def find_groups(
     store: ActivationStore, emotions: Sequence[str], position: str | None = None
 ) -> Grouping:
-    """Group the rows of one position.
+    """Group the rows of one position of a store; see `group_rows`."""
+    labels, groups, valences = (
+        store.column(name, position) for name in ("emotion", "group", "valence")
+    )
+    return group_rows(labels, groups, valences, emotions)
+
+
+def group_rows(
+    labels: Sequence[Any],
+    groups: Sequence[str],
+    valences: Sequence[str | None],
+    emotions: Sequence[str],
+) -> Grouping:
+    """Group rows by their labels.
+
+    Args:
+        labels: Emotion of each row, if it has one.
+        groups: Group of each row.
+        valences: Valence of each row, the other half of the key.
+        emotions: Which emotions make a group complete, and their order.
 
     Raises:
         DataError: If an emotion does not occur.
     """
-    labels: list[Any] = store.column("emotion", position)
-    keys: list[GroupKey] = list(
-        zip(store.column("group", position), store.column("valence", position), strict=True)
-    )
+    keys: list[GroupKey] = list(zip(groups, valences, strict=True))
     missing = [emotion for emotion in emotions if emotion not in labels]
     if missing:
         found = ", ".join(dict.fromkeys(str(v) for v in labels if v is not None))
@@ -91,24 +107,24 @@ def find_groups(
         if label in emotions or label == NEUTRAL:
             cells[key][label].append(row)
     # A group with the neutral tone alone says nothing about emotions.
-    groups = {key: cell for key, cell in cells.items() if not set(cell).isdisjoint(emotions)}
-    lacking = {key: tuple(e for e in emotions if e not in cell) for key, cell in groups.items()}
+    kept = {key: cell for key, cell in cells.items() if not set(cell).isdisjoint(emotions)}
+    lacking = {key: tuple(e for e in emotions if e not in cell) for key, cell in kept.items()}
     incomplete = {key: what for key, what in lacking.items() if what}
-    many = ((key, e) for key, cell in groups.items() for e in emotions if len(cell.get(e, ())) > 1)
+    many = ((key, e) for key, cell in kept.items() for e in emotions if len(cell.get(e, ())) > 1)
     repeated = next(many, None)
     triples = [
         (row, i, g)
-        for g, cell in enumerate(groups.values())
+        for g, cell in enumerate(kept.values())
         for i, e in enumerate(emotions)
         for row in cell.get(e, ())
     ]
     rows, emotion, group = torch.tensor(triples).T
     complete = not incomplete and repeated is None
-    grid = rows.reshape(len(groups), len(emotions)) if complete else None
+    grid = rows.reshape(len(kept), len(emotions)) if complete else None
     neutral = None
-    if all(len(cell.get(NEUTRAL, ())) == 1 for cell in groups.values()):
-        neutral = torch.tensor([cell[NEUTRAL][0] for cell in groups.values()])
-    return Grouping(tuple(groups), rows, emotion, group, grid, neutral, incomplete, repeated)
+    if all(len(cell.get(NEUTRAL, ())) == 1 for cell in kept.values()):
+        neutral = torch.tensor([cell[NEUTRAL][0] for cell in kept.values()])
+    return Grouping(tuple(kept), rows, emotion, group, grid, neutral, incomplete, repeated)
 
 
 def resamplings(n_groups: int, splits: int, seed: int) -> Float[Tensor, "resample group"]:
@@ -135,9 +151,9 @@ def bootstraps(n_groups: int, count: int, seed: int) -> Float[Tensor, "resample 
     return torch.zeros(count, n_groups).scatter_add_(1, draws, torch.ones(count, n_groups))
 
 
-def count_rows(store: ActivationStore, name: str, position: str) -> dict[str, int]:
+def count_rows(labels: Iterable[Any]) -> dict[str, int]:
     """How many rows have each value of a label."""
-    return dict(sorted(Counter(map(str, store.column(name, position))).items()))
+    return dict(sorted(Counter(map(str, labels)).items()))
 
 
 def _name(key: GroupKey) -> str:

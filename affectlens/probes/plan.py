@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +54,7 @@ class Plan:
         if clean is not False:
             basis = neutral_basis(self._neutral_rows(site, clean))
             moved = moved - (moved @ basis) @ basis.T
-        size = x.square().mean(0).sum().sqrt()
-        flat = (moved[0].norm(dim=-1) <= 1e-6 * size).nonzero()[:, 0]
-        if len(flat):
-            raise DataError(
-                f"{site.hook_name} is the same under {self.emotions[int(flat[0])]} as under the "
-                "other emotions; leave that site out."
-            )
+        check_moved(moved[0], float(x.square().mean(0).sum().sqrt()), site, self.emotions)
         return moved
 
     def _neutral_rows(self, site: Site, clean: bool | ActivationStore) -> Float[Tensor, "n d"]:
@@ -80,8 +74,37 @@ def neutral_basis(rows: Float[Tensor, "n d"], share: float = 0.5) -> Float[Tenso
     if len(rows) < 2:
         raise DataError("Cleaning needs neutral rows, at least two; capture some, or do not clean.")
     _, singular, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    explained = singular.square().cumsum(0) / singular.square().sum()
-    return axes[: int((explained < share).sum()) + 1].T
+    return leading(singular.square(), axes.T, share)
+
+
+def leading(
+    variance: Float[Tensor, " axis"], axes: Float[Tensor, "d axis"], share: float = 0.5
+) -> Float[Tensor, "d k"]:
+    """The first principal axes that explain a share of the variance, which is given for each."""
+    explained = variance.cumsum(0) / variance.sum()
+    return axes[:, : int((explained < share).sum()) + 1]
+
+
+def check_moved(
+    moved: Float[Tensor, "emotion d"], size: float, site: Site, emotions: Sequence[str]
+) -> None:
+    """Refuse a site that says nothing about an emotion.
+
+    Args:
+        moved: Displacements of the emotions.
+        size: Root mean square length of the site's rows.
+        site: For the message.
+        emotions: For the message.
+
+    Raises:
+        DataError: If one is shorter than rounding.
+    """
+    flat = (moved.norm(dim=-1) <= 1e-6 * size).nonzero()[:, 0]
+    if len(flat):
+        raise DataError(
+            f"{site.hook_name} is the same under {emotions[int(flat[0])]} as under the other "
+            "emotions; leave that site out."
+        )
 
 
 def make_plan(
@@ -92,30 +115,62 @@ def make_plan(
     sites: str | Site | Iterable[str | Site] | None,
 ) -> Plan:
     """Settle what `affectlens.probes.directions.directions` was asked for, or say what is wrong."""
-    if estimator not in ESTIMATORS:
-        raise unknown("estimator", estimator, ESTIMATORS)
-    if len(set(emotions)) != len(emotions) or len(emotions) < 2:
-        raise DataError(f"Name at least two different emotions, not {', '.join(emotions)!r}.")
+    method = chosen_estimator(estimator, emotions)
     if not isinstance(store, ActivationStore):
         store = _as_store(store, emotions)
     chosen = store.default_position(position)
     wanted = store.default_sites(sites)
-    widths = {site: store.width(site) for site in wanted}
-    if len(set(widths.values())) > 1:
-        kinds = ", ".join(dict.fromkeys(site.kind for site in wanted))
-        raise DataError(f"Sites of different width need directions apart; choose one of {kinds}.")
+    check_widths({site: store.width(site) for site in wanted})
     grouping = find_groups(store, emotions, chosen)
-    method = ESTIMATORS[estimator]
+    check_groups(grouping, method)
+    warn_of_test(store.column("split", chosen))
+    return Plan(store, method, chosen, wanted, grouping, tuple(emotions))
+
+
+def chosen_estimator(name: str, emotions: Sequence[str]) -> Estimator:
+    """The estimator of that name.
+
+    Raises:
+        UnknownNameError: If there is none.
+        DataError: If there are not two different emotions to tell apart.
+    """
+    if name not in ESTIMATORS:
+        raise unknown("estimator", name, ESTIMATORS)
+    if len(set(emotions)) != len(emotions) or len(emotions) < 2:
+        raise DataError(f"Name at least two different emotions, not {', '.join(emotions)!r}.")
+    return ESTIMATORS[name]
+
+
+def check_widths(widths: Mapping[Site, int]) -> None:
+    """Refuse sites that do not fit one tensor.
+
+    Raises:
+        DataError: Naming their kinds.
+    """
+    if len(set(widths.values())) > 1:
+        kinds = ", ".join(dict.fromkeys(site.kind for site in widths))
+        raise DataError(f"Sites of different width need directions apart; choose one of {kinds}.")
+
+
+def check_groups(grouping: Grouping, method: Estimator) -> None:
+    """Refuse groups that lack what an estimator needs.
+
+    Raises:
+        DataError: If emotions are missing or repeated, or the neutral tone is missing.
+    """
     if method.grouped:
         grouping.require_complete()
     if method.neutral and grouping.neutral is None:
         raise DataError(
-            f"Estimator {estimator} needs the neutral tone in every group; capture it too, or "
+            f"Estimator {method.name} needs the neutral tone in every group; capture it too, or "
             "choose another estimator."
         )
-    if "test" in store.column("split", chosen):
+
+
+def warn_of_test(splits: Collection[str]) -> None:
+    """Say so if rows are used that should only be tested on."""
+    if "test" in splits:
         logger.warning("These directions are made from test rows too; select(split='fit') first.")
-    return Plan(store, method, chosen, wanted, grouping, tuple(emotions))
 
 
 def _as_store(arrays: Mapping[Site, Tensor], emotions: Sequence[str]) -> ActivationStore:

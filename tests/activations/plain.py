@@ -41,6 +41,27 @@ def replies() -> Corpus:
     return Corpus("small", "replies", records)
 
 
+def many(n: int) -> Corpus:
+    """Replies of all lengths: the words of the small corpus in other orders."""
+    words = [word for pair in _REPLIES for text in pair for word in text.split()]
+    records = tuple(
+        Record(
+            id=f"m{i}",
+            messages=(
+                Message("user", " ".join(words[i * 7 % 40 :][: 1 + i * 5 % 11])),
+                Message("assistant", " ".join(words[i * 13 % 30 :][: 1 + i * 3 % 17])),
+            ),
+            emotion=EMOTIONS[i % len(EMOTIONS)],
+            valence="neutral",
+            group=f"s{i // len(EMOTIONS)}:neutral",
+            theme="home",
+            split="fit",
+        )
+        for i in range(n)
+    )
+    return Corpus("many", "replies", records)
+
+
 def elicited() -> Corpus:
     records = tuple(
         Record(f"e{i}", (Message("system", f"You feel {EMOTIONS[i]}."), Message("user", user)),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ import pytest
 import torch
 
 from affectlens.activations import ActivationStore, capture
-from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
+from affectlens.activations.capture import prepare
+from affectlens.core.errors import (
+    ArtefactError,
+    DataError,
+    MismatchError,
+    ModelError,
+    UnknownNameError,
+)
 from affectlens.core.sites import KINDS, Site, expand_sites
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.models.loading import load_model
@@ -164,14 +172,24 @@ def test_nan_is_refused_by_site_and_record(padding: str, tiny_model: Any, tmp_pa
             out=tmp_path / "acts",
             padding=padding,
         )
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(ArtefactError):
+        ActivationStore.open(tmp_path / "acts")
+    assert not list(tmp_path.rglob("*.safetensors"))
     assert _hooks(model) == before
+    with pytest.raises(DataError, match=r"blocks\.0\.hook_resid_pre of record r2 holds NaN"):
+        capture(model, corpus, sites="resid_pre@0", positions="all", padding=padding)
 
 
-def test_what_float16_cannot_hold_is_refused(tiny_model: Any) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_what_float16_cannot_hold_is_refused(
+    on_disk: bool, tiny_model: Any, tmp_path: Path
+) -> None:
     model, corpus = _poisoned(tiny_model, 1e6)
+    options: dict[str, Any] = {"sites": "resid_pre@0", "positions": "all"}
+    out = tmp_path / "acts" if on_disk else None
     with pytest.raises(DataError, match="record r2 does not fit float16"):
-        capture(model, corpus, sites="resid_pre@0", positions="all", dtype="float16")
+        capture(model, corpus, dtype="float16", out=out, **options)
+    assert len(capture(model, corpus, dtype="bfloat16", out=out, force=True, **options))
 
 
 def test_a_store_on_disk_holds_what_one_in_memory_holds(tiny_model: Any, tmp_path: Path) -> None:
@@ -189,8 +207,10 @@ def test_a_store_on_disk_holds_what_one_in_memory_holds(tiny_model: Any, tmp_pat
                 disk.to_torch(site, position), memory.to_torch(site, position), rtol=0, atol=0
             )
     disk.verify()
-    # A second capture replaces the store; something else in that place is left alone.
-    again = capture(model, corpus, out=out, **{**options, "positions": "last"})
+    # Of other positions it is another store, which takes the place of this one only if told to.
+    with pytest.raises(MismatchError, match="positions"):
+        capture(model, corpus, out=out, **{**options, "positions": "last"})
+    again = capture(model, corpus, out=out, force=True, **{**options, "positions": "last"})
     assert again.positions == ActivationStore.open(out).positions == ("last",)
     assert [p.name for p in out.parent.iterdir()] == ["acts"]
 
@@ -265,11 +285,170 @@ def test_wrong_requests_are_one_sentence(tiny_model: Any, tmp_path: Path) -> Non
     with pytest.raises(UnknownNameError, match="resid_mid"):
         capture(tiny_model("gpt_neox"), corpus, sites="resid_mid")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArtefactError, match="is no activation store"):
+    with pytest.raises(ArtefactError, match="is a file; choose another"):
         capture(model, corpus, out=tmp_path / "file")
     with pytest.raises(ArtefactError, match="Could not write"):
         capture(model, corpus, out=tmp_path / "file" / "acts")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_bfloat16_is_float32_within_its_rounding(tiny_model: Any) -> None:
+    exact, corpus = tiny_model("llama"), plain.replies()
+    model = load_model(copy.deepcopy(exact.hf).bfloat16(), tokenizer=exact.tokenizer)
+    options: dict[str, Any] = {"sites": KINDS, "positions": "last,mean:reply,all"}
+    expected = capture(exact, corpus, **options)
+    store = capture(model, corpus, **options)
+    for site in store.sites:
+        for position in store.positions:
+            found, wanted = (s.to_torch(site, position) for s in (store, expected))
+            # Eight bits, and what three blocks make of that.
+            assert float((found - wanted).norm() / wanted.norm()) < 8 * 2**-8
+    # Means are taken in float32: far more precise than the tokens they are made of.
+    site = Site(2, "resid_post")
+    every, ids = store.to_torch(site, "all"), store.column("id", "all")
+    spans = [plain.chat_ids(model.tokenizer, record)[1:] for record in corpus]
+    for i, (record, (start, end)) in enumerate(zip(corpus, spans, strict=True)):
+        rows = every[torch.tensor([name == record.id for name in ids])]
+        _close(store.to_torch(site, "mean:reply")[i], rows[start:end].mean(0))
+
+
+class Starved:
+    """Lets a model fail for want of memory wherever a batch has more than so many texts."""
+
+    def __init__(self, model: Any, rows: int, fail: Callable[[], Any]) -> None:
+        self.batches: list[int] = []
+        self._rows, self._fail, self._now = rows, fail, 0
+        # It fails in the middle of the pass, when some sites are read already.
+        self._handles = [
+            model.anatomy.base.register_forward_pre_hook(self._note, with_kwargs=True),
+            model.anatomy.blocks[1].block.register_forward_pre_hook(self._check),
+        ]
+
+    def _note(self, _module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        self._now = len(kwargs["input_ids"])
+        self.batches.append(self._now)
+
+    def _check(self, *_: Any) -> None:
+        if self._now > self._rows:
+            self._fail()
+
+    def __enter__(self) -> Starved:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _cuda_is_full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def _cpu_is_full() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)  # the allocator's own failure
+
+
+@pytest.mark.parametrize("fail", [_cuda_is_full, _cpu_is_full])
+def test_out_of_memory_halves_the_batch(
+    fail: Callable[[], Any],
+    tiny_model: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, corpus = tiny_model("llama"), plain.many(150)
+    options: dict[str, Any] = {"sites": "resid_post", "positions": "mean:reply,all"}
+    expected = capture(model, corpus, **options)
+    with Starved(model, 7, fail) as starved:
+        store = capture(model, corpus, out=tmp_path / "acts", **options)
+    failed = [n for n in starved.batches if n > 7]
+    assert failed and len(failed) < len(starved.batches) / 4  # it learns what is too much
+    assert sum(n for n in starved.batches if n <= 7) == len(corpus)
+    assert "max_tokens_per_batch" in caplog.text
+    assert store.rows.equals(expected.rows)
+    for site in store.sites:
+        for position in store.positions:
+            _close(store.to_torch(site, position), expected.to_torch(site, position))
+
+
+def test_out_of_memory_hands_no_row_over_twice(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    prepared = prepare(model, plain.many(60), positions="mean:reply,all", shard_bytes=30_000)
+    seen: dict[Any, list[int]] = {}
+    shards: list[int] = []
+
+    class Rows:
+        def begin(self, shard: int) -> None:
+            shards.append(shard)
+
+        def write(self, site: Site, position: str, start: int, values: torch.Tensor) -> None:
+            start_of_shard, stop = prepared.plan.shard_rows(shards[-1])[position]
+            assert start_of_shard <= start and start + len(values) <= stop
+            seen.setdefault((site, position), []).extend(range(start, start + len(values)))
+
+        def end(self) -> None:
+            pass
+
+    with Starved(model, 3, _cuda_is_full):
+        prepared.run(Rows())
+    assert shards == list(range(len(prepared.plan.shards))) and len(shards) > 3
+    assert len(seen) == 2 * len(prepared.plan.sites)
+    for (_, position), rows in seen.items():
+        assert rows == list(range(prepared.plan.rows[position]))
+
+
+def test_no_memory_for_one_text_is_one_sentence(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    with (
+        Starved(model, 0, _cuda_is_full),
+        pytest.raises(ModelError, match=r"not enough memory for record r\d alone \(\d+ tokens\)"),
+    ):
+        capture(model, plain.replies())
+
+    def broken() -> None:
+        raise RuntimeError("shapes do not match")
+
+    with Starved(model, 0, broken), pytest.raises(RuntimeError, match="shapes do not match"):
+        capture(model, plain.replies())
+
+
+def test_attention_patterns_are_as_wide_as_the_longest_text(
+    tiny_model: Any, tmp_path: Path
+) -> None:
+    model, corpus = tiny_model("llama"), plain.replies()
+    site, options = Site(1, "pattern"), {"sites": "pattern@1", "positions": "last,all"}
+    store = capture(model, corpus, out=tmp_path / "acts", **options)
+    lengths = [len(plain.chat_ids(model.tokenizer, record)[0]) for record in corpus]
+    heads = model.anatomy.n_heads
+    last = store.pattern(site, "last")
+    assert last.shape == (len(corpus), heads, max(lengths))
+    for row, length in zip(last, lengths, strict=True):
+        _close(row[:, :length].sum(-1), torch.ones(heads))
+        assert not bool(row[:, length:].any())
+    # A token sees no later one.
+    every, token = store.pattern(site, "all"), torch.tensor(store.column("token", "all"))
+    later = torch.arange(max(lengths)) > token[:, None, None]
+    assert not bool((every * later).any())
+
+
+def test_skipped_and_cut_texts_are_counted_on_disk(
+    tiny_model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, corpus = tiny_model("llama"), _with_long_record()
+    for policy, done in (("skip", "skipped"), ("truncate", "truncated")):
+        store = capture(model, corpus, overlong=policy, out=tmp_path / policy)
+        other = {"skipped", "truncated"} - {done}
+        assert store.facts[done] == 1 and store.facts[other.pop()] == 0
+        assert store.provenance.parameters["overlong"] == policy
+        assert f"1 of 3 texts are longer than the context: {done}" in caplog.text
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.add_tokens(["lovely"])  # id 200 of a vocabulary of 200
+    other = load_model(model.hf, tokenizer=tokenizer)
+    with pytest.raises(DataError, match=r"Token id 200 is outside the vocabulary"):
+        capture(other, plain.replies())
 
 
 @pytest.mark.model

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import sys
+import time
 
 import pytest
 
+from affectlens.core import progress as module
 from affectlens.core.progress import progress
 
 
@@ -31,3 +35,31 @@ def test_a_bar_on_a_terminal_counts_on_stderr(
     assert "Working" in terminal.getvalue()
     assert "4/4" in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_a_unit_shows_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("Working", 4000, unit="tokens") as advance:
+        for _ in range(4):
+            time.sleep(0.05)
+            advance(1000)
+    rates = re.findall(r"([\d,]+) tokens/s", terminal.getvalue())
+    assert rates and 4000 < int(rates[-1].replace(",", "")) < 40_000
+
+
+def test_the_log_tells_rate_and_time_left_every_half_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with caplog.at_level(logging.INFO), progress("Working", 10_000, unit="tokens") as advance:
+        for seconds, tokens in ((20, 1500), (15, 2000), (10, 100), (30, 3900), (5, 2500)):
+            clock[0] += seconds
+            advance(tokens)
+    assert [record.message for record in caplog.records] == [
+        "Working: 3,500 of 10,000 tokens, 100 tokens/s, 0:01:05 left",
+        "Working: 7,500 of 10,000 tokens, 100 tokens/s, 0:00:25 left",
+    ]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from affectlens.core.errors import UnknownNameError
-from affectlens.core.sites import KINDS, Site, expand_sites
+from affectlens.core.sites import EXTRA_KINDS, KINDS, Site, expand_sites
 
 HOOK_NAMES = {  # spelt as TransformerLens documents them
     "resid_pre": "blocks.7.hook_resid_pre",
@@ -13,10 +13,11 @@ HOOK_NAMES = {  # spelt as TransformerLens documents them
     "mlp_out": "blocks.7.hook_mlp_out",
     "z": "blocks.7.attn.hook_z",
     "mlp_post": "blocks.7.mlp.hook_post",
+    "pattern": "blocks.7.attn.hook_pattern",
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *EXTRA_KINDS])
 def test_names_go_there_and_back(kind: str) -> None:
     site = Site(7, kind)
     assert site.hook_name == HOOK_NAMES[kind]
@@ -56,6 +57,8 @@ def test_what_a_user_may_ask() -> None:
         Site(1, "resid_pre"),
         Site(1, "z"),
     )
+    assert expand_sites("pattern@1,mlp_post@1", 2) == (Site(1, "mlp_post"), Site(1, "pattern"))
+    assert expand_sites("pattern", 2) == (Site(0, "pattern"), Site(1, "pattern"))
 
 
 @pytest.mark.parametrize(

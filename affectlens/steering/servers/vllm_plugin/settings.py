@@ -32,6 +32,7 @@ class Settings:
         read: Whether emotions can be read with the packs' probes.
         force: Serve a pack of another model of the same shape.
         untested_version: Run on a version of vLLM this was not tested with.
+        pack_folder: Packs in this folder may be loaded over HTTP; None: no pack may.
         fingerprints: Of the packs, filled in when the server starts: workers refuse a file that
             has changed since, and compiled code of other packs is not used.
     """
@@ -44,6 +45,7 @@ class Settings:
     read: bool = True
     force: bool = False
     untested_version: bool = False
+    pack_folder: str | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
@@ -81,6 +83,8 @@ class Settings:
             )
         if self.default is not None and not isinstance(self.default, str):
             raise DataError(f"default must be a spec such as 'anger=0.5', not {self.default!r}.")
+        if self.pack_folder is not None and not isinstance(self.pack_folder, str):
+            raise DataError(f"pack_folder must be a folder, not {self.pack_folder!r}.")
         return self
 
     def load(self) -> dict[str, SteeringPack]:

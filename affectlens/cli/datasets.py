@@ -1,0 +1,48 @@
+"""``affectlens datasets``: list corpora, look into them, check them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from affectlens.cli.program import Columns, CorpusName, CorpusPath, sentences
+
+datasets_app = typer.Typer(help="Corpora: list, look into, check.", no_args_is_help=True)
+
+
+@datasets_app.command("list")
+def datasets_list() -> None:
+    """Corpora that can be loaded by name."""
+    with sentences():
+        from affectlens.pipeline.console import print_corpora
+
+        print_corpora()
+
+
+@datasets_app.command("show")
+def datasets_show(
+    name: CorpusName,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many records.")] = 7,
+    column: Columns = None,
+    path: CorpusPath = None,
+) -> None:
+    """Print some records."""
+    with sentences():
+        from affectlens.pipeline.console import print_records
+
+        print_records(name, n, columns=column, path=path)
+
+
+@datasets_app.command("check")
+def datasets_check(
+    name: CorpusName,
+    column: Columns = None,
+    path: CorpusPath = None,
+) -> None:
+    """Look for leakage: affect words, capitals, lengths, gaps. Exit 1 if there is any."""
+    with sentences():
+        from affectlens.pipeline.console import print_leakage
+
+        if not print_leakage(name, columns=column, path=path):
+            raise typer.Exit(1)

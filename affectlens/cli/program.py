@@ -1,0 +1,81 @@
+"""The program itself: global options, options several commands share, and how failures end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_RUN = Path("runs/demo")
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+app = typer.Typer(
+    help="Find where emotion lives in open language models, and turn it like a dial.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; default: the best.")]
+Columns = Annotated[
+    list[str] | None, typer.Option("--column", help="For your own file: emotion=label, text=body.")
+]
+CorpusPath = Annotated[Path | None, typer.Option("--path", help="Folder of a third-party corpus.")]
+CorpusName = Annotated[str, typer.Argument(help="Corpus name, or a JSONL or CSV file.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from affectlens.core.artefact import package_version
+
+        typer.echo(package_version())
+        raise typer.Exit
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+
+
+@contextmanager
+def sentences() -> Generator[None, None, None]:
+    """End every failure in one sentence and a non-zero exit; tracebacks only with ``--debug``."""
+    from affectlens.core import AffectLensError
+
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        typer.echo("Interrupted; run the same command again to go on from here.", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise typer.Exit(1) from None
+    except Exception as error:
+        if _debugging():
+            raise
+        if isinstance(error, AffectLensError):
+            message = str(error)
+        else:
+            message = f"{type(error).__name__}: {error} (--debug shows where)"
+        typer.echo(f"Error: {message}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _debugging() -> bool:
+    return logging.getLogger().getEffectiveLevel() <= logging.DEBUG
+
+
+def main() -> None:
+    """Entry point of the console script; ``--debug`` may stand anywhere."""
+    argv = sys.argv[1:]
+    if "--debug" in argv:
+        argv = ["--debug", *(a for a in argv if a != "--debug")]
+    app(args=argv)

@@ -1,0 +1,107 @@
+"""``affectlens run``, its stages as commands of their own, and ``affectlens steer``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from affectlens.cli.program import DEFAULT_MODEL, DEFAULT_RUN, Device, sentences
+
+Out = Annotated[Path, typer.Option("--out", help="Run folder; work already done there is kept.")]
+Model = Annotated[str, typer.Option("--model", help="Built-in name, hub id, folder or GGUF file.")]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help="bfloat16, float16, float32; default: what is fast.")
+]
+Events = Annotated[
+    int | None,
+    typer.Option("--events", min=1, help="Use at most so many scenarios to tune and to test."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Force = Annotated[bool, typer.Option("--force", help="Redo stages even if nothing changed.")]
+
+STAGES = {
+    "express": "Let the model express each emotion.",
+    "activations": "Cache activations of the corpora.",
+    "probe": "Fit a probe per layer.",
+    "directions": "Find the emotion directions.",
+    "circuit": "Find the neurons and heads that write them.",
+    "pack": "Fold directions and circuit into a steering pack.",
+    "tune": "Choose strengths on the tuning scenarios.",
+    "evaluate": "Compare the arms on the test scenarios.",
+    "judge": "Measure the judges on texts they have not seen.",
+    "report": "Write report.html and metrics.json.",
+}
+
+
+def add_run_commands(app: typer.Typer) -> None:
+    """Add ``run``, a command for each stage of it, and ``steer``."""
+    _add_stage(app, "run", None, "Do all stages: from text to a steered model and a report.")
+    for name, text in STAGES.items():
+        about = f"{text} Does the stages it needs first, unless they are done."
+        _add_stage(app, name, name, about)
+    app.command()(steer)
+
+
+def _add_stage(app: typer.Typer, name: str, until: str | None, text: str) -> None:
+    def command(
+        model: Model = DEFAULT_MODEL,
+        out: Out = DEFAULT_RUN,
+        device: Device = None,
+        dtype: Dtype = None,
+        events: Events = None,
+        seed: Seed = 0,
+        force: Force = False,
+    ) -> None:
+        options: dict[str, Any] = {
+            "model": model,
+            "out": out,
+            "device": device,
+            "dtype": dtype,
+            "events": events,
+            "seed": seed,
+            "force": force,
+        }
+        with sentences():
+            from affectlens.pipeline import RunConfig
+            from affectlens.pipeline.console import run_with_progress
+
+            run_with_progress(RunConfig.checked(**options), until=until)
+
+    app.command(name, help=text)(command)
+
+
+def steer(
+    prompt: Annotated[str, typer.Argument(help="What the user says.")],
+    emotion: Annotated[str, typer.Option("--emotion", "-e", help="anger=0.8,sadness=-0.2")],
+    run_folder: Annotated[
+        Path, typer.Option("--run", help="Run folder with a pack.")
+    ] = DEFAULT_RUN,
+    pack: Annotated[Path | None, typer.Option("--pack", help="Pack file instead.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Default: the model the pack was made for.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="circuit or residual.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,
+    device: Device = None,
+    dtype: Dtype = None,
+    force: Annotated[bool, typer.Option("--force", help="Use a pack of another model.")] = False,
+) -> None:
+    """Print a steered reply beside the unsteered one."""
+    with sentences():
+        from affectlens.pipeline.console import print_steered
+
+        print_steered(
+            prompt,
+            emotion,
+            pack_file=pack or run_folder / "pack.safetensors",
+            model=model,
+            mode=mode,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            dtype=dtype,
+            force=force,
+        )
