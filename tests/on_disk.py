@@ -38,15 +38,34 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def actors() -> list[int]:
-    """Processes of ours that run a Ray actor."""
-    found = list[int]()
+def actors(driver: int, *titles: bytes) -> list[int]:
+    """Processes that run a Ray actor for a process, which started Ray itself."""
+    names, parents = dict[int, bytes](), dict[int, int]()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                title = (entry / "cmdline").read_bytes()
+                names[int(entry.name)] = (entry / "cmdline").read_bytes()
+                stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
             except OSError:
                 continue
-            if title.startswith(b"ray::Actor"):
-                found.append(int(entry.name))
-    return found
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+
+    def descends(pid: int) -> bool:
+        while pid in parents and pid != driver:
+            pid = parents[pid]
+        return pid == driver
+
+    return [
+        pid
+        for pid, name in names.items()
+        if name.startswith(titles or b"ray::Actor") and descends(pid)
+    ]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs (a zombie does not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

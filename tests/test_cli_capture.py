@@ -235,7 +235,7 @@ def test_exports_that_cannot_be(files: Path, arguments: tuple[str, ...], says: s
     assert says in sentence(affectlens("store", "export", files / "store", *arguments))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     out, texts = tmp_path / "s", save_texts(tmp_path / "many.jsonl", 1200)
@@ -243,7 +243,6 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
     options += ("--max-tokens-per-batch", "64")
     command = [sys.executable, "-c", "from affectlens.cli import main; main()", "capture"]
     command += [str(files / "model"), texts, "--out", str(out), "--model-dtype", "float32"]
-    others = actors()
     running = subprocess.Popen(
         [*command, *options, "--ray"],
         env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
@@ -260,7 +259,7 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
         return n
 
     first = wait_for(1)
-    os.kill(next(pid for pid in actors() if pid not in others), signal.SIGKILL)
+    os.kill(actors(running.pid)[0], signal.SIGKILL)
     wait_for(first + 3)
     running.send_signal(signal.SIGINT)
     said, complained = running.communicate(timeout=60)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from affectlens.activations.plan import Plan
 from affectlens.activations.run import run_shards
 from affectlens.activations.shards import ShardWriter, StoreSpec
 from affectlens.core.artefact import package_version
-from affectlens.core.errors import ArtefactError, MismatchError
+from affectlens.core.errors import AffectLensError, ArtefactError, MismatchError
 from affectlens.datasets.schema import Corpus
 from affectlens.models.loading import LanguageModel, load_model
 from affectlens.models.registry import BUILTIN
@@ -97,13 +97,22 @@ class Actor:
 
     def __init__(self, source: Source, threads: int) -> None:
         self._source, self._threads = source, threads
-        self._computing = threading.Lock()
+        self._model: LanguageModel | None = None
+        self._loading, self._computing = threading.Lock(), threading.Lock()
 
-    @cached_property
+    @property
     def model(self) -> LanguageModel:
-        """Loaded when first needed, so that what is wrong with it is said by a call."""
-        torch.set_num_threads(self._threads)
-        return self._source.load()
+        """Loaded when first needed."""
+        with self._loading:
+            if self._model is None:
+                torch.set_num_threads(self._threads)
+                self._model = self._source.load()
+            return self._model
+
+    def load(self) -> None:
+        """Load the model already; what is wrong with it is said by the call that needs it."""
+        with contextlib.suppress(AffectLensError):
+            self.model  # noqa: B018
 
     def plan(self, corpus: Corpus, padding: str, request: Mapping[str, Any]) -> Work:
         """Plan a capture for all actors."""

@@ -11,7 +11,7 @@ from affectlens.activations.engines import Engine, open_engine
 from affectlens.activations.memory import MemorySink
 from affectlens.activations.plan import MAX_TOKENS_PER_BATCH, Plan, make_plan
 from affectlens.activations.positions import DEFAULT_POSITIONS, parse_positions
-from affectlens.activations.run import Sink, run_shards
+from affectlens.activations.run import Advance, Sink, run_shards
 from affectlens.activations.session import opened_for_writing, read_layout
 from affectlens.activations.shards import SHARD_BYTES, ShardWriter, StoreSpec, bytes_per_row
 from affectlens.activations.store import ActivationStore
@@ -69,11 +69,17 @@ class Prepared:
         *,
         padding: str = "right",
         description: str = "Reading activations",
+        advance: Advance = lambda _texts, _tokens: None,
     ) -> None:
         """Run some shards (all of them if None) and show progress in tokens."""
         wanted = range(len(self.plan.shards)) if shards is None else list(shards)
         total = sum(self.plan.shard_tokens(i) for i in wanted)
-        with progress(description, total, unit="tokens") as advance:
+        with progress(description, total, unit="tokens") as show:
+
+            def told(texts: int, tokens: int) -> None:
+                show(tokens)
+                advance(texts, tokens)
+
             run_shards(
                 self.plan,
                 self.engine,
@@ -81,7 +87,7 @@ class Prepared:
                 wanted,
                 device=self.model.device,
                 padding=padding,
-                advance=lambda _texts, tokens: advance(tokens),
+                advance=told,
             )
 
 
@@ -153,6 +159,7 @@ def capture(
     resume: bool = True,
     force: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    advance: Advance = lambda _texts, _tokens: None,
 ) -> ActivationStore:
     """Run a corpus through a model and keep activations.
 
@@ -178,6 +185,7 @@ def capture(
             one. Its batches and shards are then cut as they were.
         force: Whether to replace a store that something else made.
         shard_bytes: Bytes of one file of the store. Two of them are held in memory.
+        advance: Told after each pass how many texts and tokens it ran.
 
     Returns:
         The store, with one row per record and position (``all``: per token), in corpus order.
@@ -205,13 +213,13 @@ def capture(
     )
     if out is None:
         memory = MemorySink(prepared.plan, dtype)
-        prepared.run(memory, padding=padding)
+        prepared.run(memory, padding=padding, advance=advance)
         return memory.finish(prepared.provenance, prepared.facts)
     spec, plan = prepared.spec, prepared.plan
     with opened_for_writing(out, spec, plan.table(), resume=resume, force=force) as session:
         todo = [i for i in range(len(spec.shards)) if i not in session.done]
         with ShardWriter(session.folder, spec, model.device) as writer:
-            prepared.run(writer, todo, padding=padding)
+            prepared.run(writer, todo, padding=padding, advance=advance)
         return session.finish()
 
 

@@ -127,11 +127,7 @@ class Crew:
     def _again(self, job: int | None, name: Callable[[int], str]) -> None:
         self._strikes[job] += 1
         if self._strikes[job] == LIVES:
-            what = "starting" if job is None else name(job)
-            raise AffectLensError(
-                f"{LIVES} Ray workers were lost at {what}, most likely for want of memory; use "
-                "fewer workers or smaller batches, and go on with the same command."
-            )
+            raise lost_too_often("starting" if job is None else name(job))
         if job is not None:
             self._waiting.appendleft(job)
 
@@ -151,6 +147,14 @@ def result_of(ray: Any, call: Any) -> Any:
         if isinstance(cause, AffectLensError):
             raise cause from None
         raise RuntimeError(f"a Ray worker failed: {type(cause).__name__}: {cause}") from error
+
+
+def lost_too_often(what: str) -> AffectLensError:
+    """The error for work that no actor survives."""
+    return AffectLensError(
+        f"{LIVES} Ray workers were lost at {what}, most likely for want of memory; use fewer "
+        "workers or smaller batches, and go on with the same command."
+    )
 
 
 def first_line(error: BaseException) -> str:

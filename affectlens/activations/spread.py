@@ -8,22 +8,24 @@ with as many threads writes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from affectlens.activations.actors import Actor, Source, Work, plan_work
 from affectlens.activations.cluster import Share, connected, import_ray
-from affectlens.activations.crew import AT_ONCE, Crew, first_line, result_of
+from affectlens.activations.crew import AT_ONCE, LIVES, Crew, first_line, lost_too_often, result_of
 from affectlens.activations.plan import MAX_TOKENS_PER_BATCH
 from affectlens.activations.run import Advance
 from affectlens.activations.session import opened_for_writing, read_layout
 from affectlens.activations.shards import SHARD_BYTES
 from affectlens.activations.store import ActivationStore
-from affectlens.core.errors import AffectLensError
 from affectlens.core.progress import progress
 from affectlens.datasets.schema import Corpus
 from affectlens.models.loading import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 
 def capture_with_ray(
@@ -79,6 +81,7 @@ def capture_with_ray(
         share = Share.of(ray, workers, threads=threads, gpus=gpus, device=source.device)
         team = _Team(ray, source, share, place)
         try:
+            team.start(workers)
             loaded = model if isinstance(model, LanguageModel) else None
             work = team.plan(loaded, corpus, padding, request)
             plan, n = work.plan, len(work.spec.shards)
@@ -116,8 +119,12 @@ class _Team:
         self._class = ray.remote(Actor).options(
             num_cpus=share.threads, num_gpus=share.gpus, max_concurrency=AT_ONCE
         )
-        self._planner: Any = None
+        self._idle = list[Any]()
         self._work: Any = None
+
+    def start(self, workers: int) -> None:
+        """Start actors; they load the model while the capture is planned."""
+        self._idle += [self._new() for _ in range(workers)]
 
     def plan(
         self,
@@ -127,28 +134,35 @@ class _Team:
         request: Mapping[str, Any],
     ) -> Work:
         """Plan the capture and keep the plan where every actor can read it."""
-        if model is not None:
-            self._work = self._ray.put(plan_work(model, corpus, padding, request))
+        if model is None:
+            work = self._planned(corpus, padding, request)
         else:
-            self._planner = self._new()
-            self._work = self._planner.plan.remote(corpus, padding, request)
-        try:
-            return result_of(self._ray, self._work)
-        except self._ray.exceptions.RayError as error:
-            raise AffectLensError(
-                f"The Ray worker that planned the capture was lost ({first_line(error)}); see that "
-                "there is memory for the model, then run it again."
-            ) from error
+            work = plan_work(model, corpus, padding, request)
+        # Held by this process: an actor's machine may be lost, and what it holds with it.
+        self._work = self._ray.put(work)
+        return work
+
+    def _planned(self, corpus: Corpus, padding: str, request: Mapping[str, Any]) -> Work:
+        for _ in range(LIVES):
+            planner = self._idle[-1]
+            try:
+                return result_of(self._ray, planner.plan.remote(corpus, padding, request))
+            except self._ray.exceptions.RayError as error:
+                logger.warning("A Ray worker was lost (%s); another follows.", first_line(error))
+                self._idle[-1] = self._new()
+        raise lost_too_often("planning")
 
     def hire(self) -> tuple[Any, Any]:
-        """An actor, and its call of ``open``; first the one that has its model already."""
-        actor, self._planner = self._planner or self._new(), None
+        """An actor, and its call of ``open``; first those that have their model already."""
+        actor = self._idle.pop() if self._idle else self._new()
         return actor, actor.open.remote(self._work, self._place)
 
     def dismiss(self) -> None:
-        """End the planner if it was never hired."""
-        if self._planner is not None:
-            self._ray.kill(self._planner)
+        """End the actors that were never hired."""
+        for actor in self._idle:
+            self._ray.kill(actor)
 
     def _new(self) -> Any:
-        return self._class.remote(self._source, self._share.threads)
+        actor = self._class.remote(self._source, self._share.threads)
+        actor.load.remote()
+        return actor

@@ -5,11 +5,13 @@ from affectlens.cli.datasets import datasets_app
 from affectlens.cli.models import models_app
 from affectlens.cli.program import app, main
 from affectlens.cli.run import add_run_commands
+from affectlens.cli.serve import add_serve_command
 
 __all__ = ["app", "main"]
 
 add_run_commands(app)
 app.command()(capture)
+add_serve_command(app)
 app.add_typer(store_app, name="store")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")

@@ -19,6 +19,17 @@ Events = Annotated[
     typer.Option("--events", min=1, help="Use at most so many scenarios to tune and to test."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="What generates the arms: transformers or vllm.")
+]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="With vllm: a server that runs already; default: start one."),
+]
+VllmPython = Annotated[
+    str | None,
+    typer.Option("--vllm-python", help="Interpreter of the environment with vLLM, to start one."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Redo stages even if nothing changed.")]
 
 STAGES = {
@@ -33,6 +44,9 @@ STAGES = {
     "judge": "Measure the judges on texts they have not seen.",
     "report": "Write report.html and metrics.json.",
 }
+
+GENERATING = ("run", "evaluate", "report")
+"""Commands that the choice of a backend makes a difference to."""
 
 
 def add_run_commands(app: typer.Typer) -> None:
@@ -54,22 +68,33 @@ def _add_stage(app: typer.Typer, name: str, until: str | None, text: str) -> Non
         seed: Seed = 0,
         force: Force = False,
     ) -> None:
-        options: dict[str, Any] = {
-            "model": model,
-            "out": out,
-            "device": device,
-            "dtype": dtype,
-            "events": events,
-            "seed": seed,
-            "force": force,
-        }
-        with sentences():
-            from affectlens.pipeline import RunConfig
-            from affectlens.pipeline.console import run_with_progress
+        _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
+             force=force)  # fmt: skip
 
-            run_with_progress(RunConfig.checked(**options), until=until)
+    def command_with_backend(
+        model: Model = DEFAULT_MODEL,
+        out: Out = DEFAULT_RUN,
+        device: Device = None,
+        dtype: Dtype = None,
+        events: Events = None,
+        seed: Seed = 0,
+        backend: Backend = "transformers",
+        url: Url = None,
+        vllm_python: VllmPython = None,
+        force: Force = False,
+    ) -> None:
+        _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
+             backend=backend, url=url, vllm_python=vllm_python, force=force)  # fmt: skip
 
-    app.command(name, help=text)(command)
+    app.command(name, help=text)(command_with_backend if name in GENERATING else command)
+
+
+def _run(until: str | None, **options: Any) -> None:
+    with sentences():
+        from affectlens.pipeline import RunConfig
+        from affectlens.pipeline.console import run_with_progress
+
+        run_with_progress(RunConfig.checked(**options), until=until)
 
 
 def steer(
