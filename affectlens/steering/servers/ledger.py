@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,22 +20,31 @@ from affectlens.steering.spec import SteeringSpec
 
 @dataclass(frozen=True)
 class Entry:
-    """A request that runs.
+    """A request that has begun.
 
     Attributes:
-        slot: Its slot; requests that mean the same share one.
         start, stop: Absolute positions that are steered.
-        key: What the slot means.
+        pack: Name on the shelf.
+        spec: What it asks for, resolved.
     """
 
-    slot: int
     start: int
     stop: int
-    key: tuple[str, str]
+    pack: str
+    spec: SteeringSpec
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for requests that can share a slot."""
+        return self.pack, str(self.spec)
 
 
 class Ledger:
     """The requests of one worker.
+
+    Requests that mean the same share a slot. A slot is bound when a request is in a step, and may
+    be taken from one that is not (a server holds more preempted requests than it runs), so as many
+    slots as requests in a step are always enough.
 
     Args:
         slots: Tables to write.
@@ -45,7 +55,7 @@ class Ledger:
     def __init__(self, slots: Slots, readings: Readings | None, shelf: Shelf) -> None:
         self._slots, self._readings, self._shelf = slots, readings, shelf
         self._entries: dict[str, Entry] = {}
-        self._uses: dict[tuple[str, str], int] = {}
+        self._uses: Counter[tuple[str, str]] = Counter()
         self._slot_of: dict[tuple[str, str], int] = {}
         self._free = list(range(slots.capacity.slots, 0, -1))
 
@@ -57,43 +67,31 @@ class Ledger:
 
     @property
     def slots_in_use(self) -> int:
-        """Different requests that hold a slot."""
+        """How many slots mean something."""
         return len(self._slot_of)
 
+    def slot_of(self, request: str) -> int:
+        """The slot a request holds; 0 if it holds none."""
+        entry = self._entries.get(request)
+        return self._slot_of.get(entry.key, 0) if entry else 0
+
     def users_of(self, pack: str) -> int:
-        """How many running requests use a pack."""
-        return sum(entry.key[0] == pack for entry in self._entries.values())
+        """How many requests use a pack."""
+        return sum(entry.pack == pack for entry in self._entries.values())
 
     def add(self, request: str, pack: str, spec: SteeringSpec, prompt_length: int) -> None:
-        """Start to steer a request.
+        """Know a request from now on.
 
         Args:
             request: Its id.
             pack: Name on the shelf.
             spec: Resolved by that pack.
             prompt_length: Tokens of its prompt.
-
-        Raises:
-            DataError: If all slots are taken, which as many slots as requests rule out.
         """
         self.remove(request)
         start, stop = interval(str(spec.positions), prompt_length)
-        key = (pack, str(spec))
-        slot = self._slot_of.get(key)
-        if slot is None:
-            if not self._free:
-                raise DataError("All steering slots are taken; reserve one per running request.")
-            slot = self._free.pop()
-            loaded = self._shelf[pack]
-            self._slots.write(
-                slot, loaded.first, loaded.coefficients(spec, tuple(self._slots.places))
-            )
-            if self._readings is not None and loaded.columns is not None:
-                gate = spec.gate if isinstance(spec.gate, Gate) else None
-                self._readings.write(slot, loaded.columns, gate)
-            self._slot_of[key] = slot
-        self._uses[key] = self._uses.get(key, 0) + 1
-        self._entries[request] = Entry(slot, start, stop, key)
+        entry = self._entries[request] = Entry(start, stop, pack, spec)
+        self._uses[entry.key] += 1
 
     def remove(self, request: str) -> None:
         """Forget a request; its slot is free when nobody else shares it."""
@@ -101,13 +99,9 @@ class Ledger:
         if entry is None:
             return
         self._uses[entry.key] -= 1
-        if self._uses[entry.key] == 0:
-            del self._uses[entry.key], self._slot_of[entry.key]
-            self._slots.clear(entry.slot)
-            if self._readings is not None:
-                self._readings.gated.discard(entry.slot)
-                self._readings.decider[entry.slot] = -1
-            self._free.append(entry.slot)
+        if not self._uses[entry.key]:
+            del self._uses[entry.key]
+            self._release(entry.key)
 
     def rows(
         self,
@@ -124,13 +118,17 @@ class Ledger:
 
         Returns:
             Slots; None if no token is steered.
+
+        Raises:
+            DataError: If the step holds more different requests than there are slots.
         """
         if not self._entries:
             return None
         found = [self._entries.get(request) for request in requests]
-        slots = np.array([e.slot if e else 0 for e in found], dtype=np.int64)
-        if not slots.any():
+        if not any(found):
             return None
+        now = {entry.key for entry in found if entry}
+        slots = np.array([self._bound(e, now) if e else 0 for e in found], dtype=np.int64)
         # A token's position is absolute, so chunks, preemption and prefix hits change nothing.
         ends = np.cumsum(scheduled)
         first = np.repeat(computed - (ends - scheduled), scheduled)
@@ -140,3 +138,32 @@ class Ledger:
         rows = np.repeat(slots, scheduled)
         rows[(positions < starts) | (positions >= stops)] = 0
         return rows if rows.any() else None
+
+    def _bound(self, entry: Entry, now: Set[tuple[str, str]]) -> int:
+        """The slot of a request in this step, taken from one outside it if need be."""
+        slot = self._slot_of.get(entry.key)
+        if slot is not None:
+            return slot
+        if not self._free:
+            idle = next((key for key in self._slot_of if key not in now), None)
+            if idle is None:
+                raise DataError("All steering slots are taken; reserve one per running request.")
+            self._release(idle)
+        slot = self._free.pop()
+        loaded = self._shelf[entry.pack]
+        places = tuple(self._slots.places)
+        self._slots.write(slot, loaded.first, loaded.coefficients(entry.spec, places))
+        if self._readings is not None and loaded.columns is not None:
+            gate = entry.spec.gate if isinstance(entry.spec.gate, Gate) else None
+            self._readings.write(slot, loaded.columns, gate)
+        self._slot_of[entry.key] = slot
+        return slot
+
+    def _release(self, key: tuple[str, str]) -> None:
+        slot = self._slot_of.pop(key, None)
+        if slot is None:
+            return
+        self._slots.clear(slot)
+        if self._readings is not None:
+            self._readings.clear(slot)
+        self._free.append(slot)

@@ -68,9 +68,8 @@ class Readings(nn.Module):
 
     def write(self, slot: int, columns: Columns, gate: Gate | None) -> None:
         """Set or remove the gate of a slot."""
+        self.clear(slot)
         if gate is None:
-            self.decider[slot] = -1
-            self.gated.discard(slot)
             return
         self.foreign[slot] = -torch.inf
         self.foreign[slot, columns.first : columns.first + len(columns.classes)] = 0
@@ -80,6 +79,12 @@ class Readings(nn.Module):
         self.decider[slot] = self.layers[columns.layers[0]]
         self.gated.add(slot)
 
+    def clear(self, slot: int) -> None:
+        """Leave a slot without a gate."""
+        if slot in self.gated:
+            self.decider[slot] = -1
+            self.gated.remove(slot)
+
     def decide_at(self, index: int, hidden: Float[Tensor, "token d"]) -> None:
         """Open or shut the gates that this block decides, before its own steering.
 
@@ -88,7 +93,7 @@ class Readings(nn.Module):
             hidden: Residual stream after the block.
         """
         open_ = self.slots.open
-        if open_ is None or not (torch.compiler.is_compiling() or self.gated):
+        if open_ is None or not (self.slots.always or self.gated):
             return
         n = hidden.shape[0]
         rows = self.slots.rows[:n]

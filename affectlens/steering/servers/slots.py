@@ -32,6 +32,8 @@ class Capacity:
         d_model: Width of the residual stream.
         projects: Whether requests may project out and clamp.
         turns: Whether requests may keep norms.
+        recorded: Whether steps are replayed from a recording (compiled code, CUDA graphs): then
+            everything runs always, and what is asked for is data alone.
     """
 
     slots: int
@@ -40,6 +42,7 @@ class Capacity:
     d_model: int
     projects: bool = True
     turns: bool = True
+    recorded: bool = False
 
 
 class Slots(nn.Module):
@@ -69,6 +72,7 @@ class Slots(nn.Module):
         self.rows = torch.zeros(capacity.tokens, dtype=torch.long, device=device)
         self.open: Tensor | None = None
         self.busy = False
+        self.always = capacity.recorded
         # Slots in use of each kind: eager code skips what nobody asks for.
         self.projecting: set[int] = set()
         self.turning: set[int] = set()
@@ -150,17 +154,16 @@ class Slots(nn.Module):
         return (self.rows[: hidden.shape[0]] > 0)[:, None]
 
     def _moved(self, index: int, plain: Float[Tensor, "token d"], gated: bool) -> Tensor:
-        always = torch.compiler.is_compiling()
         n = plain.shape[0]
         rows, vectors = self.rows[:n], self.vectors[index]
         weights = self.shift[index][rows]
-        if self.scale is not None and (always or self.projecting):
+        if self.scale is not None and (self.always or self.projecting):
             projections = plain @ vectors.T
             weights = weights + torch.einsum("ti,tij->tj", projections, self.scale[index][rows])
         if gated and self.open is not None:
             weights = weights * self.open[:n, None]
         moved = plain + _mixed(weights, vectors)
-        if self.keeps is not None and (always or self.turning):
+        if self.keeps is not None and (self.always or self.turning):
             norms = moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
             turned = moved * (plain.norm(dim=-1, keepdim=True) / norms)
             moved = torch.where(self.keeps[rows][:, None], turned, moved)

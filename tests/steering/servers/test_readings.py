@@ -70,7 +70,7 @@ def test_gates_and_scores_of_two_packs(tiny_model: Any) -> None:
 
 def test_compiled_readings_are_the_same(tiny_model: Any) -> None:
     pack = with_readout(random_pack(tiny_model("llama")), 1, (1,))
-    slots = Slots(places_of(pack), Capacity(4, 3, 20, pack.d_model), "cpu")
+    slots = Slots(places_of(pack), Capacity(4, 3, 20, pack.d_model, recorded=True), "cpu")
     readings = Readings((1,), 3, slots, 20)
     columns = Columns(0, CLASSES, (1,))
     readings.put(columns, pack.readout)  # type: ignore[arg-type]

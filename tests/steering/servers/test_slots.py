@@ -88,7 +88,7 @@ def test_a_slot_written_again_forgets_what_it_was(pack: SteeringPack) -> None:
 
 def test_compiled_once_for_all_requests_and_lengths(pack: SteeringPack) -> None:
     """What changes between steps is data: one graph, the same numbers as eager."""
-    slots = slots_for(pack)
+    slots = slots_for(pack, recorded=True)
     graphs = 0
 
     def backend(graph: Any, _inputs: Any) -> Any:

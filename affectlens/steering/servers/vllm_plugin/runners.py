@@ -32,12 +32,19 @@ def attach(worker: Any, settings: Settings) -> None:
         max_tokens=int(config.scheduler_config.max_num_batched_tokens),
         d_model=int(config.model_config.get_hidden_size()),
         device=runner.device,
+        recorded=recorded(config.compilation_config),
     )
     (_attach_v2 if second else _attach_v1)(runner, steering)
     if steering.readings is not None:
         _attach_readings(runner, steering)
     for name in RPC:
         setattr(worker, f"affectlens_{name}", getattr(steering, name))
+
+
+def recorded(compilation: Any) -> bool:
+    """Whether vLLM compiles the model or records CUDA graphs of it."""
+    modes = (compilation.mode, compilation.cudagraph_mode)
+    return any(getattr(mode, "name", "NONE") != "NONE" for mode in modes)
 
 
 def _attach_readings(runner: Any, steering: WorkerSteering) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from affectlens.core import ModelError
@@ -20,9 +19,12 @@ from affectlens.steering.servers.readings import Readings
 from affectlens.steering.servers.slots import Slots
 from affectlens.steering.table import decided
 
+_SUM_FIRST = ("StableLMEpochForCausalLM", "StablelmForCausalLM", "StableLmForCausalLM")
+"""Families whose blocks return the sum and a residual that is part of it: not supported."""
+
 _LAYERS = ("model.layers", "transformer.h", "gpt_neox.layers", "language_model.model.layers")
-_O_PROJ = ("self_attn.o_proj", "attn.c_proj", "attention.dense")
-_DOWN_PROJ = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h")
+_O_PROJ = ("self_attn.o_proj", "attn.c_proj", "attention.dense", "self_attn.dense")
+_DOWN_PROJ = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h", "mlp.fc2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,10 @@ def find_blocks(model: Any) -> tuple[Block, ...]:
     """
     family = type(model).__name__
     layers = _first(model, _LAYERS)
+    if family in _SUM_FIRST:
+        raise ModelError(
+            f"Steering does not support vLLM's {family}: its blocks return their residual twice."
+        )
     if layers is None:
         raise ModelError(
             f"Steering does not know vLLM's {family}: it has none of {', '.join(_LAYERS)}."
@@ -88,7 +94,7 @@ def _hook(
     slots: Slots, index: int | None, gated: bool, readings: Readings | None, layer: int
 ) -> Any:
     def hook(_module: Any, _args: Any, output: Any) -> Any:
-        if not _compiling() and not slots.busy:  # eager code skips what nobody asks for
+        if not slots.always and not slots.busy:  # code that runs anew skips what nobody asks for
             if readings is not None and readings.wanted:
                 readings.read_at(layer, _stream(output))
             return output
@@ -96,33 +102,36 @@ def _hook(
             readings.decide_at(layer, _stream(output))
         if index is not None:
             output = _steered(slots, index, gated, output)
-        if readings is not None and (_compiling() or readings.wanted):
+        if readings is not None and (slots.always or readings.wanted):
             readings.read_at(layer, _stream(output))
         return output
 
     return hook
 
 
-def _compiling() -> bool:
-    return torch.compiler.is_compiling()
-
-
 def _steered(slots: Slots, index: int, gated: bool, output: Any) -> Any:
     if not isinstance(output, tuple):
-        return slots.apply_at(index, output, gated=gated)
+        flat = slots.apply_at(index, _tokens(output), gated=gated)
+        return flat.view(output.shape)
     first, second, *rest = output
     if isinstance(second, Tensor) and second.shape == first.shape:
-        both = slots.apply_to_sum(index, first, second, gated=gated)
-        return (*both, *rest)
-    return (slots.apply_at(index, first, gated=gated), second, *rest)
+        both = slots.apply_to_sum(index, _tokens(first), _tokens(second), gated=gated)
+        return (*(flat.view(first.shape) for flat in both), *rest)
+    flat = slots.apply_at(index, _tokens(first), gated=gated)
+    return (flat.view(first.shape), second, *rest)
 
 
 def _stream(output: Any) -> Tensor:
     """The residual stream after a block."""
     if not isinstance(output, tuple):
-        return output
+        return _tokens(output)
     first, second = output[:2]
-    return first + second if isinstance(second, Tensor) else first
+    return _tokens(first + second if isinstance(second, Tensor) else first)
+
+
+def _tokens(hidden: Tensor) -> Tensor:
+    """One row per token; families that run on Transformers' code have a batch axis of one."""
+    return hidden.reshape(-1, hidden.shape[-1])
 
 
 def _first(root: Any, paths: Sequence[str]) -> Any:

@@ -39,6 +39,7 @@ class WorkerSteering:
         max_tokens: Most tokens of a step.
         d_model: Width of the residual stream.
         device: Of the model.
+        recorded: Whether steps are replayed from compiled code or CUDA graphs.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class WorkerSteering:
         max_tokens: int,
         d_model: int,
         device: torch.device,
+        recorded: bool,
     ) -> None:
         packs = settings.load()
         blocks = find_blocks(model)
@@ -62,6 +64,7 @@ class WorkerSteering:
             d_model=d_model,
             projects=bool({"project_out", "clamp"} & set(settings.operators)),
             turns="add_keep_norm" in settings.operators,
+            recorded=recorded,
         )
         self.slots = Slots([p for p in reserved if p[0] in held], capacity, device)
         self.readings = self._make_readings(settings, packs, blocks, max_tokens)
@@ -69,7 +72,6 @@ class WorkerSteering:
         for name, pack in packs.items():
             self.shelf.load(name, pack)
         self.ledger = Ledger(self.slots, self.readings, self.shelf)
-        self.pinned = torch.zeros(max_tokens, dtype=torch.long, pin_memory=device.type == "cuda")
         self.readers: dict[str, Columns] = {}
         self.last: tuple[tuple[str, ...], np.ndarray] = ((), np.zeros(0, dtype=np.int64))
         self.steps = 0
@@ -131,8 +133,10 @@ class WorkerSteering:
             self.slots.rest()
             return
         self.steered_tokens += int(np.count_nonzero(rows))
-        staged = self.pinned[: len(rows)]
-        staged.copy_(torch.from_numpy(rows))
+        staged = torch.from_numpy(rows)
+        if self.slots.rows.is_cuda:
+            # Pinned memory of its own: the copy of the step before may still be under way.
+            staged = staged.pin_memory()
         self.slots.set_rows(staged)
 
     def after_step(self) -> Pending | None:
