@@ -6,9 +6,9 @@ largest value over 127. Symmetric: zero stays zero.
 
     value ≈ code · row_scale[row] · column_scale[column],  |error| ≤ row_scale · column_scale / 2
 
-On probes of the default model (seven layers, 280 held-out replies) no layer's accuracy moved by
-more than one reply, 0.36 points; without column scales one moved by 2.5 (``python
-benchmarks/store.py --probes``).
+On probes of the default model (nine layers, 280 held-out replies) no layer's accuracy moved by more
+than one reply, 0.36 points (``python benchmarks/store.py --probes``). With row scales alone, one
+moved by 2.5 points.
 """
 
 from __future__ import annotations

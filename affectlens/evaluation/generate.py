@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from affectlens.core import EMOTIONS
+from affectlens.core import EMOTIONS, DataError
 from affectlens.core.errors import unknown
 from affectlens.datasets import elicitation_prompt
 from affectlens.evaluation.arms import ARMS, Reply
+from affectlens.evaluation.backends import Advance, Backend, Transformers
 from affectlens.evaluation.scoring import reply_nll
 from affectlens.steering.spec import SteeringSpec
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from affectlens.models import LanguageModel
     from affectlens.models.generation import GenerationSettings
     from affectlens.steering import SteeringPack
-
-Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ def generate_replies(
     settings: GenerationSettings,
     *,
     pack: SteeringPack | None = None,
+    backend: Backend | None = None,
     advance: Advance = lambda _n: None,
 ) -> list[Reply]:
     """Generate all replies of an arm in shared batches, then score them without steering.
@@ -79,21 +79,24 @@ def generate_replies(
         requests: What to generate; steered and unsteered requests may be mixed.
         settings: Of generation, the same for all arms.
         pack: Needed if a request is steered.
+        backend: What generates; default: this model, in this process.
         advance: Told about every reply finished.
 
     Returns:
         One reply per request, in order. The perplexity is always that of the reply under the
         unsteered model given the *neutral* prompt, in the prompted arm too.
-    """
-    from affectlens.models.generation import encode_prompt, generate_ids
-    from affectlens.steering.transformers import generate_steered
 
+    Raises:
+        DataError: If a request is to be steered and there is no pack.
+    """
+    from affectlens.models.generation import encode_prompt
+
+    specs = [r.spec for r in requests]
+    if pack is None and any(spec is not None for spec in specs):
+        raise DataError(f"Arm {arm} is to be steered; give the pack to steer it with.")
     prompts = [encode_prompt(model, r.event.text, r.system) for r in requests]
-    if pack is None:
-        ids = generate_ids(model, prompts, settings, on_progress=advance)
-    else:
-        specs = [r.spec if r.spec is not None else SteeringSpec() for r in requests]
-        ids = generate_steered(model, pack, prompts, specs, settings, on_progress=advance)
+    backend = backend or Transformers(model)
+    ids = backend.generate(prompts, specs, pack, settings, advance)
     neutral = [
         encode_prompt(model, r.event.text) if r.system is not None else prompt
         for r, prompt in zip(requests, prompts, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,6 +24,10 @@ class RunConfig(BaseModel):
         events: At most so many scenarios (three events each) to tune on and to test on; None = all.
         seed: Of everything random: folds, bootstrap, random direction.
         max_new_tokens: Length of generated replies.
+        backend: What generates the arms: ``"transformers"``, or ``"vllm"`` with our plug-in. It
+            changes the stage ``evaluate`` alone, strengths are chosen as ever.
+        url: A vLLM server that runs already and has the packs of the run; None starts one.
+        vllm_python: Interpreter of the environment that has vLLM, to start one with.
         force: Redo stages even if nothing changed.
     """
 
@@ -36,6 +40,9 @@ class RunConfig(BaseModel):
     events: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     max_new_tokens: int = Field(default=40, ge=4, le=1024)
+    backend: Literal["transformers", "vllm"] = "transformers"
+    url: str | None = None
+    vllm_python: str | None = None
     force: bool = False
 
     @classmethod
@@ -46,13 +53,21 @@ class RunConfig(BaseModel):
             DataError: If an option is unknown or out of range.
         """
         try:
-            return cls(**options)
+            config = cls(**options)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, p['loc']))}={p.get('input')!r}: {p['msg']}"
                 for p in error.errors()
             )
             raise DataError(f"These run options do not work: {problems}.") from None
+        if config.backend != "vllm" and (config.url or config.vllm_python):
+            raise DataError("--url and --vllm-python are for --backend vllm; give that as well.")
+        if config.url and config.vllm_python:
+            raise DataError(
+                "--url names a server that runs already, --vllm-python starts one; give one of "
+                "them."
+            )
+        return config
 
     def shared(self) -> Mapping[str, Any]:
         """What every stage's result depends on."""

@@ -92,7 +92,7 @@ def stages(context: RunContext) -> list[Stage]:
             "the neurons and heads behind them",
             {**base, "refine": asdict(CIRCUIT)},
         ),
-        stage("pack", ["directions", "circuit"], steps.pack, "steering pack"),
+        stage("pack", ["probe", "directions", "circuit"], steps.pack, "steering pack"),
         stage(
             "tune",
             ["pack"],
@@ -100,7 +100,13 @@ def stages(context: RunContext) -> list[Stage]:
             "strengths, on tuning scenarios",
             {**generation, "strengths": dict(steps.STRENGTHS)},
         ),
-        stage("evaluate", ["tune"], steps.evaluate, "five arms on test scenarios", generation),
+        stage(
+            "evaluate",
+            ["tune"],
+            steps.evaluate,
+            "five arms on test scenarios",
+            {**generation, "backend": config.backend},
+        ),
         stage("judge", [], steps.judge, "how far the judges can be trusted", texts),
     ]
     everything = [s.name for s in line]

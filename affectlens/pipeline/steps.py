@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from affectlens.core.progress import progress
 if TYPE_CHECKING:
     from affectlens.circuits import Budget
     from affectlens.datasets import Corpus, Record
-    from affectlens.evaluation import Reply
     from affectlens.pipeline.context import RunContext
 
 POSITION = "mean:reply"
@@ -26,6 +26,9 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "circuit": (0.6, 0.8, 1.0, 1.2, 1.4),
 }
 """Tried on the tuning scenarios, in units of the refined vectors."""
+
+RANDOM = "pack_random.safetensors"
+"""The pack of the arm ``random``, a file because servers read files."""
 
 EXAMPLE_EVENTS = 4
 TUNE_EVENTS = 16
@@ -146,9 +149,9 @@ def circuit(run: RunContext) -> Sequence[str]:
 
 
 def pack(run: RunContext) -> Sequence[str]:
-    """Fold the refined directions and the refined circuit into one steering pack."""
+    """Fold refined directions and circuit into one steering pack, with a probe to read by."""
     from affectlens.circuits import Circuit
-    from affectlens.probes import Directions
+    from affectlens.probes import Directions, Sweep
     from affectlens.steering import SteeringPack
 
     refined = Directions.load(run.folder / "refined.safetensors")
@@ -159,6 +162,7 @@ def pack(run: RunContext) -> Sequence[str]:
             Circuit.load(run.folder / "circuit_refined.safetensors"), run.model
         ),
     )
+    folded = folded.with_readout(Sweep.load(run.folder / "probes.safetensors"))
     folded.save(run.folder / "pack_untuned.safetensors")
     return ["pack_untuned.safetensors"]
 
@@ -183,27 +187,34 @@ def tune(run: RunContext) -> Sequence[str]:
 
 
 def evaluate(run: RunContext) -> Sequence[str]:
-    """Generate every arm on the test scenarios; one file per arm, so that a stop loses one."""
+    """Generate every arm on the test scenarios; arms that a stopped run has finished are kept."""
     from affectlens.evaluation import ARMS, arm_requests, generate_replies, random_pack
+    from affectlens.pipeline.arms import Arm
+    from affectlens.pipeline.backend import backend
     from affectlens.steering import SteeringPack
 
     tuned = SteeringPack.load(run.folder / "pack.safetensors")
-    packs = {
-        "residual": tuned,
-        "circuit": tuned,
-        "random": random_pack(tuned, "residual", run.config.seed),
-    }
+    control = random_pack(tuned, "residual", run.config.seed)
+    control.save(run.folder / RANDOM)
+    packs = {"residual": tuned, "circuit": tuned, "random": control}
     events = run.events("test")
-    files: list[str] = []
-    for arm in ARMS:
-        requests = arm_requests(arm, events)
-        with progress(f"arm {arm}", len(requests)) as advance:
-            replies = generate_replies(
-                run.model, arm, requests, run.settings, pack=packs.get(arm), advance=advance
-            )
-        files.append(f"replies/{arm}.jsonl")
-        save_replies(replies, run.folder / files[-1])
-    return files
+    arms = [Arm(name, arm_requests(name, events), packs.get(name)) for name in ARMS]
+    left = [arm for arm in arms if run.config.force or not arm.done(run)]
+    files = {run.folder / "pack.safetensors": tuned, run.folder / RANDOM: control}
+    with backend(run, files) if left else nullcontext() as generating:
+        for arm in left:
+            with progress(f"arm {arm.name}", len(arm.requests)) as advance:
+                replies = generate_replies(
+                    run.model,
+                    arm.name,
+                    arm.requests,
+                    run.settings,
+                    pack=arm.pack,
+                    backend=generating,
+                    advance=advance,
+                )
+            arm.save(run, replies)
+    return [RANDOM, *(arm.file for arm in arms)]
 
 
 def judge(run: RunContext) -> Sequence[str]:
@@ -290,26 +301,4 @@ def load_corpus(path: Path) -> Corpus:
             records.append(Record(**fields))
         return Corpus(str(header["name"]), str(header["design"]), tuple(records))
     except (OSError, ValueError, KeyError, TypeError, DataError) as error:
-        raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error
-
-
-def save_replies(replies: Sequence[Reply], path: Path) -> None:
-    """Write replies as JSON lines."""
-    lines = [json.dumps(r.to_dict(), ensure_ascii=False) for r in replies]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def load_replies(path: Path) -> list[Reply]:
-    """Inverse of `save_replies`.
-
-    Raises:
-        ArtefactError: If the file is missing or damaged.
-    """
-    from affectlens.evaluation import Reply
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        return [Reply.from_dict(row) for row in rows]
-    except (OSError, ValueError, DataError) as error:
         raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

@@ -24,9 +24,14 @@ def block_key(request: Any, end: int) -> tuple[str, str] | None:
     asked = Asked.of(getattr(request, "sampling_params", None))
     if asked is None or not asked.spec:
         return None
-    positions = _positions(asked.spec)
-    start, stop = interval(positions, int(request.num_prompt_tokens))
-    return ("affectlens", asked.key) if start < end and start < stop else None
+    prompt = int(request.num_prompt_tokens) if asked.prompt is None else asked.prompt
+    start, stop = interval(_positions(asked.spec), prompt)
+    if not start < min(end, stop):
+        return None
+    # The same tokens may be prompt in one request and reply in another, or a longer prompt: which
+    # of them were steered is part of the key.
+    bounds = f"{start}" if stop >= end else f"{start}-{stop}"
+    return ("affectlens", f"{asked.key}:{bounds}")
 
 
 def _positions(spec: str) -> str:

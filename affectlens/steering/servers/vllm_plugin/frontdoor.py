@@ -6,23 +6,54 @@ and everybody else's requests never notice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from affectlens.core import AffectLensError
+from affectlens.core import AffectLensError, DataError
 from affectlens.core.errors import unknown
 from affectlens.steering.pack import SteeringPack
+from affectlens.steering.servers.vllm_plugin.metrics import metrics
 from affectlens.steering.servers.vllm_plugin.settings import KEY, Settings
-from affectlens.steering.servers.vllm_plugin.transport import NAMES, PACK, READ, Asked, extra_args
+from affectlens.steering.servers.vllm_plugin.transport import (
+    NAMES,
+    PACK,
+    PROMPT,
+    READ,
+    Asked,
+    extra_args,
+)
 from affectlens.steering.spec import SteeringSpec
 
 
-class Refused(ValueError):
-    """A request that cannot be served; vLLM answers with HTTP 400."""
+def _client_error() -> Any:
+    """Of vLLM: what it answers with HTTP 400, where any other error becomes a 500 without words."""
+    try:
+        return importlib.import_module("vllm.exceptions").VLLMClientError
+    except ImportError:
+        return type("ClientError", (Exception,), {})
+
+
+_ClientError: Any = _client_error()
+
+
+class Refused(_ClientError, ValueError):
+    """A request that cannot be served: HTTP 400, or a ValueError offline."""
+
+
+class Conflict(AffectLensError):
+    """A change that cannot be made now."""
 
 
 class FrontDoor:
     """Checks the requests of one front-end process.
+
+    Attributes:
+        packs: What requests can name. Never changed in place: other threads read it.
+        first: The pack that requests mean if they name none.
+        reads: Whether the workers run probes.
 
     Args:
         settings: Of the plug-in.
@@ -30,8 +61,12 @@ class FrontDoor:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.packs: dict[str, SteeringPack] = settings.load()
+        self.packs: Mapping[str, SteeringPack] = settings.load()
+        self.first = next(iter(self.packs))
         self.default = settings.default
+        # Workers read where the first packs do; without probes at the start they do not at all.
+        self.reads = settings.read and any(pack.readout for pack in self.packs.values())
+        self._changing = threading.Lock()
         self.admitted, self.refused = 0, 0
         if self.default is not None:  # a server whose default cannot be served does not start
             self.understand({})
@@ -48,13 +83,19 @@ class FrontDoor:
         given = extra_args(params)
         try:
             asked = self.understand(given)
+            if asked is not None and asked.read and getattr(params, "n", 1) != 1:
+                raise DataError(f"{READ} gives the readings of one reply: ask with n=1.")
         except AffectLensError as error:
             self.refused += 1
+            if (counters := metrics()) is not None:
+                counters.refused()
             raise Refused(str(error)) from error
         kept = {name: value for name, value in given.items() if name not in NAMES}
         if asked is not None:
             kept |= asked.to_extra_args()
             self.admitted += bool(asked.spec)
+            if (counters := metrics()) is not None:
+                counters.admitted(asked.pack, steered=bool(asked.spec), read=asked.read)
         elif len(kept) == len(given):
             return params
         changed = params.clone()
@@ -73,19 +114,57 @@ class FrontDoor:
         text, read = given.get(KEY, self.default), _truth(given.get(READ, False))
         if text is None and not read:
             return None
-        names = list(self.packs)
-        name = given.get(PACK, names[0] if names else "")
-        if name not in self.packs:
-            raise unknown("steering pack", name, names)
-        pack = self.packs[str(name)]
+        pack_name, pack = self._pack(given)
         spec = pack.resolve(text)
         if spec and spec.operator not in self.settings.operators:
             raise unknown("operator of this server", spec.operator, self.settings.operators)
-        if read and (pack.readout is None or not self.settings.read):
-            raise Refused(f"Pack {name} holds no probes, so nothing can be read with it.")
+        if read and pack.readout is None:
+            raise DataError(f"Pack {pack_name} holds no probes, so nothing can be read with it.")
+        if (read or (spec and spec.gate)) and not self.reads:
+            raise DataError(
+                "This server was started without probes, so it cannot read emotions or gate; have "
+                "a pack with probes among those it starts with."
+            )
         if not spec and not read:
             return None
-        return Asked(str(name), str(spec) if spec else "", read, cache_key(pack, spec))
+        key, prompt = cache_key(pack, spec), given.get(PROMPT)
+        return Asked(pack_name, str(spec) if spec else "", read, key, prompt)
+
+    def _pack(self, given: Mapping[str, Any]) -> tuple[str, SteeringPack]:
+        packs = self.packs
+        name = given.get(PACK, self.first)
+        if isinstance(name, str) and name in packs:
+            return name, packs[name]
+        if PACK not in given:
+            raise DataError(
+                f"Pack {name}, which requests mean if they name none, is not loaded; name another "
+                f"with {PACK}: {', '.join(packs) or '(none is)'}."
+            )
+        raise unknown("steering pack", name, packs)
+
+    @contextmanager
+    def changing(self) -> Generator[None]:
+        """Hold while packs are loaded or unloaded.
+
+        Raises:
+            Conflict: If another change is under way.
+        """
+        if not self._changing.acquire(blocking=False):
+            raise Conflict("Another pack is being loaded or unloaded; try again in a moment.")
+        try:
+            yield
+        finally:
+            self._changing.release()
+
+    def open(self, name: str, pack: SteeringPack) -> None:
+        """Let requests name a pack that the workers hold."""
+        self.packs = {**self.packs, name: pack}
+
+    def close(self, name: str) -> SteeringPack:
+        """Let no request name it any more."""
+        pack = self.packs[name]
+        self.packs = {known: held for known, held in self.packs.items() if known != name}
+        return pack
 
 
 def cache_key(pack: SteeringPack, spec: SteeringSpec) -> str:
@@ -93,10 +172,14 @@ def cache_key(pack: SteeringPack, spec: SteeringSpec) -> str:
     return f"{pack.fingerprint}:{spec.fingerprint}" if spec else ""
 
 
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
 def _truth(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in ("1", "true", "yes")
-    return bool(value)
+    text = str(value).strip().lower()
+    if text not in _TRUTH:
+        raise DataError(f"{READ} must be true or false, not {value!r}.")
+    return _TRUTH[text]
 
 
 def refuse_unconfigured(params: Any) -> None:
@@ -105,7 +188,7 @@ def refuse_unconfigured(params: Any) -> None:
     Raises:
         Refused: If it asks for steering.
     """
-    if any(name.startswith(KEY) for name in extra_args(params)):
+    if any(name.startswith(KEY) and name != PROMPT for name in extra_args(params)):
         raise Refused(
             "This server has no steering pack; start it with "
             '--additional-config \'{"affectlens": {"packs": "pack.safetensors"}}\'.'

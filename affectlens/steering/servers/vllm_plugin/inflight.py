@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from affectlens.steering.servers.vllm_plugin.frontdoor import Refused
-from affectlens.steering.servers.vllm_plugin.transport import KEY, Asked, extra_args
-
-NAME = "vllm.v1.engine.output_processor:OutputProcessor.add_request"
+from affectlens.steering.servers.vllm_plugin.settings import KEY
+from affectlens.steering.servers.vllm_plugin.transport import CACHE_KEY, Asked, extra_args
 
 _SLACK = 64
 
@@ -64,7 +63,7 @@ def noting(add: Any) -> Any:
         params = getattr(request, "sampling_params", None)
         asked = Asked.of(params)
         if asked is not None:
-            if not asked.understood:
+            if CACHE_KEY not in extra_args(params):
                 raise Refused(
                     f"{KEY}={extra_args(params).get(KEY)!r} came in a request that was built "
                     "beside vLLM's input processor, where steering is understood; give a prompt "
@@ -74,3 +73,7 @@ def noting(add: Any) -> Any:
         return add(self, request, *args, **kwargs)
 
     return add_request
+
+
+DOORS = (("vllm.v1.engine.output_processor:OutputProcessor.add_request", noting),)
+"""What is wrapped, and by what."""

@@ -7,6 +7,7 @@ slots) lives in other processes and is fetched when somebody looks; see `endpoin
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,24 +20,22 @@ class Metrics:
     """
 
     def __init__(self, registry: Any = None) -> None:
-        from prometheus_client import REGISTRY, Counter, Gauge
-
-        registry = REGISTRY if registry is None else registry
-        gauge = functools.partial(Gauge, registry=registry, multiprocess_mode="mostrecent")
-        self._steered = Counter(
-            "affectlens_requests_steered", "Requests admitted to be steered, by pack.",
-            ["pack"], registry=registry,
-        )  # fmt: skip
-        self._read = Counter(
-            "affectlens_requests_read", "Requests admitted to have emotions read, by pack.",
-            ["pack"], registry=registry,
-        )  # fmt: skip
-        self._refused = Counter(
-            "affectlens_requests_refused", "Requests refused by the front door.", registry=registry
+        client: Any = importlib.import_module("prometheus_client")
+        registry = client.REGISTRY if registry is None else registry
+        counter = functools.partial(client.Counter, registry=registry)
+        gauge = functools.partial(client.Gauge, registry=registry, multiprocess_mode="mostrecent")
+        self._steered = counter(
+            "affectlens_requests_steered", "Requests admitted to be steered, by pack.", ["pack"]
         )
-        self._tokens = Counter(
-            "affectlens_tokens_steered", "Tokens computed under steering.", registry=registry
+        self._read = counter(
+            "affectlens_requests_read",
+            "Requests admitted to be read, by pack.",
+            ["pack"],
         )
+        self._refused = counter(
+            "affectlens_requests_refused", "Requests refused by the front door."
+        )
+        self._tokens = counter("affectlens_tokens_steered", "Tokens computed under steering.")
         self._slots = gauge("affectlens_slots_in_use", "Differently steered requests that run.")
         self._capacity = gauge("affectlens_slots", "Most of them at once.")
         self._packs = gauge("affectlens_packs_loaded", "Packs that requests can name.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ def check_start(settings: Settings, config: Any) -> Settings:
         MismatchError: If a pack is for another model, naming both.
         DataError, UnknownNameError, ArtefactError: If settings or files cannot be used.
     """
+    if os.environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
+        raise DataError(
+            "Steering is understood in vLLM's Python front end, and VLLM_USE_RUST_FRONTEND asks "
+            "for the other; unset it."
+        )
+    if settings.pack_folder is not None and not Path(settings.pack_folder).is_dir():
+        raise DataError(f"pack_folder {settings.pack_folder} is not a folder.")
     packs = settings.load()
     model = config.model_config
     check_packs(packs, model, force=settings.force)

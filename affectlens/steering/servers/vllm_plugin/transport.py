@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from affectlens.steering.servers.vllm_plugin.settings import KEY
 
-PACK, READ, CACHE_KEY = f"{KEY}_pack", f"{KEY}_read", f"{KEY}_key"
-NAMES = (KEY, PACK, READ, CACHE_KEY)
+PACK, READ, CACHE_KEY, PROMPT = f"{KEY}_pack", f"{KEY}_read", f"{KEY}_key", f"{KEY}_prompt"
+NAMES = (KEY, PACK, READ, CACHE_KEY, PROMPT)
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Asked:
         spec: Resolved, in canonical text; empty if only readings are wanted.
         read: Whether emotions are to be read.
         key: Of the prefix cache: equal for requests that steer alike.
+        prompt: Tokens of the real prompt, where vLLM's idea of it is longer; see `beams`.
     """
 
     pack: str
     spec: str
     read: bool
     key: str
+    prompt: int | None = None
 
     @classmethod
     def of(cls, params: Any) -> Asked | None:
@@ -43,11 +45,13 @@ class Asked:
             str(extra.get(KEY, "")),
             bool(extra.get(READ, False)),
             str(extra.get(CACHE_KEY, "")),
+            extra.get(PROMPT),
         )
 
     def to_extra_args(self) -> dict[str, Any]:
         """What `of` reads back."""
-        return {PACK: self.pack, KEY: self.spec, READ: self.read, CACHE_KEY: self.key}
+        plain = {PACK: self.pack, KEY: self.spec, READ: self.read, CACHE_KEY: self.key}
+        return plain if self.prompt is None else {**plain, PROMPT: self.prompt}
 
 
 def extra_args(params: Any) -> Mapping[str, Any]:

@@ -1,0 +1,99 @@
+"""Replies of the arms on disk: each arm is kept once it is done, whatever happens to the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import ArtefactError, DataError, fingerprint
+from affectlens.core.artefact import (
+    file_fingerprint,
+    package_version,
+    read_json,
+    write_json,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from affectlens.evaluation import Reply, Request
+    from affectlens.pipeline.context import RunContext
+    from affectlens.steering import SteeringPack
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of a run.
+
+    Attributes:
+        name: One of `affectlens.evaluation.ARMS`.
+        requests: What is to be generated.
+        pack: What it is steered with; None if it is not.
+    """
+
+    name: str
+    requests: Sequence[Request]
+    pack: SteeringPack | None
+
+    @property
+    def file(self) -> str:
+        """Its replies, relative to the run folder."""
+        return f"replies/{self.name}.jsonl"
+
+    def key(self, run: RunContext) -> str:
+        """Equal if its replies would be the same."""
+        asked = [
+            (r.event.id, r.event.text, r.emotion, str(r.spec), r.system) for r in self.requests
+        ]
+        return fingerprint(
+            self.name,
+            asked,
+            None if self.pack is None else self.pack.fingerprint,
+            run.settings,
+            run.model_identity,
+            [run.config.dtype, run.config.device, run.config.backend],
+            package_version(),
+        )
+
+    def done(self, run: RunContext) -> bool:
+        """Whether its replies are there, made under the same key, and whole."""
+        try:
+            known = read_json(self._receipt(run))
+            return known == self._facts(run)
+        except (ArtefactError, OSError):
+            return False
+
+    def save(self, run: RunContext, replies: Sequence[Reply]) -> None:
+        """Write its replies, then that they are done."""
+        save_replies(replies, run.folder / self.file)
+        write_json(self._receipt(run), self._facts(run))
+
+    def _receipt(self, run: RunContext) -> Path:
+        return run.folder / "state" / f"arm_{self.name}.json"
+
+    def _facts(self, run: RunContext) -> dict[str, str]:
+        return {"key": self.key(run), "sha256": file_fingerprint(run.folder / self.file)}
+
+
+def save_replies(replies: Sequence[Reply], path: Path) -> None:
+    """Write replies as JSON lines."""
+    lines = [json.dumps(r.to_dict(), ensure_ascii=False) for r in replies]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def load_replies(path: Path) -> list[Reply]:
+    """Inverse of `save_replies`.
+
+    Raises:
+        ArtefactError: If the file is missing or damaged.
+    """
+    from affectlens.evaluation import Reply
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return [Reply.from_dict(row) for row in rows]
+    except (OSError, ValueError, DataError) as error:
+        raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

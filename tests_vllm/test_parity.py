@@ -1,0 +1,122 @@
+"""vLLM with the plug-in against the package's Transformers path, and against vLLM without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests_vllm.cases import Case
+from tests_vllm.engines import (
+    SETTINGS,
+    WITHOUT,
+    Answer,
+    ask,
+    elsewhere,
+    of_case,
+    runner_of,
+    start,
+    state,
+)
+
+MODES = ("eager", "compiled")
+OPTIONS: dict[str, Any] = {
+    "eager": {},
+    # Whole prompts in a step here, chunks there.
+    "compiled": {"enforce_eager": False, "max_num_batched_tokens": 256},
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(own_caches: Path) -> Any:
+    return start(settings=SETTINGS, **OPTIONS["compiled"])
+
+
+@pytest.fixture(params=MODES)
+def llm(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+def close(found: Sequence[float], wanted: Sequence[float], tolerance: float = 1e-3) -> bool:
+    return found == pytest.approx(wanted, abs=tolerance)
+
+
+def require_equal(answers: Sequence[Answer], cases: Sequence[Case]) -> None:
+    wrong = [
+        f"{case.name}: {answer.tokens} instead of {list(case.tokens)}"
+        for answer, case in zip(answers, cases, strict=True)
+        if answer.tokens != list(case.tokens) or not close(answer.logprobs, case.logprobs)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_all_in_one_batch(llm: Any, cases: list[Case]) -> None:
+    """More requests than run at once: some wait, and join those that decode."""
+    assert "cpu_model_runner" in runner_of(llm)
+    require_equal(ask(llm, [of_case(case) for case in cases]), cases)
+    assert state(llm)[0]["slots_in_use"] == 0
+
+
+def test_prompts_that_are_shared(llm: Any, cases: list[Case]) -> None:
+    """The same again in another order, with the prefix cache full of blocks."""
+    again = list(reversed(cases))
+    answers = ask(llm, [of_case(case) for case in again])
+    require_equal(answers, again)
+    assert any(answer.cached for answer in answers)
+
+
+def test_one_at_a_time(eager: Any, cases: list[Case]) -> None:
+    require_equal([ask(eager, [of_case(case)])[0] for case in cases[::4]], cases[::4])
+
+
+def test_readings(llm: Any, cases: list[Case]) -> None:
+    """Probabilities per token, layer and class, steered and not."""
+    llm.reset_prefix_cache()
+    answers = ask(llm, [of_case(case, read=True) for case in cases])
+    require_equal(answers, cases)
+    for answer, case in zip(answers, cases, strict=True):
+        assert answer.reading is not None
+        assert len(answer.reading["tokens"]) == len(case.tokens)
+        for found, wanted in zip(answer.reading["tokens"], case.readings, strict=True):
+            for at, layer in enumerate(wanted):
+                assert close(found[at], layer)
+        for at, layer in enumerate(case.reply):
+            assert close(answer.reading["reply"][at], layer)
+
+
+def test_only_some_are_read(eager: Any, cases: list[Case]) -> None:
+    answers = ask(eager, [of_case(case, read=i % 3 == 0) for i, case in enumerate(cases)])
+    assert [answer.reading is not None for answer in answers] == [
+        i % 3 == 0 for i in range(len(cases))
+    ]
+    require_equal(answers, cases)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_unsteered_requests_are_bit_identical(
+    mode: str, cases: list[Case], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """To those of a server without the plug-in: beside steered ones, beside none, read or not."""
+    llm = request.getfixturevalue(mode)
+    bare = [of_case(case, spec=None) for case in cases]
+    without = elsewhere([bare], tmp_path, environment=WITHOUT, **OPTIONS[mode]).rounds[0]
+    require_equal([without[0]], cases[:1])
+    llm.reset_prefix_cache()
+    assert same(ask(llm, bare), without)
+    for steered in (0, 1):  # every request is once beside steered ones, unsteered itself
+        llm.reset_prefix_cache()
+        mixed = [
+            of_case(case) if i % 2 == steered else one
+            for i, (case, one) in enumerate(zip(cases, bare, strict=True))
+        ]
+        found = ask(llm, mixed)
+        assert same(found[1 - steered :: 2], without[1 - steered :: 2])
+        assert not same(found[steered::2], without[steered::2])
+    llm.reset_prefix_cache()
+    assert same(ask(llm, [{**one, "extra_args": {"affectlens_read": True}} for one in bare]), without)
+
+
+def same(found: Sequence[Answer], wanted: Sequence[Answer]) -> bool:
+    return [(a.tokens, a.logprobs) for a in found] == [(a.tokens, a.logprobs) for a in wanted]

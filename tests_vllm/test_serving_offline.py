@@ -1,0 +1,137 @@
+"""``LLM`` without a server: packs at runtime, beam search, chat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from affectlens.core import DataError, UnknownNameError
+from affectlens.steering.servers.vllm_plugin.frontdoor import Conflict
+from affectlens.steering.servers.vllm_plugin.management import load_pack, packs, unload_pack
+from tests_vllm.engines import SETTINGS, ask, request, start
+from tests_vllm.serving import pack
+
+PROMPT = [5, 17, 33, 90, 12, 61, 44]
+STRONG = "anger=6;mode=circuit"
+
+
+@pytest.fixture(scope="module")
+def llm(own_caches: Any) -> Any:
+    return start(settings=SETTINGS)
+
+
+def tokens(llm: Any, spec: str | None, name: str | None = None, new: int = 12) -> list[int]:
+    extra = {} if name is None else {"affectlens_pack": name}
+    return ask(llm, [request(PROMPT, spec, new, extra_args=extra)])[0].tokens
+
+
+def test_a_pack_is_loaded_used_and_unloaded(llm: Any) -> None:
+    wanted = tokens(llm, STRONG)
+    with pytest.raises(ValueError, match="Unknown steering pack 'second'"):
+        tokens(llm, STRONG, "second")
+    load_pack(llm, "second", pack("second"))
+    other = tokens(llm, STRONG, "second")
+    assert other not in (wanted, tokens(llm, None))
+    assert [one["name"] for one in packs(llm)] == ["tiny", "second"]
+    with pytest.raises(Conflict, match="no room"):
+        load_pack(llm, "third", pack("second"))
+    unload_pack(llm, "second")  # although the last step has left the worker with its request
+    assert [one["name"] for one in packs(llm)] == ["tiny"]
+    with pytest.raises(UnknownNameError, match="tiny"):
+        unload_pack(llm, "second")
+    with pytest.raises(ValueError, match="Unknown steering pack 'second'"):
+        tokens(llm, STRONG, "second")
+    assert tokens(llm, STRONG) == wanted
+    # The prefix cache knows by content: under another name it is the same pack.
+    load_pack(llm, "again", pack("second"))
+    assert tokens(llm, STRONG, "again") == other
+    unload_pack(llm, "again")
+
+
+def test_a_pack_of_a_waiting_request_stays(llm: Any) -> None:
+    from vllm import SamplingParams
+
+    load_pack(llm, "second", pack("second"))
+    extra = {"affectlens": STRONG, "affectlens_pack": "second"}
+    params = SamplingParams(temperature=0, max_tokens=3, extra_args=extra)
+    llm.llm_engine.add_request("waiting", {"prompt_token_ids": PROMPT}, params)
+    with pytest.raises(Conflict, match="1 request under way"):
+        unload_pack(llm, "second")
+    while llm.llm_engine.has_unfinished_requests():
+        llm.llm_engine.step()
+    unload_pack(llm, "second")
+
+
+def test_a_pack_the_workers_have_no_room_for_changes_nothing(llm: Any, tmp_path: Any) -> None:
+    """The file changes between the look of the front end and that of the worker."""
+    from affectlens.steering import SteeringPack
+
+    file = tmp_path / "p.safetensors"
+    SteeringPack.load(pack("second")).save(file)
+    engine = llm.llm_engine
+    call = engine.collective_rpc
+
+    def swapped(method: Any, *args: Any, **kwargs: Any) -> Any:
+        if method == "affectlens_load_pack":
+            SteeringPack.load(pack("tiny")).save(file)
+        return call(method, *args, **kwargs)
+
+    engine.collective_rpc = swapped
+    try:
+        with pytest.raises(DataError, match="not the file the server has seen"):
+            load_pack(llm, "second", file)
+    finally:
+        del engine.collective_rpc
+    assert [one["name"] for one in packs(llm)] == ["tiny"]
+    assert set(call("affectlens_state")[0]["packs"]) == {"tiny"}
+    assert tokens(llm, None)
+
+
+def test_without_packs_the_engine_says_so() -> None:
+    from types import SimpleNamespace
+
+    processor = SimpleNamespace(vllm_config=SimpleNamespace(additional_config={}))
+    with pytest.raises(DataError, match="started without steering"):
+        packs(SimpleNamespace(input_processor=processor))
+
+
+@pytest.mark.parametrize("positions", ["generated", "last_prompt+generated", "prompt", "all"])
+def test_a_beam_of_one_is_a_greedy_reply(llm: Any, positions: str) -> None:
+    from vllm.sampling_params import BeamSearchParams
+
+    spec = f"fear=6;positions={positions}"
+    params = BeamSearchParams(beam_width=1, max_tokens=10, ignore_eos=True)
+    prompt = [{"prompt_token_ids": PROMPT}]
+    plain = llm.beam_search(prompt, params)[0].sequences[0].tokens
+    assert plain[len(PROMPT) :] == tokens(llm, None, new=10)
+    params.extra_args = {"affectlens": spec}
+    steered = llm.beam_search(prompt, params)[0].sequences[0].tokens
+    assert steered[len(PROMPT) :] == tokens(llm, spec, new=10)
+    assert steered != plain
+
+
+def test_beams_that_cannot_be_served_are_refused(llm: Any) -> None:
+    from vllm.sampling_params import BeamSearchParams
+
+    params = BeamSearchParams(beam_width=2, max_tokens=4)
+    prompt = [{"prompt_token_ids": PROMPT}]
+    params.extra_args = {"affectlens": "angr=1"}
+    with pytest.raises(ValueError, match="Unknown emotion 'angr'"):
+        llm.beam_search(prompt, params)
+    params.extra_args = {"affectlens_read": True}
+    with pytest.raises(ValueError, match="no readings"):
+        llm.beam_search(prompt, params)
+    assert tokens(llm, None)
+
+
+def test_chat_is_steered(llm: Any) -> None:
+    from vllm import SamplingParams
+
+    def say(spec: str | None) -> str:
+        extra = None if spec is None else {"affectlens": spec}
+        params = SamplingParams(temperature=0, max_tokens=8, extra_args=extra)
+        found = llm.chat([{"role": "user", "content": "my train"}], params, use_tqdm=False)
+        return found[0].outputs[0].text
+
+    assert say(STRONG) != say(None) == say("none")
