@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from affectlens import datasets
-    from affectlens.activations import ActivationStore, capture
+    from affectlens.activations import ActivationStore, capture, moments
     from affectlens.circuits import Circuit, find_circuit
     from affectlens.core import EMOTIONS, TONES, AffectLensError, Site
     from affectlens.models import LanguageModel, load_model
     from affectlens.pipeline import RunConfig, run
-    from affectlens.probes import Directions, Sweep, directions, sweep
+    from affectlens.probes import Directions, Sweep, directions, stream_directions, sweep
     from affectlens.steering import SteeringPack, SteeringSpec
 
 _HOME = {
@@ -47,7 +47,9 @@ _HOME = {
     "directions": "probes",
     "find_circuit": "circuits",
     "load_model": "models",
+    "moments": "activations",
     "run": "pipeline",
+    "stream_directions": "probes",
     "sweep": "probes",
 }
 
@@ -69,7 +71,9 @@ __all__ = [
     "directions",
     "find_circuit",
     "load_model",
+    "moments",
     "run",
+    "stream_directions",
     "sweep",
 ]
 
