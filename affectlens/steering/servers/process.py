@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,12 @@ def running(
 
 
 def _wait(process: subprocess.Popen[bytes], server: Server, log: Path, patience: float) -> None:
-    deadline = time.monotonic() + patience
+    deadline, impatient = time.monotonic() + patience, replace(server, timeout=5)
     while True:
         if process.poll() is not None:
             raise ModelError(_ended(process, log, "before it answered"))
         with suppress(DataError):
-            if server.ask("/health").status == 200:
+            if impatient.ask("/health").status == 200:
                 return
         if time.monotonic() > deadline:
             raise ModelError(

@@ -1,0 +1,87 @@
+"""The stage ``pack``: what steers and what reads, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from affectlens.circuits import Circuit
+from affectlens.circuits.units import Unit
+from affectlens.core import TONES, Provenance, Site
+from affectlens.pipeline import RunConfig
+from affectlens.pipeline.context import RunContext
+from affectlens.pipeline.run import stages
+from affectlens.pipeline.steps import pack
+from affectlens.probes import Directions, Sweep
+from affectlens.steering import SteeringPack
+
+EMOTIONS = ("anger", "fear")
+
+
+def directions(model: Any) -> Directions:
+    vectors = torch.randn(2, 2, model.d_model)
+    return Directions(
+        EMOTIONS,
+        (Site(0, "resid_post"), Site(2, "resid_post")),
+        vectors / vectors.norm(dim=-1, keepdim=True),
+        torch.ones(2, 2),
+        "group_centred",
+        torch.ones(2, 2),
+        Provenance("directions", model=model.fingerprint),
+    )
+
+
+def circuit(model: Any) -> Circuit:
+    n, heads, d_mlp = model.n_layers, model.anatomy.n_heads, model.anatomy.d_mlp
+    units = {e: (Unit(1, 0, 1.0),) for e in EMOTIONS}
+    return Circuit(
+        emotions=EMOTIONS,
+        neurons=units,
+        heads=units,
+        neuron_scores=torch.rand(2, n, d_mlp),
+        head_scores=torch.rand(2, n, heads),
+        delta_neurons=torch.randn(2, n, d_mlp),
+        delta_heads=torch.randn(2, n, model.anatomy.width("z")),
+        allocation=torch.zeros(2, n, 2, dtype=torch.long),
+        influence=None,
+        delta_source="group_mean",
+        position="last",
+        provenance=Provenance("circuit", model=model.fingerprint),
+    )
+
+
+def sweep(model: Any) -> Sweep:
+    """The embeddings are best, but probes read blocks; of those the second is."""
+    sites = (Site(0, "resid_pre"), *(Site(i, "resid_post") for i in range(3)))
+    cv = torch.tensor([[0.9], [0.4], [0.7], [0.5]])
+    return Sweep(
+        sites, TONES, cv[:, 0], torch.zeros(4, 2), cv, (1.0,) * 4, (1.0,), 5, "test split",
+        {"fit": 1, "held_out": 1}, 0.2,
+        torch.randn(4, len(TONES), model.d_model), torch.randn(4, len(TONES)),
+        Provenance("sweep", model=model.fingerprint),
+    )  # fmt: skip
+
+
+def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = tiny_model("llama")
+    run = RunContext(RunConfig(out=tmp_path))
+    run.__dict__["model"], run.__dict__["model_identity"] = model, model.fingerprint
+    probes = sweep(model)
+    directions(model).save(tmp_path / "refined.safetensors")
+    circuit(model).save(tmp_path / "circuit_refined.safetensors")
+    probes.save(tmp_path / "probes.safetensors")
+    [file] = pack(run)
+    made = SteeringPack.load(tmp_path / file, model)
+    assert made.modes == ("residual", "circuit")
+    assert made.readout is not None
+    assert (made.readout.classes, made.readout.layers) == (TONES, (1,))
+    assert torch.equal(made.readout.weights, probes.weights[2:3])
+    assert torch.equal(made.readout.bias, probes.bias[2:3])
+    tuned = made.with_recommended("circuit", 0.5)
+    assert tuned.readout is not None
+    assert tuned.resolve("anger=1;gate=neutral>0.5").gate is not None
+    needs = {stage.name: set(stage.needs) for stage in stages(run)}
+    assert needs["pack"] == {"probe", "directions", "circuit"}
