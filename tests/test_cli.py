@@ -36,6 +36,7 @@ def test_every_stage_is_a_command(tmp_path: Path) -> None:
         (("datasets", "show", "replis"), "replies"),
         (("datasets", "check", "gone.csv"), "gone.csv"),
         (("run", "--out", "a_file"), "is a file"),
+        (("evaluate", "--url", "http://127.0.0.1:8000", "--out", "o"), "--backend vllm"),
         (("models", "pull", "gpt5"), "smollm2-135m-instruct"),
         (("models", "info", "short.gguf"), "short.gguf"),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests_vllm.cases import FOLDER, NEW, Case
+from tests_vllm.gpu_compiler import switch_on
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT: Mapping[str, str] = {
@@ -136,9 +137,7 @@ def raw(llm: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
     from vllm import SamplingParams
 
     prompts = [{"prompt_token_ids": one["prompt"]} for one in requests]
-    params = [
-        SamplingParams(**{k: v for k, v in one.items() if k != "prompt"}) for one in requests
-    ]
+    params = [SamplingParams(**{k: v for k, v in one.items() if k != "prompt"}) for one in requests]
     return llm.generate(prompts, params, use_tqdm=False)
 
 
@@ -176,6 +175,7 @@ def elsewhere(
     *,
     environment: Mapping[str, str] | None = None,
     timeout: float = 400,
+    gpu_compiler: bool = False,
     **options: Any,
 ) -> Run:
     """Ask an engine in a process of its own.
@@ -185,11 +185,13 @@ def elsewhere(
         folder: For files.
         environment: Variables that differ from `ENVIRONMENT`.
         timeout: Seconds after which it has failed.
+        gpu_compiler: Whether to compile as on GPUs; see `tests_vllm.gpu_compiler`.
         options: As for `start`.
     """
     plan, answers = folder / "plan.json", folder / "answers.json"
     answers.unlink(missing_ok=True)
-    plan.write_text(json.dumps({"engine": engine_options(**options), "rounds": rounds}))
+    given = {"engine": engine_options(**options), "rounds": rounds, "gpu_compiler": gpu_compiler}
+    plan.write_text(json.dumps(given))
     done = subprocess.run(
         [sys.executable, "-m", "tests_vllm.engines", str(plan), str(answers)],
         cwd=ROOT, env={**os.environ, **ENVIRONMENT, **(environment or {})}, timeout=timeout,
@@ -210,6 +212,8 @@ def main(plan: str, answers: str) -> None:
     from vllm import LLM
 
     given = json.loads(Path(plan).read_text())
+    if given["gpu_compiler"]:
+        switch_on()
     llm = LLM(**given["engine"])
     rounds = [[asdict(answer) for answer in ask(llm, batch)] for batch in given["rounds"]]
     steers = "affectlens" in (given["engine"].get("additional_config") or {})

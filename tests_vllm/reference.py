@@ -156,7 +156,10 @@ def expected(
 ) -> list[Case]:
     """Every spec on a prompt of its own."""
     found: dict[str, Case] = {}
-    while left := [name for name in specs if name not in found]:
+    for _ in range(40):
+        left = [name for name in specs if name not in found]
+        if not left:
+            return [found[name] for name in specs]
         rows = [next(prompts) for _ in left]
         asked = [specs[name] for name in left]
         replies = generate_steered(model, pack, [ids for ids, _ in rows], asked, SETTINGS)
@@ -164,7 +167,7 @@ def expected(
             case = examined(model, pack, name, spec, ids, text, reply)
             if case is not None:
                 found[name] = case
-    return [found[name] for name in specs]
+    raise AssertionError(f"No prompt leaves no doubt for {', '.join(left)}.")
 
 
 def examined(

@@ -120,7 +120,7 @@ def test_chat(eager: Any, cases: list[Case]) -> None:
 
 
 def test_random_arrivals_and_cancellations(eager: Any, cases: list[Case]) -> None:
-    """Requests that come while others run, some cancelled: the rest are as ever, nothing is left."""
+    """Requests that come while others run, some cancelled: the rest are as ever, none is left."""
     from vllm import SamplingParams
 
     chance = random.Random(3)

@@ -115,7 +115,9 @@ def test_unsteered_requests_are_bit_identical(
         assert same(found[1 - steered :: 2], without[1 - steered :: 2])
         assert not same(found[steered::2], without[steered::2])
     llm.reset_prefix_cache()
-    assert same(ask(llm, [{**one, "extra_args": {"affectlens_read": True}} for one in bare]), without)
+    assert same(
+        ask(llm, [{**one, "extra_args": {"affectlens_read": True}} for one in bare]), without
+    )
 
 
 def same(found: Sequence[Answer], wanted: Sequence[Answer]) -> bool:

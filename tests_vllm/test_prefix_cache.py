@@ -102,7 +102,11 @@ def test_next_turns(eager: Any, uncached: Any) -> None:
 def test_the_same_tokens_as_prompt_and_as_reply(eager: Any, uncached: Any) -> None:
     """A block that one request generated under steering is no prompt of another."""
     base = prompt_of(5, length=40)
-    for spec in ("anger=1.5;positions=generated", "anger=1.5;positions=prompt", "anger=1.5;positions=all"):
+    for spec in (
+        "anger=1.5;positions=generated",
+        "anger=1.5;positions=prompt",
+        "anger=1.5;positions=all",
+    ):
         eager.reset_prefix_cache()
         (first,) = ask(eager, [request(base, spec, 60)])
         for kept in (50, 40, 24, 10):

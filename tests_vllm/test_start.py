@@ -22,7 +22,9 @@ def configured(settings: Any, **options: Any) -> Any:
     """What vLLM does first: its configuration, without an engine yet."""
     from vllm.engine.arg_utils import EngineArgs
 
-    return EngineArgs(**engine_options(**options), additional_config={"affectlens": settings}).create_engine_config()
+    return EngineArgs(
+        **engine_options(**options), additional_config={"affectlens": settings}
+    ).create_engine_config()
 
 
 def test_a_pack_of_this_model_is_accepted() -> None:
@@ -46,7 +48,7 @@ def test_a_pack_of_another_model() -> None:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_pack_of_another_width(force: bool) -> None:
-    with pytest.raises(MismatchError, match="width 96.*tiny has 3 and 64"):
+    with pytest.raises(MismatchError, match=r"width 96.*tiny has 3 and 64"):
         configured({"packs": str(FOLDER / "wide.safetensors"), "force": force})
 
 
@@ -121,9 +123,7 @@ def test_a_family_that_is_not_known(tmp_path: Path) -> None:
     )  # fmt: skip
     transformers.OPTForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="OPTForCausalLM"):
-        start(
-            settings={**SETTINGS, "force": True}, model=str(tmp_path), skip_tokenizer_init=True
-        )
+        start(settings={**SETTINGS, "force": True}, model=str(tmp_path), skip_tokenizer_init=True)
 
 
 def test_a_mixture_of_experts(tmp_path: Path) -> None:
@@ -136,10 +136,8 @@ def test_a_mixture_of_experts(tmp_path: Path) -> None:
         max_position_embeddings=256,
     )  # fmt: skip
     transformers.MixtralForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="MixtralForCausalLM.*mixture of experts"):
-        start(
-            settings={**SETTINGS, "force": True}, model=str(tmp_path), skip_tokenizer_init=True
-        )
+    with pytest.raises(ModelError, match=r"MixtralForCausalLM.*mixture of experts"):
+        start(settings={**SETTINGS, "force": True}, model=str(tmp_path), skip_tokenizer_init=True)
 
 
 def test_after_all_this_a_good_one_starts(own_caches: Path) -> None:
