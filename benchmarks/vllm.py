@@ -1,8 +1,9 @@
 """Tokens per second of real vLLM with and without the plug-in, side by side.
 
 ``python benchmarks/vllm.py`` in an environment with vLLM; ``--modes eager`` and ``--engines
-reading`` narrow it down. Every engine lives in a process of its own for the whole run; rounds take
-turns, so that a machine that slows down slows all of them down. Prints a Markdown table.
+reading`` narrow it down. Every engine lives in a process of its own, and rounds take turns with
+rounds of an engine without the plug-in, so that a machine that slows down slows both down. Prints a
+Markdown table.
 
 The vectors are too small to change what is said, the work is the same: every request is steered by
 a circuit on all layers, each with another emotion and strength, prompt and reply.
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,27 +176,34 @@ def make_pack(path: Path) -> None:
     ).save(path)  # fmt: skip
 
 
-def measure(mode: str, dtype: str, arms: Sequence[Arm], rounds: int, pack: Path) -> list[str]:
-    """Lines of the table."""
-    engines = {arm.engine: Engine(arm.engine, mode, dtype, pack) for arm in arms}
-    taken: dict[Arm, list[float]] = {arm: [] for arm in arms}
-    for turn in range(rounds):
-        order = [*arms[turn % len(arms) :], *arms[: turn % len(arms)]]
-        for arm in order if turn % 2 else reversed(order):
-            taken[arm].append(engines[arm.engine].seconds(arm))
-    for engine in engines.values():
-        engine.close()
-    base = taken[arms[0]]
+def measure(mode: str, dtype: str, arms: Sequence[Arm], rounds: int, pack: Path) -> Generator[str]:
+    """Lines of the table. Two engines at a time: one without the plug-in and another one."""
+    plain, *rest = arms
+    base = Engine(plain.engine, mode, dtype, pack)
+    alone: list[float] = []
     lines: list[str] = []
-    for arm in arms:
-        seconds = taken[arm]
-        ratios = [ours / theirs for ours, theirs in zip(seconds, base, strict=True)]
-        speed = REQUESTS * NEW / statistics.median(seconds)
-        lines.append(
-            f"| {mode} | {arm.name} | {speed:,.0f} | {REQUESTS * NEW / min(seconds):,.0f} "
-            f"| {statistics.median(ratios):.3f} | {min(seconds) / min(base):.3f} |"
-        )
-    return lines
+    for name in dict.fromkeys(arm.engine for arm in rest):
+        engine, mine = Engine(name, mode, dtype, pack), [a for a in rest if a.engine == name]
+        taken: dict[Arm, list[float]] = {arm: [] for arm in (plain, *mine)}
+        for turn in range(rounds):
+            order = [plain, *mine] if turn % 2 else [*mine, plain]
+            for arm in order:
+                taken[arm].append((base if arm is plain else engine).seconds(arm))
+        engine.close()
+        alone += taken[plain]
+        lines += [line(mode, arm, taken[arm], taken[plain]) for arm in mine]
+    base.close()
+    yield line(mode, plain, alone, alone)
+    yield from lines
+
+
+def line(mode: str, arm: Arm, seconds: Sequence[float], base: Sequence[float]) -> str:
+    ratios = [ours / theirs for ours, theirs in zip(seconds, base, strict=True)]
+    return (
+        f"| {mode} | {arm.name} | {REQUESTS * NEW / statistics.median(seconds):,.0f} "
+        f"| {REQUESTS * NEW / min(seconds):,.0f} | {statistics.median(ratios):.3f} "
+        f"| {min(seconds) / min(base):.3f} |"
+    )
 
 
 def main() -> None:
@@ -223,8 +231,8 @@ def main() -> None:
         print("| | | tokens/s, median | best | time against no plug-in, median | best |")
         print("|---|---|---|---|---|---|", flush=True)
         for mode in given.modes.split(","):
-            for line in measure(mode, given.dtype, arms, given.rounds, pack):
-                print(line, flush=True)
+            for row in measure(mode, given.dtype, arms, given.rounds, pack):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

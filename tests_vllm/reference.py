@@ -63,7 +63,7 @@ def make_tiny() -> None:
 def make_real() -> None:
     folder = pull("smollm2-135m-instruct")
     model = load_model(folder, dtype="float32")
-    pack = random_pack(model, size=1.0)
+    pack = random_pack(model, size=0.08)
     pack.save(FOLDER / "real.safetensors")
     (FOLDER / "real.json").write_text(json.dumps({"folder": str(folder)}))
     write("real", expected(model, pack, REAL_SPECS, chats(model)))

@@ -61,12 +61,16 @@ def packs(here: RunContext) -> dict[Path, SteeringPack]:
 
 @pytest.fixture(scope="module")
 def server(here: RunContext, packs: dict[Path, SteeringPack]) -> Iterator[Vllm]:
-    """A server as `affectlens evaluate --backend vllm` starts it."""
+    """A server as `affectlens evaluate --backend vllm` starts it, its workers spawned."""
     run = make_run(here.folder, backend="vllm", vllm_python=PYTHON)
     run.__dict__["model"] = here.model
-    with backend(run, packs, ["--enforce-eager"]) as found:  # compiling takes minutes here
-        assert isinstance(found, Vllm)
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("VLLM_CPU_OMP_THREADS_BIND", "VLLM_ENABLE_V1_MULTIPROCESSING"):
+            patch.delenv(name, raising=False)
+        # Compiling takes minutes here.
+        with backend(run, packs, ["--enforce-eager"]) as found:
+            assert isinstance(found, Vllm)
+            yield found
 
 
 def test_the_arms_are_the_same(here: RunContext, server: Vllm, tmp_path: Path) -> None:

@@ -126,20 +126,6 @@ def test_a_family_that_is_not_known(tmp_path: Path) -> None:
         start(settings={**SETTINGS, "force": True}, model=str(tmp_path), skip_tokenizer_init=True)
 
 
-def test_a_mixture_of_experts(tmp_path: Path) -> None:
-    """It has layers, but no projection that all tokens go through."""
-    import transformers
-
-    config = transformers.MixtralConfig(
-        vocab_size=200, hidden_size=64, intermediate_size=64, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32, num_local_experts=2,
-        max_position_embeddings=256,
-    )  # fmt: skip
-    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"MixtralForCausalLM.*mixture of experts"):
-        start(settings={**SETTINGS, "force": True}, model=str(tmp_path), skip_tokenizer_init=True)
-
-
 def test_after_all_this_a_good_one_starts(own_caches: Path) -> None:
     llm = start(settings=SETTINGS)
     (plain, steered) = ask(llm, [request([5, 6, 7]), request([5, 6, 7], "anger=1;positions=all")])

@@ -75,10 +75,6 @@ class Ledger:
         entry = self._entries.get(request)
         return self._slot_of.get(entry.key, 0) if entry else 0
 
-    def users_of(self, pack: str) -> int:
-        """How many requests use a pack."""
-        return sum(entry.pack == pack for entry in self._entries.values())
-
     def add(self, request: str, pack: str, spec: SteeringSpec, prompt_length: int) -> None:
         """Know a request from now on.
 

@@ -407,6 +407,14 @@ def test_a_request_that_was_never_understood_is_refused() -> None:
     assert not output.request_states
 
 
+def test_a_prompt_without_an_end_is_refused() -> None:
+    asked = Asked("first", "x", False, "key").to_extra_args()
+    params = SimpleNamespace(extra_args=asked)
+    request = SimpleNamespace(request_id="r", sampling_params=params, resumable=True)
+    with pytest.raises(Refused, match="still being sent"):
+        Output().add_request(request)
+
+
 @pytest.mark.parametrize(
     "path", ["../x.st", "/etc/passwd", "a/../../x.st", "link.st", "link/x", ""]
 )

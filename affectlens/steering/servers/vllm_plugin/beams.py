@@ -110,22 +110,3 @@ def carried(prompt: Any, params: Any) -> Any:
     changed = params.clone()
     changed.extra_args = {**extra_args(params), **found}
     return changed
-
-
-_PROTOCOLS = (
-    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest",
-    "vllm.entrypoints.openai.completion.protocol:CompletionRequest",
-)
-DOORS = (
-    *((f"{name}.to_beam_search_params", keeping) for name in _PROTOCOLS),
-    (
-        "vllm.entrypoints.generate.beam_search.online:BeamSearchOnlineMixin.beam_search",
-        searching,
-    ),
-    (
-        "vllm.entrypoints.generate.beam_search.offline:BeamSearchOfflineMixin.beam_search",
-        searching_offline,
-    ),
-    ("vllm.entrypoints.generate.beam_search.utils:BeamSearchSequence.get_prompt", continuing),
-)
-"""What is wrapped, and by what."""

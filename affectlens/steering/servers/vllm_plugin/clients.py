@@ -60,13 +60,3 @@ def splitting(to_chat_completion_request: Any) -> Any:
         return to_chat_completion_request(self, *args, **kwargs)
 
     return wrapper
-
-
-_CHAT = "vllm.entrypoints.openai.chat_completion.protocol"
-DOORS = (
-    (f"{_CHAT}:ChatCompletionRequest.to_sampling_params", looking),
-    (f"{_CHAT}:BatchChatCompletionRequest.to_chat_completion_request", splitting),
-    ("vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_sampling_params", looking),
-    ("vllm.entrypoints.openai.responses.protocol:ResponsesRequest.to_sampling_params", looking),
-)
-"""What is wrapped, and by what."""

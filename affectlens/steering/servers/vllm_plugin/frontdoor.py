@@ -80,16 +80,7 @@ class FrontDoor:
         Raises:
             Refused: In a sentence.
         """
-        given = extra_args(params)
-        try:
-            asked = self.understand(given)
-            if asked is not None and asked.read and getattr(params, "n", 1) != 1:
-                raise DataError(f"{READ} gives the readings of one reply: ask with n=1.")
-        except AffectLensError as error:
-            self.refused += 1
-            if (counters := metrics()) is not None:
-                counters.refused()
-            raise Refused(str(error)) from error
+        given, asked = extra_args(params), self.look(params)
         kept = {name: value for name, value in given.items() if name not in NAMES}
         if asked is not None:
             kept |= asked.to_extra_args()
@@ -101,6 +92,23 @@ class FrontDoor:
         changed = params.clone()
         changed.extra_args = kept or None
         return changed
+
+    def look(self, params: Any) -> Asked | None:
+        """What `admit` would let in, or refuse, without letting it in.
+
+        Raises:
+            Refused: In a sentence.
+        """
+        try:
+            asked = self.understand(extra_args(params))
+            if asked is not None and asked.read and getattr(params, "n", 1) != 1:
+                raise DataError(f"{READ} gives the readings of one reply: ask with n=1.")
+        except AffectLensError as error:
+            self.refused += 1
+            if (counters := metrics()) is not None:
+                counters.refused()
+            raise Refused(str(error)) from error
+        return asked
 
     def understand(self, given: Mapping[str, Any]) -> Asked | None:
         """What a request asks for; None if nothing.

@@ -69,11 +69,12 @@ def noting(add: Any) -> Any:
                     "beside vLLM's input processor, where steering is understood; give a prompt "
                     "and sampling parameters instead."
                 )
+            if getattr(request, "resumable", False):
+                raise Refused(
+                    "A prompt that is still being sent cannot be steered or read: where it ends "
+                    f"is not known yet. Leave {KEY} out, or send it whole."
+                )
             InFlight.of(self).enter(request.request_id, asked, self.request_states)
         return add(self, request, *args, **kwargs)
 
     return add_request
-
-
-DOORS = (("vllm.v1.engine.output_processor:OutputProcessor.add_request", noting),)
-"""What is wrapped, and by what."""

@@ -15,15 +15,42 @@ from affectlens.core import ModelError
 TESTED = ("0.32",)
 """Releases (major.minor) the tests run on."""
 
-NAMES = (
-    "vllm.engine.arg_utils:EngineArgs.create_engine_config",
-    "vllm.v1.engine.input_processor:InputProcessor.process_inputs",
-    "vllm.v1.core.kv_cache_utils:generate_block_hash_extra_keys",
-    "vllm.v1.worker.worker_base:WorkerWrapperBase.init_worker",
-    "vllm.v1.core.sched.scheduler:Scheduler.update_from_output",
-    "vllm.v1.engine.output_processor:OutputProcessor.process_outputs",
-    "vllm.outputs:RequestOutput.add",
+CREATE_CONFIG = "vllm.engine.arg_utils:EngineArgs.create_engine_config"
+PROCESS_INPUTS = "vllm.v1.engine.input_processor:InputProcessor.process_inputs"
+GENERATE = "vllm.v1.engine.async_llm:AsyncLLM.generate"
+ADD_REQUEST = "vllm.v1.engine.output_processor:OutputProcessor.add_request"
+BLOCK_KEYS = "vllm.v1.core.kv_cache_utils:generate_block_hash_extra_keys"
+MAKE_WORKER = "vllm.v1.worker.worker_base:WorkerBase.__init__"
+INIT_CACHES = "vllm.v1.engine.core:EngineCore._initialize_kv_caches"
+UPDATE_FROM_OUTPUT = "vllm.v1.core.sched.scheduler:Scheduler.update_from_output"
+PROCESS_OUTPUTS = "vllm.v1.engine.output_processor:OutputProcessor.process_outputs"
+ADD_OUTPUT = "vllm.outputs:RequestOutput.add"
+
+_CHAT = "vllm.entrypoints.openai.chat_completion.protocol"
+_COMPLETION = "vllm.entrypoints.openai.completion.protocol:CompletionRequest"
+SAMPLING_PARAMS = (
+    f"{_CHAT}:ChatCompletionRequest.to_sampling_params",
+    f"{_COMPLETION}.to_sampling_params",
+    "vllm.entrypoints.openai.responses.protocol:ResponsesRequest.to_sampling_params",
 )
+BATCH_CHAT = f"{_CHAT}:BatchChatCompletionRequest.to_chat_completion_request"
+BEAM_PARAMS = (
+    f"{_CHAT}:ChatCompletionRequest.to_beam_search_params",
+    f"{_COMPLETION}.to_beam_search_params",
+)
+_BEAMS = "vllm.entrypoints.generate.beam_search"
+BEAMS = f"{_BEAMS}.online:BeamSearchOnlineMixin.beam_search"
+BEAMS_OFFLINE = f"{_BEAMS}.offline:BeamSearchOfflineMixin.beam_search"
+BEAM_PROMPT = f"{_BEAMS}.utils:BeamSearchSequence.get_prompt"
+PREPROCESS = "vllm.entrypoints.common.offline:OfflineInferenceMixin._preprocess_cmpl"
+
+NAMES = (
+    CREATE_CONFIG, PROCESS_INPUTS, GENERATE, ADD_REQUEST, BLOCK_KEYS, MAKE_WORKER, INIT_CACHES,
+    UPDATE_FROM_OUTPUT, PROCESS_OUTPUTS, ADD_OUTPUT, *SAMPLING_PARAMS, BATCH_CHAT, *BEAM_PARAMS,
+    BEAMS, BEAMS_OFFLINE, BEAM_PROMPT, PREPROCESS,
+)  # fmt: skip
+"""All that is looked up wherever the plug-in is switched on."""
+
 HTTP_NAMES = (
     "vllm.entrypoints.openai.chat_completion.serving:OpenAIServingChat"
     ".chat_completion_stream_generator",

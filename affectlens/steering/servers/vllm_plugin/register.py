@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from affectlens.core import AffectLensError
-from affectlens.steering.servers.vllm_plugin import internals, reading
+from affectlens.core import AffectLensError, ModelError
+from affectlens.steering.servers.vllm_plugin import beams, clients, inflight, internals, reading
 from affectlens.steering.servers.vllm_plugin.settings import KEY, Settings
 
 logger = logging.getLogger(__name__)
@@ -20,14 +21,27 @@ logger = logging.getLogger(__name__)
 
 def register() -> None:
     """Wrap vLLM's doors; safe to call more than once."""
+    doors: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+        (internals.CREATE_CONFIG, _configuring),
+        (internals.PROCESS_INPUTS, _admitting),
+        (internals.GENERATE, _looking_first),
+        (internals.ADD_REQUEST, inflight.noting),
+        (internals.BLOCK_KEYS, _hashing),
+        (internals.MAKE_WORKER, _making_workers),
+        (internals.INIT_CACHES, _making_sure),
+        (internals.UPDATE_FROM_OUTPUT, reading.pass_on),
+        (internals.PROCESS_OUTPUTS, reading.report_outputs),
+        (internals.ADD_OUTPUT, reading.merge),
+        *((name, clients.looking) for name in internals.SAMPLING_PARAMS),
+        (internals.BATCH_CHAT, clients.splitting),
+        *((name, beams.keeping) for name in internals.BEAM_PARAMS),
+        (internals.BEAMS, beams.searching),
+        (internals.BEAMS_OFFLINE, beams.searching_offline),
+        (internals.BEAM_PROMPT, beams.continuing),
+    )
     try:
-        internals.wrap(internals.NAMES[0], _configuring)
-        internals.wrap(internals.NAMES[1], _admitting)
-        internals.wrap(internals.NAMES[2], _hashing)
-        internals.wrap(internals.NAMES[3], _making_workers)
-        internals.wrap(internals.NAMES[4], reading.pass_on)
-        internals.wrap(internals.NAMES[5], reading.report_outputs)
-        internals.wrap(internals.NAMES[6], reading.merge)
+        for name, around in doors:
+            internals.wrap(name, around)
     except AffectLensError as error:
         # A vLLM without these names may still serve unsteered models; asked to steer, it refuses.
         logger.warning("%s", error)
@@ -63,7 +77,7 @@ def _admitting(process: Any) -> Any:
     ) -> Any:
         from affectlens.steering.servers.vllm_plugin.frontdoor import refuse_unconfigured
 
-        door = door_of(self)
+        params, door = beams.carried(prompt, params), door_of(self)
         if door is None:
             refuse_unconfigured(params)
         elif hasattr(params, "extra_args"):
@@ -73,6 +87,20 @@ def _admitting(process: Any) -> Any:
     return process_inputs
 
 
+def _looking_first(generate: Any) -> Any:
+    """Refuse before a stream begins, whose status would have been sent by then."""
+
+    @functools.wraps(generate)
+    def wrapper(self: Any, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
+        door = door_of(self.input_processor)
+        if door is not None and hasattr(sampling_params, "extra_args"):
+            door.look(beams.carried(prompt, sampling_params))
+            _streaming()
+        return generate(self, prompt, sampling_params, *args, **kwargs)
+
+    return wrapper
+
+
 def door_of(processor: Any) -> Any:
     """The front door of vLLM's input processor, made on first use; None without settings."""
     if "_affectlens_door" not in vars(processor):
@@ -80,13 +108,12 @@ def door_of(processor: Any) -> Any:
 
         settings = Settings.of(processor.vllm_config.additional_config)
         processor._affectlens_door = None if settings is None else FrontDoor(settings)
-        if settings is not None:
-            _streaming()
     return processor._affectlens_door
 
 
+@functools.cache
 def _streaming() -> None:
-    """Let streams carry readings, where this process serves any (the classes are loaded then)."""
+    """Let streams carry readings, where this process serves any (the classes are loaded by now)."""
     from affectlens.steering.servers.vllm_plugin.streaming import with_readings
 
     for name in internals.HTTP_NAMES:
@@ -110,25 +137,47 @@ def _hashing(generate: Any) -> Any:
 
 
 def _making_workers(init: Any) -> Any:
-    """Install steering between loading a model and its first compilation."""
+    """Install steering between loading a model and its first compilation.
+
+    A worker in a process of its own loads plug-ins just before it is made, so nothing that happens
+    earlier may be relied on.
+    """
 
     @functools.wraps(init)
-    def init_worker(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = init(self, *args, **kwargs)
-        worker = self.worker
-        settings = Settings.of(worker.vllm_config.additional_config)
-        if settings is not None:
-            load = worker.load_model
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        settings = Settings.of(self.vllm_config.additional_config)
+        if settings is None:
+            return
+        load = self.load_model
 
-            @functools.wraps(load)
-            def load_model(*a: Any, **k: Any) -> Any:
-                from affectlens.steering.servers.vllm_plugin.runners import attach
+        @functools.wraps(load)
+        def load_model(*a: Any, **k: Any) -> Any:
+            from affectlens.steering.servers.vllm_plugin.runners import attach
 
-                loaded = load(*a, **k)
-                attach(worker, settings)
-                return loaded
+            loaded = load(*a, **k)
+            attach(self, settings)
+            return loaded
 
-            worker.load_model = load_model
-        return result
+        self.load_model = load_model
 
-    return init_worker
+    return __init__
+
+
+def _making_sure(initialize: Any) -> Any:
+    """Do not serve with workers that would answer unsteered, whatever kept them from steering."""
+
+    @functools.wraps(initialize)
+    def _initialize_kv_caches(self: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+        if Settings.of(config.additional_config) is not None:
+            try:
+                self.model_executor.collective_rpc("affectlens_state")
+            except Exception as error:
+                raise ModelError(
+                    f"The workers of this vLLM do not steer ({type(error).__name__}: {error}). "
+                    "Install affectlens wherever workers run, and let VLLM_PLUGINS name it there "
+                    "if it is set."
+                ) from error
+        return initialize(self, config, *args, **kwargs)
+
+    return _initialize_kv_caches

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from affectlens.steering.servers.vllm_plugin import internals
+from affectlens.steering.servers.vllm_plugin.calls import answering
 from affectlens.steering.servers.vllm_plugin.settings import Settings
 from affectlens.steering.servers.vllm_plugin.worker import WorkerSteering
 
@@ -38,7 +39,7 @@ def attach(worker: Any, settings: Settings) -> None:
     if steering.readings is not None:
         _attach_readings(runner, steering)
     for name in RPC:
-        setattr(worker, f"affectlens_{name}", getattr(steering, name))
+        setattr(worker, f"affectlens_{name}", answering(getattr(steering, name)))
 
 
 def recorded(compilation: Any) -> bool:

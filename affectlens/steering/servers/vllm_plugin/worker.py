@@ -72,6 +72,7 @@ class WorkerSteering:
         for name, pack in packs.items():
             self.shelf.load(name, pack)
         self.ledger = Ledger(self.slots, self.readings, self.shelf)
+        self.users: dict[str, str] = {}
         self.readers: dict[str, Columns] = {}
         self.last: tuple[tuple[str, ...], np.ndarray] = ((), np.zeros(0, dtype=np.int64))
         self.steps = 0
@@ -102,6 +103,7 @@ class WorkerSteering:
         asked = Asked.of(sampling_params)
         if asked is None:
             return
+        self.users[request] = asked.pack
         if asked.read:
             columns = self.shelf[asked.pack].columns
             if columns is not None:
@@ -110,11 +112,13 @@ class WorkerSteering:
             return
         spec = self.shelf[asked.pack].pack.resolve(asked.spec)
         if spec:
-            self.ledger.add(request, asked.pack, spec, prompt_length)
+            length = prompt_length if asked.prompt is None else asked.prompt
+            self.ledger.add(request, asked.pack, spec, length)
 
     def remove(self, request: str) -> None:
         """A request is finished or gone."""
         self.ledger.remove(request)
+        self.users.pop(request, None)
         self.readers.pop(request, None)
 
     def before_step(
@@ -162,17 +166,20 @@ class WorkerSteering:
             raise DataError(f"{path} is not the file the server has seen; load it again.")
         self.shelf.load(name, pack)
 
-    def unload_pack(self, name: str) -> int:
-        """Unload a pack unless requests use it; returns how many do."""
-        users = self.ledger.users_of(name)
-        if not users:
-            self.shelf.unload(name)
-        return users
+    def unload_pack(self, name: str) -> None:
+        """Unload a pack that no request uses."""
+        if users := self.users_of(name):
+            raise DataError(f"Pack {name} is still used ({users} under way).")
+        self.shelf.unload(name)
+
+    def users_of(self, name: str) -> int:
+        """How many requests use a pack, to be steered or only read."""
+        return sum(pack == name for pack in self.users.values())
 
     def state(self) -> dict[str, Any]:
         """Figures for people and for metrics."""
         return {
-            "packs": list(self.shelf.names),
+            "packs": {name: self.users_of(name) for name in self.shelf.names},
             "requests": len(self.ledger),
             "slots_in_use": self.ledger.slots_in_use,
             "slots": self.slots.capacity.slots,
