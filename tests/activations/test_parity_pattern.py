@@ -72,11 +72,15 @@ def eager(model: LanguageModel, rows: Any = ROWS) -> list[list[Tensor]]:
     return [[out.attentions[layer][0].transpose(0, 1) for out in outs] for layer in range(N_LAYERS)]
 
 
-def assert_equal_patterns(seen: list[list[Tensor]], wanted: list[list[Tensor]]) -> None:
+def assert_equal_patterns(
+    seen: list[list[Tensor]], wanted: list[list[Tensor]], slack: float = 1.0
+) -> None:
     for layer in range(N_LAYERS):
         for value, weights in zip(seen[layer], wanted[layer], strict=True):
             n = weights.shape[-1]
-            torch.testing.assert_close(value[..., :n], weights, atol=5e-6, rtol=1e-5)
+            torch.testing.assert_close(
+                value[..., :n], weights, atol=slack * 5e-6, rtol=slack * 1e-5
+            )
             assert not value[..., n:].any()
 
 
@@ -109,11 +113,12 @@ def test_patterns_end_at_a_sliding_window(family: str, side: str, tiny_model: An
 def test_patterns_are_what_the_attention_did_with_its_soft_cap(side: str) -> None:
     capped = gemma2("eager")
     wanted = eager(capped)
-    assert_equal_patterns(patterns(capped, side), wanted)
+    # Large scores magnify the rounding of float32, which differs from processor to processor.
+    assert_equal_patterns(patterns(capped, side), wanted, slack=20)
     # Transformers' sdpa runs without the cap, and the pattern says so.
     free = eager(gemma2("eager", softcap=None))
     assert (free[0][0] - wanted[0][0]).abs().max() > 0.05
-    assert_equal_patterns(patterns(gemma2("sdpa"), side), free)
+    assert_equal_patterns(patterns(gemma2("sdpa"), side), free, slack=20)
 
 
 def test_texts_without_padding_use_no_mask(tiny_model: Any) -> None:
