@@ -59,6 +59,7 @@ test-vllm: $(VENV)/.dev $(VLLM)/.ready
 	$(BIN)/python -m tests_vllm.reference
 	$(VLLM)/bin/python -m pytest tests_vllm
 	$(BIN)/python -m pytest tests_vllm/test_evaluate.py
+	VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest tests/test_notebooks.py -k serving
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py --notebooks-to build/notebooks

@@ -1,4 +1,4 @@
-"""Two processes that share a model: halves of every matrix, or halves of the layers."""
+"""Workers in processes of their own, as vLLM has them: one, or two that share a model."""
 
 from __future__ import annotations
 
@@ -29,3 +29,18 @@ def test_two_ranks(kind: str, cases: list[Case], tmp_path: Path) -> None:
     for found in run.states:
         assert (found["requests"], found["slots_in_use"]) == (0, 0)
         assert found["steered_tokens"] > 100
+
+
+def test_one_rank(cases: list[Case], tmp_path: Path) -> None:
+    """What `LLM` does if nobody tells it otherwise: an engine process, and a worker process."""
+    run = elsewhere(
+        [[of_case(case, read=True) for case in cases]],
+        tmp_path,
+        environment={"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_OMP_THREADS_BIND": "auto"},
+        settings=SETTINGS,
+    )
+    assert run.runner == ""
+    require_equal(run.rounds[0], cases)
+    (found,) = run.states
+    assert (found["requests"], found["slots_in_use"]) == (0, 0)
+    assert found["steered_tokens"] > 100

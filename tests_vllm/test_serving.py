@@ -28,6 +28,7 @@ KEY = "a secret"
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": PROMPT}]
 STRONG = "anger=6;mode=circuit"
+READING: dict[str, Any] = {"messages": MESSAGES, "max_tokens": 12, "affectlens_read": True}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     log = tmp_path_factory.mktemp("server") / "log"
     with started(log, [pack("tiny")], pack_folder=str(folder)) as found:
+        first = found.reply(CHAT, STRONG, **READING, stream=True)
+        require_equal_readings(found, CHAT, first, READING)
         yield found
     # Whatever was refused, nothing went wrong.
     assert "Traceback" not in log.read_text(errors="replace")
@@ -109,6 +112,31 @@ def test_streams_say_the_same(client: Client) -> None:
     assert "".join(parts) == chat_text(client, STRONG)
 
 
+def require_equal_readings(
+    client: Client, path: str, streamed: tuple[int, Any], options: dict[str, Any]
+) -> None:
+    """A stream's chunks carry, one after another, what the whole reply carries at once."""
+    status, stream = streamed
+    assert status == 200, stream
+    status, whole = client.reply(path, STRONG, **options)
+    wanted = whole["kv_transfer_params"]["affectlens"]
+    assert len(wanted["tokens"]) == whole["usage"]["completion_tokens"] > 3
+    events = [json.loads(ln[6:]) for ln in stream.splitlines() if ln.startswith("data: {")]
+    parts = [event["affectlens"] for event in events if "affectlens" in event]
+    assert len(parts) > 2
+    assert [token for part in parts for token in part["tokens"]] == wanted["tokens"]
+    assert parts[-1]["reply"] == wanted["reply"]
+    assert parts[0]["classes"] == wanted["classes"]
+
+
+def test_streams_carry_readings(client: Client) -> None:
+    options = {"prompt": PROMPT, "max_tokens": 12, "affectlens_read": True}
+    streamed = client.reply("/v1/completions", STRONG, **options, stream=True)
+    require_equal_readings(client, "/v1/completions", streamed, options)
+    status, stream = client.reply(CHAT, STRONG, messages=MESSAGES, max_tokens=12, stream=True)
+    assert (status, "affectlens" in stream) == (200, False)
+
+
 def test_several_replies_are_all_steered(client: Client) -> None:
     """Sampled replies of a steered request, against each of them asked for alone."""
     options = {"n": 3, "temperature": 1, "seed": 5}
@@ -148,6 +176,8 @@ def test_bad_specs_get_400_and_a_sentence(client: Client, spec: Any, words: str)
     assert words in client.refused(spec)
     assert words in client.refused(spec, use_beam_search=True, n=2)
     assert words in client.refused(spec, path=CHAT, messages=MESSAGES)
+    assert words in client.refused(spec, path=CHAT, messages=MESSAGES, stream=True)
+    assert words in client.refused(spec, stream=True)
     assert client.complete("none")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from affectlens.core import AffectLensError, ArtefactError, DataError, MismatchError, ModelError
-from affectlens.steering.servers.vllm_plugin import internals
+from affectlens.steering.servers.vllm_plugin import internals, runners
 from affectlens.steering.servers.vllm_plugin.settings import Settings
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import SETTINGS, ask, engine_options, request, start
@@ -111,6 +111,13 @@ def test_a_private_name_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(internals, "NAMES", (*internals.NAMES, gone))
     with pytest.raises(ModelError, match=r"has no vllm\.v1\.core\.kv_cache_utils:generate_keys"):
         configured({**SETTINGS, "untested_version": True})
+
+
+def test_workers_that_do_not_steer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps them from it, the server does not start and answer unsteered."""
+    monkeypatch.setattr(runners, "attach", lambda _worker, _settings: None)
+    with pytest.raises(ModelError, match="workers of this vLLM do not steer"):
+        start(settings=SETTINGS)
 
 
 def test_a_family_that_is_not_known(tmp_path: Path) -> None:

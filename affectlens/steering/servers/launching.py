@@ -213,7 +213,7 @@ def _find(python: str | None, environment: Mapping[str, str]) -> _Found:
     where = f"for {python}" if python else "here, and no vllm is on the path"
     raise ModelError(
         f"vLLM is not installed {where}. In an environment of its own run: {INSTALL}; then give "
-        "its interpreter with --python."
+        "its interpreter (serve --python, evaluate --vllm-python)."
     )
 
 

@@ -166,6 +166,12 @@ def test_keys() -> None:
     assert all(finding.passed for finding in look(changed(key="secret"), api_key="secret"))
 
 
+def test_no_proxy_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    with serving(Behaviour()) as url:
+        assert Server(url).ask("/v1/models").status == 200
+
+
 def test_addresses() -> None:
     with pytest.raises(DataError, match="http://"):
         Server("localhost:8000")

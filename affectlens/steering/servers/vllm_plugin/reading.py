@@ -144,8 +144,10 @@ def report_outputs(process: Any) -> Any:
                 output.request_id, Reply(tuple(read["classes"]), tuple(read["layers"]))
             )
             reply.tokens.append(read["scores"])
-            delta = getattr(state.output_kind, "name", "") == "DELTA"
-            report = reply.report(len(reply.tokens) - 1 if delta else 0)
+            kind = getattr(state.output_kind, "name", "")
+            if kind == "FINAL_ONLY" and output.finish_reason is None:
+                continue  # nobody sees this one
+            report = reply.report(len(reply.tokens) - 1 if kind == "DELTA" else 0)
             output.kv_transfer_params = {**output.kv_transfer_params, KEY: report}
         result = process(self, outputs, *args, **kwargs)
         for request in [r for r in replies if r not in self.request_states]:
