@@ -246,6 +246,10 @@ def locate(source: str | Path) -> str:
 
 def _read(source: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     where = locate(source)
-    return (
+    hf, tokenizer = (
         from_gguf(Path(where), dtype) if where.endswith(".gguf") else from_pretrained(where, dtype)
     )
+    if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
+        # Transformers' sdpa leaves the soft cap of Gemma 2 out without a word.
+        hf.set_attn_implementation("eager")
+    return hf, tokenizer

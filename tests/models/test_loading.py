@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from affectlens.core.errors import DataError, ModelError, UnknownNameError
 from affectlens.core.sites import KINDS, Site
@@ -68,6 +69,28 @@ def test_cpu_flags(tmp_path: Path) -> None:
         info.write_text(line)
         assert _cpu_flags_say_bfloat16(info) == wanted
     assert not _cpu_flags_say_bfloat16(tmp_path / "none")
+
+
+def test_a_soft_cap_on_attention_is_kept(tmp_path: Path) -> None:
+    """Transformers would pick sdpa, which leaves it out."""
+    torch.manual_seed(0)
+    config = transformers.Gemma2Config(
+        vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, intermediate_size=64, query_pre_attn_scalar=1,
+        initializer_range=0.5, attn_logit_softcapping=2.0,
+    )  # fmt: skip
+    hf = transformers.Gemma2ForCausalLM(config).eval()
+    hf.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 17, 33, 42, 8, 99]])
+    with torch.no_grad():
+        hf.set_attn_implementation("sdpa")
+        without = hf(ids).logits
+        hf.set_attn_implementation("eager")
+        wanted = hf(ids).logits
+        found = load_model(tmp_path, dtype="float32").hf(ids).logits
+    assert (wanted - without).abs().max() > 1e-3
+    torch.testing.assert_close(found, wanted)
 
 
 def test_the_fingerprint_names_the_weights(folder: Path) -> None:
