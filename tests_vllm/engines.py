@@ -160,12 +160,14 @@ class Run:
         rounds: Answers per round.
         states: Of the workers at the end; empty without the plug-in.
         runner: Class of the model runner with its module, where it could be seen.
+        refusals: What requests that had to be refused were told.
         log: What the process has written.
     """
 
     rounds: list[list[Answer]]
     states: list[dict[str, Any]]
     runner: str
+    refusals: list[str]
     log: str
 
 
@@ -176,6 +178,7 @@ def elsewhere(
     environment: Mapping[str, str] | None = None,
     timeout: float = 400,
     gpu_compiler: bool = False,
+    refused: Sequence[Mapping[str, Any]] = (),
     **options: Any,
 ) -> Run:
     """Ask an engine in a process of its own.
@@ -186,11 +189,15 @@ def elsewhere(
         environment: Variables that differ from `ENVIRONMENT`.
         timeout: Seconds after which it has failed.
         gpu_compiler: Whether to compile as on GPUs; see `tests_vllm.gpu_compiler`.
+        refused: Requests that are to be refused.
         options: As for `start`.
     """
     plan, answers = folder / "plan.json", folder / "answers.json"
     answers.unlink(missing_ok=True)
-    given = {"engine": engine_options(**options), "rounds": rounds, "gpu_compiler": gpu_compiler}
+    given = {
+        "engine": engine_options(**options), "rounds": rounds, "gpu_compiler": gpu_compiler,
+        "refused": refused,
+    }  # fmt: skip
     plan.write_text(json.dumps(given))
     done = subprocess.run(
         [sys.executable, "-m", "tests_vllm.engines", str(plan), str(answers)],
@@ -203,6 +210,7 @@ def elsewhere(
         [[Answer(**one) for one in batch] for batch in found["rounds"]],
         found["states"],
         found["runner"],
+        found["refusals"],
         done.stdout,
     )
 
@@ -225,8 +233,18 @@ def main(plan: str, answers: str) -> None:
         "rounds": rounds,
         "states": state(llm) if steers else [],
         "runner": runner_of(llm),
+        "refusals": [refusal(llm, one) for one in given["refused"]],
     }
     Path(answers).write_text(json.dumps(found))
+
+
+def refusal(llm: Any, asked: Mapping[str, Any]) -> str:
+    """What a request is told that cannot be served; empty if it is served."""
+    try:
+        ask(llm, [asked])
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def runner_of(llm: Any) -> str:

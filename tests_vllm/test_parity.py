@@ -95,29 +95,29 @@ def test_only_some_are_read(eager: Any, cases: list[Case]) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_unsteered_requests_are_bit_identical(
-    mode: str, cases: list[Case], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """To those of a server without the plug-in: beside steered ones, beside none, read or not."""
-    llm = request.getfixturevalue(mode)
+def test_unsteered_requests_are_bit_identical(mode: str, cases: list[Case], tmp_path: Path) -> None:
+    """To those of a server without the plug-in: beside steered ones, beside none, read or not.
+
+    Each engine in a process of its own: the second one in a process rounds otherwise than the
+    first, plug-in or not.
+    """
     bare = [of_case(case, spec=None) for case in cases]
-    without = elsewhere([bare], tmp_path, environment=WITHOUT, **OPTIONS[mode]).rounds[0]
+    read = [{**one, "extra_args": {"affectlens_read": True}} for one in bare]
+    mixed = [  # every request is once beside steered ones, unsteered itself
+        [of_case(case) if i % 2 == odd else one for i, (case, one) in enumerate(zip(cases, bare))]  # noqa: B905
+        for odd in (0, 1)
+    ]
+    options: dict[str, Any] = {**OPTIONS[mode], "enable_prefix_caching": False}
+    (without,) = elsewhere([bare], tmp_path, environment=WITHOUT, **options).rounds
     require_equal([without[0]], cases[:1])
-    llm.reset_prefix_cache()
-    assert same(ask(llm, bare), without)
-    for steered in (0, 1):  # every request is once beside steered ones, unsteered itself
-        llm.reset_prefix_cache()
-        mixed = [
-            of_case(case) if i % 2 == steered else one
-            for i, (case, one) in enumerate(zip(cases, bare, strict=True))
-        ]
-        found = ask(llm, mixed)
-        assert same(found[1 - steered :: 2], without[1 - steered :: 2])
-        assert not same(found[steered::2], without[steered::2])
-    llm.reset_prefix_cache()
-    assert same(
-        ask(llm, [{**one, "extra_args": {"affectlens_read": True}} for one in bare]), without
-    )
+    alone, *beside, looked_at = elsewhere(
+        [bare, *mixed, read], tmp_path, settings=SETTINGS, **options
+    ).rounds
+    assert same(alone, without)
+    assert same(looked_at, without)
+    for odd, found in enumerate(beside):
+        assert same(found[1 - odd :: 2], without[1 - odd :: 2])
+        assert not same(found[odd::2], without[odd::2])
 
 
 def same(found: Sequence[Answer], wanted: Sequence[Answer]) -> bool:

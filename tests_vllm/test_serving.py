@@ -272,7 +272,7 @@ def client_again(client: Client, long: dict[str, Any]) -> list[str]:
         ({"name": "x", "path": "/etc/passwd"}, 403, "not in the folder"),
         ({"name": "x", "path": "none.safetensors"}, 400, "no file"),
         ({"name": "x", "path": "bad.safetensors"}, 400, "damaged"),
-        ({"name": "x", "path": "wide.safetensors"}, 400, "width 64"),
+        ({"name": "x", "path": "wide.safetensors"}, 400, "width 96"),
         ({"name": "x", "path": "other.safetensors"}, 400, "was made for model"),
         ({"name": "a b", "path": "second.safetensors"}, 400, "letters"),
         ({"name": "x"}, 400, "as JSON"),
@@ -382,7 +382,7 @@ def test_the_check_gives_the_key(guarded: Client) -> None:
 
 def test_a_pack_of_another_model_starts_no_server(tmp_path: Path) -> None:
     with (
-        pytest.raises(ModelError, match=r"width 64.*tiny has"),
+        pytest.raises(ModelError, match=r"width 96; .*tiny has"),
         started(tmp_path / "log", [pack("wide")]),
     ):
         pass

@@ -13,7 +13,7 @@ from affectlens.activations.plan import MAX_TOKENS_PER_BATCH, Plan, make_plan
 from affectlens.activations.positions import DEFAULT_POSITIONS, parse_positions
 from affectlens.activations.run import Advance, Sink, run_shards
 from affectlens.activations.session import opened_for_writing, read_layout
-from affectlens.activations.shards import SHARD_BYTES, ShardWriter, StoreSpec, bytes_per_row
+from affectlens.activations.shards import ShardWriter, StoreSpec, bytes_per_row, shard_size
 from affectlens.activations.store import ActivationStore
 from affectlens.activations.texts import read_texts
 from affectlens.core.artefact import Provenance, package_version
@@ -102,7 +102,7 @@ def prepare(
     overlong: str = "error",
     engine: str = "transformers",
     engine_options: Mapping[str, Any] | None = None,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int | None = None,
 ) -> Prepared:
     """Tokenize, cut into batches and shards, and say what the result is made by.
 
@@ -118,11 +118,13 @@ def prepare(
         options["key_length"] = int(texts.lengths.max())
     runner = open_engine(engine, model, **options)
     widths = {site: runner.width(site) for site in wanted}
+    row_bytes = bytes_per_row(widths, dtype)
+    shard_bytes = shard_size(row_bytes) if shard_bytes is None else shard_bytes
     plan = make_plan(
         texts,
         widths,
         where,
-        row_bytes=bytes_per_row(widths, dtype),
+        row_bytes=row_bytes,
         max_tokens_per_batch=max_tokens_per_batch,
         shard_bytes=shard_bytes,
     )
@@ -158,7 +160,7 @@ def capture(
     engine_options: Mapping[str, Any] | None = None,
     resume: bool = True,
     force: bool = False,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int | None = None,
     advance: Advance = lambda _texts, _tokens: None,
 ) -> ActivationStore:
     """Run a corpus through a model and keep activations.
@@ -184,7 +186,8 @@ def capture(
         resume: Whether to go on with an unfinished store of the same capture, or to open a finished
             one. Its batches and shards are then cut as they were.
         force: Whether to replace a store that something else made.
-        shard_bytes: Bytes of one file of the store. Two of them are held in memory.
+        shard_bytes: Bytes of one file of the store; two of them are held in memory. Default:
+            32 MiB, or 64 rows where those are more.
         advance: Told after each pass how many texts and tokens it ran.
 
     Returns:
@@ -197,7 +200,9 @@ def capture(
         MismatchError: If ``out`` holds a store of other weights, texts, sites or code.
         ArtefactError: If ``out`` cannot be written, or somebody is writing it.
     """
-    layout = {"max_tokens_per_batch": max_tokens_per_batch, "shard_bytes": shard_bytes}
+    layout: dict[str, Any] = {
+        "max_tokens_per_batch": max_tokens_per_batch, "shard_bytes": shard_bytes,
+    }  # fmt: skip
     if out is not None and resume:
         layout |= dict(read_layout(out) or {})
     prepared = prepare(

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affectlens.activations.positions import Position
-from affectlens.activations.shards import SHARD_BYTES
 from affectlens.activations.texts import Ints, Texts
 from affectlens.core.sites import Site
 
@@ -127,7 +126,7 @@ def make_plan(
     *,
     row_bytes: int,
     max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int,
 ) -> Plan:
     """Cut texts into batches and batches into shards.
 

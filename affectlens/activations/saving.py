@@ -12,14 +12,14 @@ import torch
 from affectlens.activations.folder import Folder, open_folder
 from affectlens.activations.manifest import STORED
 from affectlens.activations.session import opened_for_writing
-from affectlens.activations.shards import SHARD_BYTES, ShardWriter, StoreSpec, bytes_per_row
+from affectlens.activations.shards import ShardWriter, StoreSpec, bytes_per_row, shard_size
 from affectlens.activations.store import ActivationStore
 from affectlens.activations.table import Ints
 from affectlens.core.errors import ArtefactError
 
 
 def save_store(
-    store: ActivationStore, out: str | Path | Folder, shard_bytes: int = SHARD_BYTES
+    store: ActivationStore, out: str | Path | Folder, shard_bytes: int | None = None
 ) -> ActivationStore:
     """Write the rows a store keeps and open that; see `ActivationStore.save`.
 
@@ -46,9 +46,11 @@ def save_store(
         return session.finish()
 
 
-def _spec(store: ActivationStore, orders: dict[str, Ints], shard_bytes: int) -> StoreSpec:
+def _spec(store: ActivationStore, orders: dict[str, Ints], wanted: int | None) -> StoreSpec:
     widths = {site: store.width(site) for site in store.sites}
-    size = len(store) * bytes_per_row(widths, store.dtype)
+    row_bytes = bytes_per_row(widths, store.dtype)
+    shard_bytes = shard_size(row_bytes) if wanted is None else wanted
+    size = len(store) * row_bytes
     n_shards = max(1, -(-size // shard_bytes))
     cuts = {
         position: [len(order) * i // n_shards for i in range(n_shards + 1)]

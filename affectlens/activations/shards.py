@@ -37,7 +37,8 @@ from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError
 from affectlens.core.sites import Site
 
-SHARD_BYTES = 64 << 20
+SHARD_BYTES, SHARD_ROWS = 32 << 20, 64
+"""A shard is this large, or has this many rows where rows are large; see `shard_size`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,11 @@ def bytes_per_row(widths: Mapping[Site, int], dtype: str) -> int:
     int8 is filled in float32, so its files are a quarter of what they take in memory.
     """
     return sum(widths.values()) * torch_dtype(dtype).itemsize
+
+
+def shard_size(row_bytes: int) -> int:
+    """Bytes of a shard if nobody says: small beside the model, and rows enough for a batch."""
+    return max(SHARD_BYTES, SHARD_ROWS * row_bytes)
 
 
 @dataclass(eq=False)

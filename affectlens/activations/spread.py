@@ -19,7 +19,6 @@ from affectlens.activations.crew import AT_ONCE, LIVES, Crew, first_line, lost_t
 from affectlens.activations.plan import MAX_TOKENS_PER_BATCH
 from affectlens.activations.run import Advance
 from affectlens.activations.session import opened_for_writing, read_layout
-from affectlens.activations.shards import SHARD_BYTES
 from affectlens.activations.store import ActivationStore
 from affectlens.core.progress import progress
 from affectlens.datasets.schema import Corpus
@@ -43,7 +42,7 @@ def capture_with_ray(
     resume: bool = True,
     force: bool = False,
     max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int | None = None,
     advance: Advance = lambda _texts, _tokens: None,
     **request: Any,
 ) -> ActivationStore:

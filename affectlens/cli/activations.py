@@ -49,8 +49,9 @@ def capture(
         int, typer.Option("--max-tokens-per-batch", min=1, help="Padded tokens of one pass.")
     ] = 4096,
     shard_mib: Annotated[
-        int, typer.Option("--shard-mib", min=1, help="Size of one file of the store.")
-    ] = 64,
+        int | None,
+        typer.Option("--shard-mib", min=1, help="Of one file; default: 32, or 64 rows if more."),
+    ] = None,
     overlong: Annotated[
         str, typer.Option("--overlong", help="Texts beyond the context: error, truncate, skip.")
     ] = "error",
@@ -87,7 +88,7 @@ def capture(
             positions=positions,
             dtype=dtype,
             max_tokens_per_batch=max_tokens_per_batch,
-            shard_bytes=shard_mib << 20,
+            shard_bytes=None if shard_mib is None else shard_mib << 20,
             overlong=overlong,
             engine=engine,
             resume=resume,

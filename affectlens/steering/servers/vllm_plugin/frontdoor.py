@@ -130,8 +130,8 @@ class FrontDoor:
             raise DataError(f"Pack {pack_name} holds no probes, so nothing can be read with it.")
         if (read or (spec and spec.gate)) and not self.reads:
             raise DataError(
-                "This server was started without probes, so it cannot read emotions or gate; have "
-                "a pack with probes among those it starts with."
+                "This server was started without probes (or its model is split into stages), so it "
+                "cannot read emotions or gate; have a pack with probes among those it starts with."
             )
         if not spec and not read:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def check_start(settings: Settings, config: Any) -> Settings:
     packs = settings.load()
     model = config.model_config
     check_packs(packs, model, force=settings.force)
+    if settings.read and config.parallel_config.pipeline_parallel_size > 1:
+        # A probe's stage would have to tell the others, and the last one what clients get.
+        logger.warning("The model is split into stages: no readings, no gates.")
+        settings = replace(settings, read=False)
     FrontDoor(settings)
     if getattr(config, "speculative_config", None) is not None:
         logger.warning("The draft model is not steered; its drafts will be accepted less often.")
