@@ -27,6 +27,7 @@ from affectlens.steering.servers.vllm_plugin.calls import answering
 from affectlens.steering.servers.vllm_plugin.endpoints import Forbidden, inside
 from affectlens.steering.servers.vllm_plugin.frontdoor import Conflict, FrontDoor, Refused
 from affectlens.steering.servers.vllm_plugin.inflight import InFlight, noting, users_of
+from affectlens.steering.servers.vllm_plugin.register import looking_first
 from affectlens.steering.servers.vllm_plugin.settings import Settings
 from affectlens.steering.servers.vllm_plugin.transport import Asked
 from tests.steering.oracle import random_pack
@@ -413,6 +414,25 @@ def test_a_prompt_without_an_end_is_refused() -> None:
     request = SimpleNamespace(request_id="r", sampling_params=params, resumable=True)
     with pytest.raises(Refused, match="still being sent"):
         Output().add_request(request)
+
+
+def test_a_stream_is_refused_before_it_begins(tmp_path: Path, tiny_model: Any) -> None:
+    """When the first token is asked for, the status of the reply has been sent."""
+    random_pack(tiny_model("llama")).save(tmp_path / "p.st")
+    begun: list[Any] = []
+    generate = looking_first(lambda _self, prompt, params: begun.append((prompt, params)))
+    for config, words in (
+        ({}, "no steering pack"),
+        ({"affectlens": {"packs": str(tmp_path / "p.st")}}, "Unknown emotion"),
+    ):
+        processor = SimpleNamespace(vllm_config=SimpleNamespace(additional_config=config))
+        engine = SimpleNamespace(input_processor=processor)
+        with pytest.raises(Refused, match=words):
+            generate(engine, "x", SimpleNamespace(extra_args={"affectlens": "angr=1"}))
+        assert not begun
+        plain = SimpleNamespace(extra_args=None)
+        generate(engine, "x", plain)
+        assert begun.pop() == ("x", plain)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 from affectlens.core import AffectLensError, ModelError
 from affectlens.steering.servers.vllm_plugin import beams, clients, inflight, internals, reading
+from affectlens.steering.servers.vllm_plugin.frontdoor import FrontDoor, refuse_unconfigured
 from affectlens.steering.servers.vllm_plugin.settings import KEY, Settings
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def register() -> None:
     doors: tuple[tuple[str, Callable[[Any], Any]], ...] = (
         (internals.CREATE_CONFIG, _configuring),
         (internals.PROCESS_INPUTS, _admitting),
-        (internals.GENERATE, _looking_first),
+        (internals.GENERATE, looking_first),
         (internals.ADD_REQUEST, inflight.noting),
         (internals.BLOCK_KEYS, _hashing),
         (internals.MAKE_WORKER, _making_workers),
@@ -75,8 +76,6 @@ def _admitting(process: Any) -> Any:
     def process_inputs(
         self: Any, request_id: str, prompt: Any, params: Any, *a: Any, **k: Any
     ) -> Any:
-        from affectlens.steering.servers.vllm_plugin.frontdoor import refuse_unconfigured
-
         params, door = beams.carried(prompt, params), door_of(self)
         if door is None:
             refuse_unconfigured(params)
@@ -87,14 +86,16 @@ def _admitting(process: Any) -> Any:
     return process_inputs
 
 
-def _looking_first(generate: Any) -> Any:
+def looking_first(generate: Any) -> Any:
     """Refuse before a stream begins, whose status would have been sent by then."""
 
     @functools.wraps(generate)
     def wrapper(self: Any, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
-        door = door_of(self.input_processor)
-        if door is not None and hasattr(sampling_params, "extra_args"):
-            door.look(beams.carried(prompt, sampling_params))
+        asked, door = beams.carried(prompt, sampling_params), door_of(self.input_processor)
+        if door is None:
+            refuse_unconfigured(asked)
+        elif hasattr(asked, "extra_args"):
+            door.look(asked)
             _streaming()
         return generate(self, prompt, sampling_params, *args, **kwargs)
 
@@ -104,8 +105,6 @@ def _looking_first(generate: Any) -> Any:
 def door_of(processor: Any) -> Any:
     """The front door of vLLM's input processor, made on first use; None without settings."""
     if "_affectlens_door" not in vars(processor):
-        from affectlens.steering.servers.vllm_plugin.frontdoor import FrontDoor
-
         settings = Settings.of(processor.vllm_config.additional_config)
         processor._affectlens_door = None if settings is None else FrontDoor(settings)
     return processor._affectlens_door
