@@ -177,6 +177,8 @@ def reading(
         except StopForward as stopped:
             if stopped is not stop:
                 raise
+            # Its frames hold the tensors of the pass, and the hooks among them hold it.
+            stop.__traceback__ = None
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from affectlens.activations.engines import open_engine
 from affectlens.core.errors import UnknownNameError
 from affectlens.core.sites import KINDS, Site
 from affectlens.models.hooks import POINTS, StopForward, WritePoint, deepest, reading, writing
@@ -236,3 +239,23 @@ def test_generation_with_a_cache_sees_one_new_token_at_a_time(tiny_model: Any) -
     with reading(model.anatomy, [Site(0, "z")], lambda _, value: lengths.append(value.shape[1])):
         model.hf.generate(input_ids=IDS, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert lengths == [12, 1, 1, 1]
+
+
+@pytest.mark.parametrize("engine", ["transformers", "transformer_lens"])
+def test_a_pass_that_was_stopped_keeps_nothing_alive(engine: str, tiny_model: Any) -> None:
+    """Without the garbage collector, which hardly ever runs and does not know of GPU memory."""
+    model = tiny_model("llama")
+    ids, mask = model.encode_batch([(5, 6, 7), (8, 9)], "right")
+    run = open_engine(engine, model).forward
+    seen: list[weakref.ref[Tensor]] = []
+    run(ids, mask, [Site(0, "resid_post")], lambda _site, value: None)  # builds what it needs
+    gc.collect()
+    gc.disable()
+    try:
+        run(
+            ids, mask, [Site(0, "resid_mid"), Site(1, "resid_post")],
+            lambda _site, value: seen.append(weakref.ref(value)),
+        )  # fmt: skip
+        assert len(seen) == 2 and not any(ref() is not None for ref in seen)
+    finally:
+        gc.enable()

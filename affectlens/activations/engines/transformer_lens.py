@@ -65,3 +65,4 @@ class TransformerLensEngine(Engine):
         except StopForward as stopped:
             if stopped is not stop:
                 raise
+            stop.__traceback__ = None  # as in `affectlens.models.hooks.reading`
