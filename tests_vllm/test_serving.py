@@ -330,7 +330,7 @@ def test_the_documented_requests_work(
     client: Client, folder: Path, tmp_path: Path, language: str
 ) -> None:
     """As they stand in docs/serving.md, but for the port."""
-    shutil.copy(FOLDER / "second.safetensors", folder / "reading.safetensors")
+    shutil.copy(FOLDER / "second.safetensors", folder / "pack_untuned.safetensors")
     text = (Path(__file__).parent.parent / "docs/serving.md").read_text(encoding="utf-8")
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     requests = [block for block in blocks if "http://127.0.0.1:8000/" in block]
