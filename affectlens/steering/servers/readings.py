@@ -55,7 +55,6 @@ class Readings(nn.Module):
         self.asked = torch.zeros(rows, 1, dtype=torch.long, device=device)
         self.sign = torch.ones(rows, device=device)
         self.threshold = torch.zeros(rows, device=device)
-        self.gated: set[int] = set()
         self.wanted = False  # whether somebody reads this step; compiled code reads always
         slots.allow_gates()
 
@@ -77,13 +76,13 @@ class Readings(nn.Module):
         self.sign[slot] = 1.0 if gate.above else -1.0
         self.threshold[slot] = gate.threshold
         self.decider[slot] = self.layers[columns.layers[0]]
-        self.gated.add(slot)
+        self.slots.gating.add(slot)
 
     def clear(self, slot: int) -> None:
         """Leave a slot without a gate."""
-        if slot in self.gated:
+        if slot in self.slots.gating:
             self.decider[slot] = -1
-            self.gated.remove(slot)
+            self.slots.gating.remove(slot)
 
     def decide_at(self, index: int, hidden: Float[Tensor, "token d"]) -> None:
         """Open or shut the gates that this block decides, before its own steering.
@@ -93,7 +92,7 @@ class Readings(nn.Module):
             hidden: Residual stream after the block.
         """
         open_ = self.slots.open
-        if open_ is None or not (self.slots.always or self.gated):
+        if open_ is None or not (self.slots.always or self.slots.gating):
             return
         n = hidden.shape[0]
         rows = self.slots.rows[:n]

@@ -7,6 +7,7 @@ nothing. Pure torch; no server is named here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from affectlens.core import DataError
 from affectlens.steering.servers.coefficients import Coefficients, Place
 
-UNROLLED = 8
-"""Up to so many vectors a compiler fuses their sum into what surrounds it."""
+UNROLLED = 16
+"""Up to so many vectors are summed one by one, which a compiler fuses into what surrounds it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ class Slots(nn.Module):
         # Slots in use of each kind: eager code skips what nobody asks for.
         self.projecting: set[int] = set()
         self.turning: set[int] = set()
+        self.gating: set[int] = set()
+        self._step: _Step | None = None
+        self._vectors = self.vectors.unbind()
 
     def allow_gates(self) -> None:
         """Reserve the buffer that says, per token of a step, whether its gate is open."""
@@ -128,7 +132,8 @@ class Slots(nn.Module):
             gated: Whether gates are decided before this place.
         """
         moved = self._moved(index, hidden.float(), gated)
-        return torch.where(self._on(hidden), moved.to(hidden.dtype), hidden)
+        on = self._on(hidden)
+        return moved.to(hidden.dtype) if on is None else _kept(on, moved, hidden)
 
     def apply_to_sum(
         self,
@@ -145,22 +150,29 @@ class Slots(nn.Module):
         """
         moved = self._moved(index, hidden.float() + residual.float(), gated)
         on = self._on(hidden)
-        return (
-            torch.where(on, moved.to(hidden.dtype), hidden),
-            torch.where(on, torch.zeros_like(residual), residual),
-        )
+        if on is None:
+            return moved.to(hidden.dtype), torch.zeros_like(residual)
+        nothing = torch.zeros_like(residual)
+        return _kept(on, moved, hidden), torch.where(on, nothing, residual)
 
-    def _on(self, hidden: Tensor) -> Tensor:
+    def _on(self, hidden: Tensor) -> Tensor | None:
+        """Which tokens are steered; None if all are."""
+        step = self._step
+        if step is not None and step.tokens == hidden.shape[0]:
+            return step.on
         return (self.rows[: hidden.shape[0]] > 0)[:, None]
 
     def _moved(self, index: int, plain: Float[Tensor, "token d"], gated: bool) -> Tensor:
-        n = plain.shape[0]
+        n, step = plain.shape[0], self._step
+        known = step is not None and step.tokens == n
+        if step is not None and known and not (self.projecting or self.turning or self.gating):
+            return torch.addmm(plain, step.weights[index], self._vectors[index])
         rows, vectors = self.rows[:n], self.vectors[index]
-        weights = self.shift[index][rows]
+        weights = step.weights[index] if step is not None and known else self.shift[index][rows]
         if self.scale is not None and (self.always or self.projecting):
             projections = plain @ vectors.T
-            weights = weights + torch.einsum("ti,tij->tj", projections, self.scale[index][rows])
-        if gated and self.open is not None:
+            weights = weights + _each(projections, self.scale[index][rows])
+        if gated and self.open is not None and (self.always or self.gating):
             weights = weights * self.open[:n, None]
         moved = plain + _mixed(weights, vectors)
         if self.keeps is not None and (self.always or self.turning):
@@ -176,17 +188,51 @@ class Slots(nn.Module):
         if self.open is not None:
             self.open.fill_(1.0)
         self.busy = True
+        if not self.always:  # code that runs anew looks its weights up once, not at every place
+            now = self.rows[: len(rows)]
+            on = None if bool((rows > 0).all()) else (now > 0)[:, None]
+            self._step = _Step(len(rows), self.shift[:, now].unbind(), on)
 
     def rest(self) -> None:
         """Say that no token of the next step is steered."""
         if self.busy:
             self.rows.zero_()
-            self.busy = False
+            self.busy, self._step = False, None
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A step of code that runs anew.
+
+    Attributes:
+        tokens: How many there are.
+        weights: Of the vectors, for every place.
+        on: Which are steered; None if all are.
+    """
+
+    tokens: int
+    weights: Sequence[Float[Tensor, "token vector"]]
+    on: Tensor | None
+
+
+def _kept(on: Tensor, moved: Tensor, hidden: Tensor) -> Tensor:
+    return torch.where(on, moved.to(hidden.dtype), hidden)
+
+
+def _each(
+    projections: Float[Tensor, "token vector"], scale: Float[Tensor, "token vector vector"]
+) -> Float[Tensor, "token vector"]:
+    """A small matrix per token."""
+    if torch.compiler.is_compiling() and projections.shape[1] <= UNROLLED:
+        terms = (projections[:, i, None] * scale[:, i] for i in range(projections.shape[1]))
+        return functools.reduce(torch.add, terms)
+    return torch.einsum("ti,tij->tj", projections, scale)
 
 
 def _mixed(
     weights: Float[Tensor, "token vector"], vectors: Float[Tensor, "vector d"]
 ) -> Float[Tensor, "token d"]:
     if torch.compiler.is_compiling() and vectors.shape[0] <= UNROLLED:
-        return (weights[:, :, None] * vectors).sum(1)
+        terms = (weights[:, i, None] * vectors[i] for i in range(vectors.shape[0]))
+        return functools.reduce(torch.add, terms)
     return weights @ vectors
