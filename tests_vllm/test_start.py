@@ -13,7 +13,7 @@ from affectlens.core import AffectLensError, ArtefactError, DataError, MismatchE
 from affectlens.steering.servers.vllm_plugin import internals, runners
 from affectlens.steering.servers.vllm_plugin.settings import Settings
 from tests_vllm.cases import FOLDER
-from tests_vllm.engines import SETTINGS, ask, engine_options, request, start
+from tests_vllm.engines import SETTINGS, ask, elsewhere, engine_options, request, start
 
 PACK = str(FOLDER / "tiny.safetensors")
 
@@ -131,6 +131,25 @@ def test_a_family_that_is_not_known(tmp_path: Path) -> None:
     transformers.OPTForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="OPTForCausalLM"):
         start(settings={**SETTINGS, "force": True}, model=str(tmp_path), skip_tokenizer_init=True)
+
+
+def test_a_mixture_of_experts(tmp_path: Path) -> None:
+    """It has layers, but no projection that all tokens go through."""
+    import transformers
+
+    config = transformers.MixtralConfig(
+        vocab_size=200, hidden_size=64, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=32, num_local_experts=2,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path)
+    told = r"ModelError: .*MixtralForCausalLM.*mixture of experts"
+    # vLLM makes what experts need with the first engine of a process, so this one has its own.
+    with pytest.raises(AssertionError, match=told):
+        elsewhere(
+            [], tmp_path, settings={**SETTINGS, "force": True}, model=str(tmp_path),
+            skip_tokenizer_init=True,
+        )  # fmt: skip
 
 
 def test_after_all_this_a_good_one_starts(own_caches: Path) -> None:

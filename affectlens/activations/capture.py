@@ -119,7 +119,7 @@ def prepare(
     runner = open_engine(engine, model, **options)
     widths = {site: runner.width(site) for site in wanted}
     row_bytes = bytes_per_row(widths, dtype)
-    shard_bytes = shard_size(row_bytes) if shard_bytes is None else shard_bytes
+    shard_bytes = shard_size(shard_bytes, row_bytes)
     plan = make_plan(
         texts,
         widths,

@@ -46,12 +46,11 @@ def save_store(
         return session.finish()
 
 
-def _spec(store: ActivationStore, orders: dict[str, Ints], wanted: int | None) -> StoreSpec:
+def _spec(store: ActivationStore, orders: dict[str, Ints], shard_bytes: int | None) -> StoreSpec:
     widths = {site: store.width(site) for site in store.sites}
     row_bytes = bytes_per_row(widths, store.dtype)
-    shard_bytes = shard_size(row_bytes) if wanted is None else wanted
-    size = len(store) * row_bytes
-    n_shards = max(1, -(-size // shard_bytes))
+    shard_bytes = shard_size(shard_bytes, row_bytes)
+    n_shards = max(1, -(-len(store) * row_bytes // shard_bytes))
     cuts = {
         position: [len(order) * i // n_shards for i in range(n_shards + 1)]
         for position, order in orders.items()

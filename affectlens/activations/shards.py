@@ -88,9 +88,9 @@ def bytes_per_row(widths: Mapping[Site, int], dtype: str) -> int:
     return sum(widths.values()) * torch_dtype(dtype).itemsize
 
 
-def shard_size(row_bytes: int) -> int:
-    """Bytes of a shard if nobody says: small beside the model, and rows enough for a batch."""
-    return max(SHARD_BYTES, SHARD_ROWS * row_bytes)
+def shard_size(wanted: int | None, row_bytes: int) -> int:
+    """Bytes of a shard; if nobody says, small beside the model, and rows enough for a batch."""
+    return max(SHARD_BYTES, SHARD_ROWS * row_bytes) if wanted is None else wanted
 
 
 @dataclass(eq=False)

@@ -132,8 +132,7 @@ class Slots(nn.Module):
             gated: Whether gates are decided before this place.
         """
         moved = self._moved(index, hidden.float(), gated)
-        on = self._on(hidden)
-        return moved.to(hidden.dtype) if on is None else _kept(on, moved, hidden)
+        return _where(self._on(hidden), moved.to(hidden.dtype), hidden)
 
     def apply_to_sum(
         self,
@@ -150,25 +149,29 @@ class Slots(nn.Module):
         """
         moved = self._moved(index, hidden.float() + residual.float(), gated)
         on = self._on(hidden)
-        if on is None:
-            return moved.to(hidden.dtype), torch.zeros_like(residual)
-        nothing = torch.zeros_like(residual)
-        return _kept(on, moved, hidden), torch.where(on, nothing, residual)
+        return (
+            _where(on, moved.to(hidden.dtype), hidden),
+            _where(on, torch.zeros_like(residual), residual),
+        )
+
+    def _known(self, tokens: int) -> _Step | None:
+        """The step under way, unless it is recorded or padded beyond its tokens."""
+        step = self._step
+        return step if step is not None and step.tokens == tokens else None
 
     def _on(self, hidden: Tensor) -> Tensor | None:
         """Which tokens are steered; None if all are."""
-        step = self._step
-        if step is not None and step.tokens == hidden.shape[0]:
-            return step.on
-        return (self.rows[: hidden.shape[0]] > 0)[:, None]
+        n = hidden.shape[0]
+        step = self._known(n)
+        return (self.rows[:n] > 0)[:, None] if step is None else step.on
 
     def _moved(self, index: int, plain: Float[Tensor, "token d"], gated: bool) -> Tensor:
-        n, step = plain.shape[0], self._step
-        known = step is not None and step.tokens == n
-        if step is not None and known and not (self.projecting or self.turning or self.gating):
+        n = plain.shape[0]
+        step = self._known(n)
+        if step is not None and not (self.projecting or self.turning or self.gating):
             return torch.addmm(plain, step.weights[index], self._vectors[index])
         rows, vectors = self.rows[:n], self.vectors[index]
-        weights = step.weights[index] if step is not None and known else self.shift[index][rows]
+        weights = self.shift[index][rows] if step is None else step.weights[index]
         if self.scale is not None and (self.always or self.projecting):
             projections = plain @ vectors.T
             weights = weights + _each(projections, self.scale[index][rows])
@@ -215,24 +218,29 @@ class _Step:
     on: Tensor | None
 
 
-def _kept(on: Tensor, moved: Tensor, hidden: Tensor) -> Tensor:
-    return torch.where(on, moved.to(hidden.dtype), hidden)
+def _where(on: Tensor | None, moved: Tensor, plain: Tensor) -> Tensor:
+    return moved if on is None else torch.where(on, moved, plain)
 
 
 def _each(
     projections: Float[Tensor, "token vector"], scale: Float[Tensor, "token vector vector"]
 ) -> Float[Tensor, "token vector"]:
     """A small matrix per token."""
-    if torch.compiler.is_compiling() and projections.shape[1] <= UNROLLED:
-        terms = (projections[:, i, None] * scale[:, i] for i in range(projections.shape[1]))
-        return functools.reduce(torch.add, terms)
+    if _fuses(projections.shape[1]):
+        return _summed(projections, scale.unbind(1))
     return torch.einsum("ti,tij->tj", projections, scale)
 
 
 def _mixed(
     weights: Float[Tensor, "token vector"], vectors: Float[Tensor, "vector d"]
 ) -> Float[Tensor, "token d"]:
-    if torch.compiler.is_compiling() and vectors.shape[0] <= UNROLLED:
-        terms = (weights[:, i, None] * vectors[i] for i in range(vectors.shape[0]))
-        return functools.reduce(torch.add, terms)
-    return weights @ vectors
+    return _summed(weights, vectors.unbind()) if _fuses(len(vectors)) else weights @ vectors
+
+
+def _fuses(terms: int) -> bool:
+    return torch.compiler.is_compiling() and terms <= UNROLLED
+
+
+def _summed(weights: Float[Tensor, "token term"], terms: Sequence[Tensor]) -> Tensor:
+    products = (weights[:, i, None] * term for i, term in enumerate(terms))
+    return functools.reduce(torch.add, products)

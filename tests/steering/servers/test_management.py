@@ -50,10 +50,10 @@ class Worker:
             raise DataError("another file")
         self.shelf.load(name, pack)
 
-    def unload_pack(self, name: str) -> int:
-        if not self.users and name in self.shelf.names:
-            self.shelf.unload(name)
-        return self.users
+    def unload_pack(self, name: str) -> None:
+        if self.users:
+            raise DataError("still used")
+        self.shelf.unload(name)
 
     def state(self) -> dict[str, Any]:
         return {

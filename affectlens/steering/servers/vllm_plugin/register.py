@@ -76,10 +76,8 @@ def _admitting(process: Any) -> Any:
     def process_inputs(
         self: Any, request_id: str, prompt: Any, params: Any, *a: Any, **k: Any
     ) -> Any:
-        params, door = beams.carried(prompt, params), door_of(self)
-        if door is None:
-            refuse_unconfigured(params)
-        elif hasattr(params, "extra_args"):
+        params, door = _brought(self, prompt, params)
+        if door is not None:
             params = door.admit(params)
         return process(self, request_id, prompt, params, *a, **k)
 
@@ -91,15 +89,25 @@ def looking_first(generate: Any) -> Any:
 
     @functools.wraps(generate)
     def wrapper(self: Any, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
-        asked, door = beams.carried(prompt, sampling_params), door_of(self.input_processor)
-        if door is None:
-            refuse_unconfigured(asked)
-        elif hasattr(asked, "extra_args"):
+        asked, door = _brought(self.input_processor, prompt, sampling_params)
+        if door is not None:
             door.look(asked)
             _streaming()
         return generate(self, prompt, sampling_params, *args, **kwargs)
 
     return wrapper
+
+
+def _brought(processor: Any, prompt: Any, params: Any) -> tuple[Any, FrontDoor | None]:
+    """What a request brings, and the door that it has to pass; None if there is none for it.
+
+    Raises:
+        Refused: If it asks for steering where there is none.
+    """
+    asked, door = beams.carried(prompt, params), door_of(processor)
+    if door is None:
+        refuse_unconfigured(asked)
+    return asked, door if hasattr(asked, "extra_args") else None
 
 
 def door_of(processor: Any) -> Any:
@@ -110,7 +118,6 @@ def door_of(processor: Any) -> Any:
     return processor._affectlens_door
 
 
-@functools.cache
 def _streaming() -> None:
     """Let streams carry readings, where this process serves any (the classes are loaded by now)."""
     from affectlens.steering.servers.vllm_plugin.streaming import with_readings
