@@ -81,7 +81,7 @@ def prompt_class(spec: str | None) -> str:
     """Equal for specs that leave the same keys and values of the prompt's full blocks."""
     if spec in (None, "none") or "generated" in str(spec):
         return ""
-    return str(spec).replace("1.0;", "1;")
+    return str(spec).replace("1.0;", "1;").replace("positions=all", "positions=prompt")
 
 
 def test_next_turns(eager: Any, uncached: Any) -> None:

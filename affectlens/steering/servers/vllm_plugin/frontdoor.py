@@ -10,6 +10,7 @@ import importlib
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from affectlens.core import AffectLensError, DataError
@@ -176,8 +177,8 @@ class FrontDoor:
 
 
 def cache_key(pack: SteeringPack, spec: SteeringSpec) -> str:
-    """Equal for requests whose steered tokens have the same keys and values."""
-    return f"{pack.fingerprint}:{spec.fingerprint}" if spec else ""
+    """Equal for requests whose steered tokens have the same keys and values, wherever they are."""
+    return f"{pack.fingerprint}:{replace(spec, positions=None).fingerprint}" if spec else ""
 
 
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
