@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from affectlens.core import DataError
 from affectlens.core.errors import closest_first
+from affectlens.core.jsonl import split_lines
 
 Row = tuple[int, dict[str, Any]]
 """Line number (from 1) and the fields of one row."""
@@ -44,9 +45,7 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that are not blank, numbered from 1 (split at line feeds only)."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield number, line.rstrip("\r")
+    yield from split_lines(read_text(path))
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:

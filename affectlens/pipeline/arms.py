@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from affectlens.core import ArtefactError, DataError, fingerprint
 from affectlens.core.artefact import (
@@ -14,8 +13,8 @@ from affectlens.core.artefact import (
     package_version,
     read_json,
     write_json,
-    write_text,
 )
+from affectlens.core.jsonl import read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
     from affectlens.evaluation import Reply, Request
@@ -79,8 +78,7 @@ class Arm:
 
 def save_replies(replies: Sequence[Reply], path: Path) -> None:
     """Write replies as JSON lines."""
-    lines = [json.dumps(r.to_dict(), ensure_ascii=False) for r in replies]
-    write_text(path, "\n".join(lines) + "\n")
+    write_jsonl(path, (reply.to_dict() for reply in replies))
 
 
 def load_replies(path: Path) -> list[Reply]:
@@ -92,8 +90,6 @@ def load_replies(path: Path) -> list[Reply]:
     from affectlens.evaluation import Reply
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        return [Reply.from_dict(row) for row in rows]
-    except (OSError, ValueError, DataError) as error:
+        return [Reply.from_dict(row) for row in read_jsonl(path)]
+    except (ValueError, KeyError, TypeError, DataError) as error:
         raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

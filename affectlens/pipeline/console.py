@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
 from affectlens.core.artefact import read_json
+from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -180,7 +180,7 @@ def print_records(name: str, n: int, *, columns: Sequence[str] | None, path: Pat
 
     for row in show(load_corpus(name, columns, path), n):
         # Not through rich: a line of JSON must stay one line.
-        stdout().print(json.dumps(row, ensure_ascii=False), soft_wrap=True, markup=False)
+        stdout().print(json_line(row), soft_wrap=True, markup=False)
 
 
 def print_leakage(name: str, *, columns: Sequence[str] | None, path: Path | None) -> bool:

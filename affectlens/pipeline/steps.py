@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.core import EMOTIONS, TONES, ArtefactError, DataError
-from affectlens.core.artefact import write_json, write_text
+from affectlens.core import EMOTIONS, TONES, ArtefactError, DataError, UnknownNameError
+from affectlens.core.artefact import write_json
+from affectlens.core.jsonl import read_jsonl, write_jsonl
 from affectlens.core.progress import progress
 
 if TYPE_CHECKING:
@@ -280,8 +280,7 @@ def save_corpus(corpus: Corpus, path: Path) -> None:
         for r in corpus
     ]
     header = {"name": corpus.name, "design": corpus.design}
-    lines = [json.dumps(row, ensure_ascii=False) for row in (header, *rows)]
-    write_text(path, "\n".join(lines) + "\n")
+    write_jsonl(path, (header, *rows))
 
 
 def load_corpus(path: Path) -> Corpus:
@@ -293,12 +292,12 @@ def load_corpus(path: Path) -> Corpus:
     from affectlens.datasets import Corpus, Message, Record
 
     try:
-        header, *rows = [dict(json.loads(x)) for x in path.read_text(encoding="utf-8").splitlines()]
+        header, *rows = [dict(row) for row in read_jsonl(path)]
         records: list[Record] = []
         for row in rows:
             fields: dict[str, Any] = dict(row)
             fields["messages"] = tuple(Message(**m) for m in row["messages"])
             records.append(Record(**fields))
         return Corpus(str(header["name"]), str(header["design"]), tuple(records))
-    except (OSError, ValueError, KeyError, TypeError, DataError) as error:
+    except (ValueError, KeyError, TypeError, DataError, UnknownNameError) as error:
         raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

@@ -1,6 +1,7 @@
 """GoEmotions and EmoBank: small files in the originals' format, and the originals if they are here.
 
-Set AFFECTLENS_CORPORA to the folder that holds ``goemotions/`` and ``emobank/`` to check those too.
+The originals are looked for in ``shared/corpora`` beside the checkout, or in the folder that
+AFFECTLENS_CORPORA names: ``goemotions/`` and ``emobank/``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from affectlens.core import EMOTIONS, TONES, DataError, UnknownNameError
 from affectlens.datasets import load
 from affectlens.datasets.goemotions import EKMAN, LABELS
 
-CORPORA = os.environ.get("AFFECTLENS_CORPORA", "")
-originals = pytest.mark.skipif(not CORPORA, reason="AFFECTLENS_CORPORA is not set")
+BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
+CORPORA = Path(os.environ.get("AFFECTLENS_CORPORA") or BESIDE)
+originals = pytest.mark.skipif(
+    not CORPORA.is_dir(), reason=f"the original corpora are not here: there is no folder {CORPORA}"
+)
 
 # Ids: 2 anger, 3 annoyance, 17 joy, 27 neutral, 26 surprise.
 TRAIN = (
@@ -243,7 +247,7 @@ def test_emobank_from_the_hub(hub: Any) -> None:
 
 @originals
 def test_original_goemotions() -> None:
-    folder = Path(CORPORA) / "goemotions"
+    folder = CORPORA / "goemotions"
     every = load("goemotions", path=folder, single_label=False, mapping="original")
     assert Counter(r.split for r in every) == {"fit": 43410, "tune": 5426, "test": 5427}
     assert tuple((folder / "labels.txt").read_text().split()) == LABELS
@@ -261,6 +265,6 @@ def test_original_goemotions() -> None:
 
 @originals
 def test_original_emobank() -> None:
-    corpus = load("emobank", path=Path(CORPORA) / "emobank")
+    corpus = load("emobank", path=CORPORA / "emobank")
     assert Counter(r.split for r in corpus) == {"fit": 8062, "tune": 1000, "test": 1000}
     assert "letters" in {r.theme for r in corpus}

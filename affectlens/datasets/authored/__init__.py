@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -11,6 +10,7 @@ from typing import Any
 from affectlens.core import TONES, VALENCES, emotion_name
 from affectlens.core.emotions import NEUTRAL
 from affectlens.core.errors import unknown
+from affectlens.core.jsonl import parse_jsonl
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.datasets.splits import authored_scenario_roles, authored_topic_role
 
@@ -38,9 +38,7 @@ def _rows(kind: str) -> Iterator[dict[str, Any]]:
     folder = files(__name__)
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith(f".{kind}.jsonl"))
     for name in names:
-        for line in (folder / name).read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                yield json.loads(line)
+        yield from parse_jsonl((folder / name).read_text(encoding="utf-8"))
 
 
 def _scenarios() -> dict[str, dict[str, Any]]:
@@ -146,8 +144,7 @@ def openers() -> dict[str, tuple[str, ...]]:
     """First sentences of a reply that name the feeling, by emotion; a model goes on from them."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     text = (files(__name__) / "openers.jsonl").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        row = json.loads(line)
+    for row in parse_jsonl(text):
         found[row["emotion"]].append(row["text"])
     return {emotion: tuple(texts) for emotion, texts in found.items()}
 

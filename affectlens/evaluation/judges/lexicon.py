@@ -16,6 +16,7 @@ from importlib.resources import files
 import numpy as np
 
 from affectlens.core import EMOTIONS, NEUTRAL, ArtefactError
+from affectlens.core.jsonl import split_lines
 from affectlens.evaluation.judges.base import GARBLED, JUDGED, Verdicts
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*\??")
@@ -49,9 +50,9 @@ class Lexicon:
         phrases: dict[tuple[str, ...], str] = {}
         prefixes: dict[str, str] = {}
         emotion = ""
-        for line in text.splitlines():
+        for _, line in split_lines(text):
             line = line.strip()
-            if not line or line.startswith("#"):
+            if line.startswith("#"):
                 continue
             if line.startswith("["):
                 emotion = line.strip("[]")

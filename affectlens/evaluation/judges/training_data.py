@@ -7,7 +7,6 @@ text. The groups that give directions and the test groups stay unseen.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from affectlens.core import DataError
+from affectlens.core.jsonl import parse_jsonl
 from affectlens.evaluation.judges.base import GARBLED
 from affectlens.evaluation.judges.garble import cut_short, garble
 
@@ -145,7 +145,7 @@ def extra_texts() -> list[Example]:
 
 def _shipped(name: str) -> list[Example]:
     source = files("affectlens.evaluation.judges").joinpath(name)
-    rows = map(json.loads, source.read_text(encoding="utf-8").strip().split("\n"))
+    rows = parse_jsonl(source.read_text(encoding="utf-8"))
     return [Example(row["text"], row["label"]) for row in rows]
 
 

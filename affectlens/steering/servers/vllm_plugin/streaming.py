@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from affectlens.core.jsonl import json_line
 from affectlens.steering.servers.vllm_plugin.reading import joined
 from affectlens.steering.servers.vllm_plugin.settings import KEY
 from affectlens.steering.servers.vllm_plugin.transport import READ
@@ -36,7 +37,7 @@ class Passing:
         if not any(_carries(choice) for choice in body.get("choices") or ()):
             return chunk
         body[KEY], self.waiting = self.waiting, None
-        return f"{_DATA}{json.dumps(body, ensure_ascii=False)}\n\n"
+        return f"{_DATA}{json_line(body)}\n\n"  # many clients split events by str.splitlines
 
 
 def _carries(choice: Any) -> bool:
