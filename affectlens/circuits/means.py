@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.errors import DataError
+from affectlens.core.groups import GroupKey, group_key
 from affectlens.core.sites import Site
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def cell_weights(
     """Which rows count, and with what weight.
 
     A group is a scenario under one valence seen under every emotion; several rows of one emotion
-    in a group share its weight. The key holds the valence: without it the three valences of a
-    scenario would overwrite one another.
+    in a group share its weight.
 
     Args:
         emotion, group, valence: Labels, one per row.
@@ -102,11 +102,11 @@ def cell_weights(
     for name in emotions:
         if name not in emotion:
             raise DataError(f"The corpus has no records for {name}; give it some or drop it.")
-    groups: defaultdict[tuple[str, str], defaultdict[str, list[int]]]
+    groups: defaultdict[GroupKey, defaultdict[str, list[int]]]
     groups = defaultdict(lambda: defaultdict(list))
     for row, (name, key, sign) in enumerate(zip(emotion, group, valence, strict=True)):
         if name in emotions:
-            groups[key, sign or ""][str(name)].append(row)
+            groups[group_key(key, sign)][str(name)].append(row)
     complete = [cell for cell in groups.values() if len(cell) == len(emotions)]
     if grouped is None:
         grouped = bool(complete)

@@ -10,6 +10,7 @@ from affectlens.core.errors import (
     ModelError,
     UnknownNameError,
 )
+from affectlens.core.groups import GroupKey, group_key, group_name
 from affectlens.core.sites import KINDS, Site, expand_sites
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "AffectLensError",
     "ArtefactError",
     "DataError",
+    "GroupKey",
     "MismatchError",
     "ModelError",
     "Provenance",
@@ -29,4 +31,6 @@ __all__ = [
     "emotion_name",
     "expand_sites",
     "fingerprint",
+    "group_key",
+    "group_name",
 ]

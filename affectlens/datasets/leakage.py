@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import inf, sqrt
 
 from affectlens.core.emotions import NEUTRAL
+from affectlens.core.groups import group_name
 from affectlens.datasets.duplicates import near_duplicates
 from affectlens.datasets.findings import (
     Finding,
@@ -95,7 +96,7 @@ def _contents(corpus: Corpus) -> dict[str, tuple[str, str]]:
     for record in corpus:
         said = " ".join(m.content for m in record.messages if m.role == "user")
         if said:
-            contents.setdefault(record.group, (record.scenario, said))
+            contents.setdefault(group_name(record.group_key), (record.scenario, said))
     return contents
 
 
@@ -172,7 +173,7 @@ def _near_duplicates(
     contents = _contents(corpus)
     pools = {
         "events": [(group, scenario, text) for group, (scenario, text) in contents.items()],
-        "texts": [(record.id, record.group, record.text) for record in labelled],
+        "texts": [(r.id, group_name(r.group_key), r.text) for r in labelled],
     }
     for what, every in pools.items():
         pool = [entry for entry in every if _n_words(entry[2]) >= limits.min_words]
@@ -212,7 +213,7 @@ def _unequal_prompts(corpus: Corpus, limits: LeakageLimits) -> Iterator[Finding]
         system = [m.content for m in record.messages if m.role == "system"]
         user = tuple(m.content for m in record.messages if m.role == "user")
         if user:
-            said[record.group].add(user)
+            said[group_name(record.group_key)].add(user)
         if system and record.emotion:
             asked[record.emotion].add(system[0])
     groups = [group for group, prompts in said.items() if len(prompts) > 1]

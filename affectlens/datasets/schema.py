@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from affectlens.core import TONES, VALENCES, DataError, fingerprint
+from affectlens.core import (
+    TONES,
+    VALENCES,
+    DataError,
+    GroupKey,
+    fingerprint,
+    group_key,
+    group_name,
+)
 from affectlens.core.errors import unknown
 
 MESSAGE_ROLES: tuple[str, ...] = ("system", "user", "assistant", "text")
@@ -84,6 +92,11 @@ class Record:
     def role(self) -> str:
         """What the record may be used for (one of :data:`ROLES`)."""
         return str(self.meta.get("role") or {"fit": "direction"}.get(self.split, self.split))
+
+    @property
+    def group_key(self) -> GroupKey:
+        """What it shares with the records of the same content (see `affectlens.core.groups`)."""
+        return group_key(self.group, self.valence)
 
     @property
     def scenario(self) -> str:
@@ -162,8 +175,8 @@ class Corpus:
         return (*ours, *sorted(found.difference(TONES)))
 
     def groups(self) -> tuple[str, ...]:
-        """The groups that occur, in order of appearance."""
-        return tuple(dict.fromkeys(record.group for record in self.records))
+        """The groups that occur, in order of appearance, their valence in the name."""
+        return tuple(dict.fromkeys(group_name(record.group_key) for record in self.records))
 
     def scenarios(self) -> tuple[str, ...]:
         """The scenarios that occur, in order of appearance."""
@@ -259,7 +272,7 @@ def incomplete_groups(corpus: Corpus, emotions: Sequence[str]) -> dict[str, tupl
     """The groups that lack some of the emotions, with what they lack."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for record in corpus:
-        found[record.group].update([record.emotion] if record.emotion else [])
+        found[group_name(record.group_key)].update([record.emotion] if record.emotion else [])
     lacking = {
         group: tuple(emotion for emotion in emotions if emotion not in seen)
         for group, seen in found.items()

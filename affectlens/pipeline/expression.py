@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from affectlens.core import EMOTIONS
+from affectlens.core import EMOTIONS, group_name
 from affectlens.datasets import Corpus, Message, Record, load
 from affectlens.datasets.authored import openers
 
@@ -84,8 +84,8 @@ def own_replies(
         records.append(
             replace(
                 event,
-                id=f"own:{event.group}:{emotion}",
-                group=f"own:{event.group}",
+                id=f"own:{group_name(event.group_key)}:{emotion}",
+                group=f"own:{group_name(event.group_key)}",
                 emotion=emotion,
                 messages=(*event.messages, Message("assistant", text)),
             )
@@ -96,13 +96,16 @@ def own_replies(
 def tones_as_replies(emotions: Sequence[str] = EMOTIONS) -> Corpus:
     """The authored texts as replies to the neutral text of their group."""
     corpus = load("tones").filter(role="direction")
-    neutral = {record.group: record.text for record in corpus if record.emotion == "neutral"}
+    neutral = {record.group_key: record.text for record in corpus if record.emotion == "neutral"}
     records = tuple(
         replace(
             record,
             id=f"tones:{record.id}",
             group=f"tones:{record.group}",
-            messages=(Message("user", neutral[record.group]), Message("assistant", record.text)),
+            messages=(
+                Message("user", neutral[record.group_key]),
+                Message("assistant", record.text),
+            ),
         )
         for record in corpus
         if record.emotion in emotions

@@ -1,7 +1,6 @@
 """Rows in groups: which rows are one content seen under every emotion.
 
-The key of a group is (group, valence). Without the valence the three events of a scenario fall
-into one cell and overwrite each other without a word.
+The key of a group is that of `affectlens.core.groups`, (group, valence).
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from torch import Tensor
 from affectlens.activations.store import ActivationStore
 from affectlens.core.emotions import NEUTRAL
 from affectlens.core.errors import DataError
-
-GroupKey = tuple[str, str | None]
+from affectlens.core.groups import GroupKey, group_key, group_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +53,12 @@ class Grouping:
         if self.repeated is not None:
             key, emotion = self.repeated
             raise DataError(
-                f"Group {_name(key)} has {emotion} more than once; give each content a group of "
-                "its own, and read a position with one row per text."
+                f"Group {group_name(key)} has {emotion} more than once; give each content a group "
+                "of its own, and read a position with one row per text."
             )
         if not self.incomplete:
             return
-        named = [f"{_name(key)} lacks {', '.join(m)}" for key, m in self.incomplete.items()]
+        named = [f"{group_name(key)} lacks {', '.join(m)}" for key, m in self.incomplete.items()]
         raise DataError(
             f"{len(self.incomplete)} of {len(self.keys)} groups lack some of the emotions "
             f"({'; '.join(named[:3])}{'; ...' if len(named) > 3 else ''}); add the missing texts, "
@@ -95,7 +93,7 @@ def group_rows(
     Raises:
         DataError: If an emotion does not occur.
     """
-    keys: list[GroupKey] = list(zip(groups, valences, strict=True))
+    keys = [group_key(group, valence) for group, valence in zip(groups, valences, strict=True)]
     missing = [emotion for emotion in emotions if emotion not in labels]
     if missing:
         found = ", ".join(dict.fromkeys(str(v) for v in labels if v is not None))
@@ -154,8 +152,3 @@ def bootstraps(n_groups: int, count: int, seed: int) -> Float[Tensor, "resample 
 def count_rows(labels: Iterable[Any]) -> dict[str, int]:
     """How many rows have each value of a label."""
     return dict(sorted(Counter(map(str, labels)).items()))
-
-
-def _name(key: GroupKey) -> str:
-    group, valence = key
-    return group if valence is None or group.endswith(f":{valence}") else f"{group}:{valence}"

@@ -13,6 +13,7 @@ import itertools
 import logging
 import math
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from affectlens.core import DataError, ModelError, fingerprint
+from affectlens.core import DataError, GroupKey, ModelError, fingerprint, group_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -104,7 +105,7 @@ def refine_directions(
         Directions at those sites alone; natural dose = length of the refined vector.
 
     Raises:
-        DataError: If no group has every emotion.
+        DataError: If no group has every emotion, or one has several prompts.
         ModelError: If the loss is not finite.
     """
     from affectlens.core import Site
@@ -250,12 +251,28 @@ def _fingerprints(corpora: Corpus | Sequence[Corpus]) -> list[str]:
 
 
 def _complete_groups(corpus: Corpus, emotions: Sequence[str]) -> list[Group]:
-    """Groups with a reply in every emotion, members in the order of the emotions."""
-    found: dict[str, dict[str, Record]] = {}
+    """Groups with a reply in every emotion, members in the order of the emotions.
+
+    A group with several replies in an emotion gives as many groups as its richest emotion has
+    replies; those of the others come round again.
+    """
+    found: defaultdict[GroupKey, defaultdict[str, list[Record]]]
+    found = defaultdict(lambda: defaultdict(list))
     for record in corpus:
         if record.emotion in emotions and record.reply is not None:
-            found.setdefault(record.group, {})[str(record.emotion)] = record
-    groups = [tuple(m[e] for e in emotions) for m in found.values() if len(m) == len(emotions)]
+            found[record.group_key][str(record.emotion)].append(record)
+    groups: list[Group] = []
+    for key, cell in found.items():
+        if len(cell) < len(emotions):
+            continue
+        prompts = {record.messages[:-1] for records in cell.values() for record in records}
+        if len(prompts) > 1:
+            raise DataError(
+                f"Group {group_name(key)} of corpus {corpus.name} has different prompts, but "
+                "refining compares replies to one; give each prompt a group of its own."
+            )
+        for i in range(max(len(records) for records in cell.values())):
+            groups.append(tuple(cell[e][i % len(cell[e])] for e in emotions))
     if not groups:
         raise DataError(
             f"Corpus {corpus.name} has no group with a reply in every one of "
