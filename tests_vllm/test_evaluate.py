@@ -23,7 +23,8 @@ from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arms import load_replies
 from affectlens.pipeline.backend import backend
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.steps import RANDOM, evaluate
+from affectlens.pipeline.stage import StageRun
+from affectlens.pipeline.stages.evaluate import RANDOM, evaluate
 from affectlens.steering import SteeringPack
 from tests_vllm.engines import ROOT
 from tests_vllm.reference import EVENTS
@@ -38,21 +39,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("run")
 
 
-def make_run(folder: Path, **options: Any) -> RunContext:
-    return RunContext(
+def make_run(folder: Path, **options: Any) -> StageRun:
+    context = RunContext(
         RunConfig.checked(out=folder, dtype="float32", events=1, max_new_tokens=NEW, **options)
     )
+    return context.stage("evaluate")
 
 
 @pytest.fixture(scope="module")
-def here(folder: Path) -> RunContext:
+def here(folder: Path) -> StageRun:
     run = make_run(folder)
     some_pack(run.model, size=1.0).save(folder / "pack.safetensors")
     return run
 
 
 @pytest.fixture(scope="module")
-def packs(here: RunContext) -> dict[Path, SteeringPack]:
+def packs(here: StageRun) -> dict[Path, SteeringPack]:
     pack = SteeringPack.load(here.folder / "pack.safetensors")
     found = {here.folder / "pack.safetensors": pack, here.folder / RANDOM: random_pack(pack)}
     found[here.folder / RANDOM].save(here.folder / RANDOM)
@@ -60,10 +62,10 @@ def packs(here: RunContext) -> dict[Path, SteeringPack]:
 
 
 @pytest.fixture(scope="module")
-def server(here: RunContext, packs: dict[Path, SteeringPack]) -> Iterator[Vllm]:
+def server(here: StageRun, packs: dict[Path, SteeringPack]) -> Iterator[Vllm]:
     """A server as `affectlens evaluate --backend vllm` starts it, its workers spawned."""
     run = make_run(here.folder, backend="vllm", vllm_python=PYTHON)
-    run.__dict__["model"] = here.model
+    run.context.__dict__["model"] = here.model
     with pytest.MonkeyPatch.context() as patch:
         for name in ("VLLM_CPU_OMP_THREADS_BIND", "VLLM_ENABLE_V1_MULTIPROCESSING"):
             patch.delenv(name, raising=False)
@@ -73,10 +75,10 @@ def server(here: RunContext, packs: dict[Path, SteeringPack]) -> Iterator[Vllm]:
             yield found
 
 
-def test_the_arms_are_the_same(here: RunContext, server: Vllm, tmp_path: Path) -> None:
+def test_the_arms_are_the_same(here: StageRun, server: Vllm, tmp_path: Path) -> None:
     """Also: a server that runs already is used, and is found to serve this model."""
     there = make_run(tmp_path, backend="vllm", url=server.server.url)
-    there.__dict__["model"] = here.model
+    there.context.__dict__["model"] = here.model
     SteeringPack.load(here.folder / "pack.safetensors").save(tmp_path / "pack.safetensors")
     assert evaluate(here) == evaluate(there)
     for arm in ARMS:
@@ -87,7 +89,7 @@ def test_the_arms_are_the_same(here: RunContext, server: Vllm, tmp_path: Path) -
 
 
 def test_settings_and_requests_of_all_kinds(
-    here: RunContext,
+    here: StageRun,
     server: Vllm,
     packs: dict[Path, SteeringPack],
     monkeypatch: pytest.MonkeyPatch,

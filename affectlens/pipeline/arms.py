@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from affectlens.core import ArtefactError, DataError, fingerprint
-from affectlens.core.artefact import (
-    file_fingerprint,
-    package_version,
-    read_json,
-    write_json,
-)
+from affectlens.core.artefact import file_fingerprint, read_json, write_json
 from affectlens.core.jsonl import read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
     from affectlens.evaluation import Reply, Request
-    from affectlens.pipeline.context import RunContext
+    from affectlens.pipeline.settings import EvaluateSettings
+    from affectlens.pipeline.stage import StageRun
     from affectlens.steering import SteeringPack
 
 
@@ -39,10 +35,11 @@ class Arm:
     @property
     def file(self) -> str:
         """Its replies, relative to the run folder."""
-        return f"replies/{self.name}.jsonl"
+        return file_of(self.name)
 
-    def key(self, run: RunContext) -> str:
+    def key(self, run: StageRun) -> str:
         """Equal if its replies would be the same."""
+        settings: EvaluateSettings = run.settings
         asked = [
             (r.event.id, r.event.text, r.emotion, str(r.spec), r.system) for r in self.requests
         ]
@@ -50,13 +47,13 @@ class Arm:
             self.name,
             asked,
             None if self.pack is None else self.pack.fingerprint,
-            run.settings,
-            run.model_identity,
-            [run.config.dtype, run.config.device, run.config.backend],
-            package_version(),
+            settings.generation,
+            settings.placement,
+            settings.backend,
+            run.made_by(),
         )
 
-    def done(self, run: RunContext) -> bool:
+    def done(self, run: StageRun) -> bool:
         """Whether its replies are there, made under the same key, and whole."""
         try:
             known = read_json(self._receipt(run))
@@ -64,16 +61,21 @@ class Arm:
         except (ArtefactError, OSError):
             return False
 
-    def save(self, run: RunContext, replies: Sequence[Reply]) -> None:
+    def save(self, run: StageRun, replies: Sequence[Reply]) -> None:
         """Write its replies, then that they are done."""
         save_replies(replies, run.folder / self.file)
         write_json(self._receipt(run), self._facts(run))
 
-    def _receipt(self, run: RunContext) -> Path:
+    def _receipt(self, run: StageRun) -> Path:
         return run.folder / "state" / f"arm_{self.name}.json"
 
-    def _facts(self, run: RunContext) -> dict[str, str]:
+    def _facts(self, run: StageRun) -> dict[str, str]:
         return {"key": self.key(run), "sha256": file_fingerprint(run.folder / self.file)}
+
+
+def file_of(arm: str) -> str:
+    """Where the replies of an arm lie, relative to the run folder."""
+    return f"replies/{arm}.jsonl"
 
 
 def save_replies(replies: Sequence[Reply], path: Path) -> None:

@@ -13,7 +13,7 @@ from affectlens.steering.servers.checking import Server
 if TYPE_CHECKING:
     from affectlens.evaluation.backends import Backend
     from affectlens.models import LanguageModel
-    from affectlens.pipeline.context import RunContext
+    from affectlens.pipeline.stage import StageRun
     from affectlens.steering import SteeringPack
 
 LOG = "vllm.log"
@@ -23,7 +23,7 @@ LONGEST = 4096
 
 @contextmanager
 def backend(
-    run: RunContext, packs: Mapping[Path, SteeringPack], arguments: Sequence[str] = ()
+    run: StageRun, packs: Mapping[Path, SteeringPack], arguments: Sequence[str] = ()
 ) -> Generator[Backend]:
     """Open what generates: the model of the run, a server that is there, or one of our own.
 
@@ -39,7 +39,7 @@ def backend(
     from affectlens.evaluation.backends import TIMEOUT, Transformers, Vllm
     from affectlens.models.generation import encode_prompt
 
-    config = run.config
+    config = run.context.config
     if config.backend == "transformers":
         yield Transformers(run.model)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +67,3 @@ class RunConfig(BaseModel):
                 "them."
             )
         return config
-
-    def shared(self) -> Mapping[str, Any]:
-        """What every stage's result depends on."""
-        return {"dtype": self.dtype, "device": self.device, "seed": self.seed}

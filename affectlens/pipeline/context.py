@@ -1,28 +1,30 @@
-"""What the steps of a run share: the folder, the model (loaded late), the judges."""
+"""What the stages of a run share: the folder, and what is loaded once and late."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from affectlens.core import ArtefactError, fingerprint
-from affectlens.core.artefact import read_json, write_json
 from affectlens.pipeline.config import RunConfig
+from affectlens.pipeline.digests import Digests
 
 if TYPE_CHECKING:
-    from affectlens.datasets import Corpus, Record
+    from affectlens.datasets import Corpus
     from affectlens.evaluation.judges import Judge
     from affectlens.evaluation.topic import Embedder
     from affectlens.models import LanguageModel
-    from affectlens.models.generation import GenerationSettings
+    from affectlens.pipeline.settings import Settings
+    from affectlens.pipeline.stage import StageRun
 
 
 @dataclass
 class RunContext:
-    """One run folder and what is needed to fill it. Nothing is loaded before it is used."""
+    """One run folder and what is needed to fill it. Nothing is loaded before it is used.
+
+    Stages do not see it: they get a `StageRun`, which gives them what they declare and no more.
+    """
 
     config: RunConfig
 
@@ -30,6 +32,18 @@ class RunContext:
     def folder(self) -> Path:
         """The run folder."""
         return self.config.out
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Of every stage."""
+        from affectlens.pipeline.settings import Settings
+
+        return Settings.of(self.config)
+
+    @cached_property
+    def digests(self) -> Digests:
+        """Of files, remembered in the run folder."""
+        return Digests(self.folder / "state" / "digests.json")
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -59,56 +73,31 @@ class RunContext:
 
         return Embedder()
 
-    @cached_property
-    def settings(self) -> GenerationSettings:
-        """Of generation: the same in every arm."""
-        from affectlens.models.generation import GenerationSettings
-
-        return GenerationSettings(max_new_tokens=self.config.max_new_tokens, seed=self.config.seed)
-
-    def events(self, split: str) -> list[Record]:
-        """The scenario-events of a split, at most ``config.events`` scenarios of it."""
+    def corpus(self, name: str) -> Corpus:
+        """An authored corpus."""
         from affectlens.datasets import load
 
-        corpus: Corpus = load("events").filter(split=split)
-        scenarios = corpus.scenarios()
-        if self.config.events is not None and self.config.events < len(scenarios):
-            # Evenly over the themes, which follow one another in the corpus.
-            n = self.config.events
-            scenarios = tuple(scenarios[i * len(scenarios) // n] for i in range(n))
-        keep = set(scenarios)
-        return [record for record in corpus if record.scenario in keep]
+        return load(name)
+
+    def source(self, name: str) -> str:
+        """Fingerprint of something that stages read, by its name in `sources.SOURCES`."""
+        if name not in self._sources:
+            from affectlens.pipeline.sources import SOURCES
+
+            self._sources[name] = SOURCES[name](self)
+        return self._sources[name]
 
     @cached_property
-    def model_identity(self) -> str:
-        """Fingerprint of the model, remembered by the files it was loaded from.
+    def _sources(self) -> dict[str, str]:
+        return {}
 
-        A second run in which no file changed need not load a gigabyte to learn that.
+    def stage(self, name: str) -> StageRun:
+        """What a stage gets to work with.
+
+        Raises:
+            UnknownNameError: If there is no such stage.
         """
-        note = self.folder / "state" / "model.json"
-        files = source_files(self.config.model)
-        key = fingerprint(self.config.model, files) if files else None
-        try:
-            known: Mapping[str, Any] = read_json(note)
-            if key is not None and known.get("files") == key:
-                return str(known["fingerprint"])
-        except (ArtefactError, KeyError, AttributeError):
-            pass
-        found = self.model.fingerprint
-        # Loading may have fetched the files, so look again.
-        files = source_files(self.config.model)
-        write_json(note, {"files": fingerprint(self.config.model, files), "fingerprint": found})
-        return found
+        from affectlens.pipeline.line import row
+        from affectlens.pipeline.stage import StageRun
 
-
-def source_files(name: str) -> Sequence[tuple[str, int, int]]:
-    """Name, size and time of the files behind a model name; empty if they are not local (yet)."""
-    from affectlens.models.registry import BUILTIN, list_models
-
-    if name in BUILTIN:
-        info = next(i for i in list_models() if i.name == name)
-        path = info.path
-    else:
-        path = Path(name)
-    files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
-    return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        return StageRun(self, row(name), getattr(self.settings, name))

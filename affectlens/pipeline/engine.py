@@ -1,8 +1,10 @@
 """A small stage runner: redo what changed and everything after it, skip the rest.
 
 Each stage writes its files into the run folder and a receipt ``state/<stage>.json`` with the key it
-was run under (parameters, model, inputs' keys) and the fingerprints of its files. The receipt is
-written last, so a stage that was killed has none and is run again.
+was run under and the SHA-256 of every file. The key is made of the stage's settings, of what it
+reads from outside the folder, and of the *contents* of its input stages' files; times and sizes
+have no say. The receipt is written last, so a stage that was killed has none and is run again; and
+before a stage is run, the receipts of all that follow it are dropped, so they are run again too.
 """
 
 from __future__ import annotations
@@ -19,14 +21,22 @@ from typing import Any
 from affectlens.core import ArtefactError, fingerprint
 from affectlens.core.artefact import read_json, write_json
 from affectlens.core.errors import unknown
+from affectlens.pipeline.digests import Digests
 
 log = logging.getLogger(__name__)
+
+Files = Sequence[str] | Mapping[str, str]
 
 
 def peak_rss_mb() -> float:
     """Largest resident memory this process has had, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def receipt_file(stage: str) -> str:
+    """Where the receipt of a stage lies, relative to the run folder."""
+    return f"state/{stage}.json"
 
 
 @dataclass(frozen=True)
@@ -36,15 +46,16 @@ class Stage:
     Attributes:
         name: Also the name of its command.
         needs: Stages whose results it reads.
-        parameters: Everything its result depends on, apart from its inputs.
-        work: Does it, and returns the files it wrote, relative to the run folder.
+        depends: Gives everything else its result depends on; asked when the stage's turn comes.
+        work: Does it, and returns the files it wrote, relative to the run folder, or a mapping from
+            them to the SHA-256 where that is known.
         title: What the progress line says.
     """
 
     name: str
     needs: tuple[str, ...]
-    parameters: Mapping[str, Any]
-    work: Callable[[], Sequence[str]]
+    depends: Callable[[], Any]
+    work: Callable[[], Files]
     title: str
 
 
@@ -56,8 +67,8 @@ class Receipt:
     key: str
     seconds: float
     peak_rss_mb: float
-    files: Mapping[str, tuple[int, int]]
-    """File → (bytes, modification time in ns): cheap to check, and catches any rewriting."""
+    files: Mapping[str, str]
+    """File → SHA-256 of its content."""
 
 
 @dataclass
@@ -67,15 +78,17 @@ class Runner:
     Args:
         folder: The run folder.
         stages: All stages, inputs before users.
+        digests: Of the files in it.
         force: Redo stages even if nothing changed.
         on_stage: Told ``(stage, "skipped" | "started" | "done", seconds)``.
     """
 
     folder: Path
     stages: Sequence[Stage]
+    digests: Digests
     force: bool = False
     on_stage: Callable[[Stage, str, float], None] = lambda _stage, _what, _seconds: None
-    _keys: dict[str, str] = field(default_factory=dict[str, str], init=False)
+    _receipts: dict[str, Receipt] = field(default_factory=dict[str, Receipt], init=False)
 
     def run(self, until: str | None = None) -> list[Receipt]:
         """Run what is needed for one stage (all of them if None).
@@ -89,23 +102,27 @@ class Runner:
             raise unknown("stage", until, names)
         wanted = set(self._ancestors(until)) if until else set(names)
         receipts: list[Receipt] = []
-        for stage in self.stages:
-            if stage.name in wanted:
-                receipts.append(self._ensure(stage))
+        try:
+            for stage in self.stages:
+                if stage.name in wanted:
+                    receipts.append(self._ensure(stage))
+                    self._receipts[stage.name] = receipts[-1]
+        finally:
+            self.digests.save()
         return receipts
 
     def receipt(self, name: str) -> Receipt | None:
         """The receipt of a stage, or None if it never finished or its receipt is damaged."""
         try:
-            raw = read_json(self.folder / "state" / f"{name}.json")
+            raw = read_json(self.folder / receipt_file(name))
             return Receipt(
                 stage=str(raw["stage"]),
                 key=str(raw["key"]),
                 seconds=float(raw["seconds"]),
                 peak_rss_mb=float(raw["peak_rss_mb"]),
-                files={str(k): (int(v[0]), int(v[1])) for k, v in raw["files"].items()},
+                files={str(file): str(sha) for file, sha in raw["files"].items()},
             )
-        except (ArtefactError, KeyError, TypeError, ValueError, IndexError, AttributeError):
+        except (ArtefactError, KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def _ancestors(self, name: str) -> Iterable[str]:
@@ -114,16 +131,22 @@ class Runner:
             yield from self._ancestors(need)
         yield name
 
+    def _followers(self, name: str) -> Iterable[str]:
+        for stage in self.stages:
+            if name in stage.needs:
+                yield stage.name
+                yield from self._followers(stage.name)
+
     def _ensure(self, stage: Stage) -> Receipt:
-        key = fingerprint(
-            stage.name, stage.parameters, {need: self._keys[need] for need in stage.needs}
-        )
-        self._keys[stage.name] = key
+        inputs = {need: self._receipts[need].files for need in stage.needs}
+        key = fingerprint(stage.name, stage.depends(), inputs)
         known = self.receipt(stage.name)
         if known is not None and not self.force and known.key == key and self._intact(known):
             self.on_stage(stage, "skipped", known.seconds)
             return known
         self.on_stage(stage, "started", 0.0)
+        for name in {stage.name, *self._followers(stage.name)}:
+            (self.folder / receipt_file(name)).unlink(missing_ok=True)
         started = time.perf_counter()
         files = stage.work()
         seconds = time.perf_counter() - started
@@ -132,19 +155,25 @@ class Runner:
             key,
             round(seconds, 2),
             round(peak_rss_mb(), 1),
-            {file: self._stamp(file) for file in files},
+            self._written(files),
         )
-        write_json(self.folder / "state" / f"{stage.name}.json", receipt)
+        write_json(self.folder / receipt_file(stage.name), receipt)
         self.on_stage(stage, "done", seconds)
         log.debug("stage %s took %.1f s", stage.name, seconds)
         return receipt
 
-    def _stamp(self, file: str) -> tuple[int, int]:
-        stat = (self.folder / file).stat()
-        return stat.st_size, stat.st_mtime_ns
+    def _written(self, files: Files) -> Mapping[str, str]:
+        if not isinstance(files, Mapping):
+            return {file: self._digest(file) for file in files}
+        for file, sha in files.items():
+            self.digests.learn(self.folder / file, sha)
+        return dict(files)
+
+    def _digest(self, file: str) -> str:
+        return self.digests.of(self.folder / file)
 
     def _intact(self, receipt: Receipt) -> bool:
         try:
-            return all(self._stamp(file) == stamp for file, stamp in receipt.files.items())
+            return all(self._digest(file) == sha for file, sha in receipt.files.items())
         except OSError:
             return False

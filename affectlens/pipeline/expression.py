@@ -14,21 +14,16 @@ from typing import TYPE_CHECKING
 from affectlens.core import EMOTIONS, group_name
 from affectlens.datasets import Corpus, Message, Record, load
 from affectlens.datasets.authored import openers
+from affectlens.pipeline.settings import ExpressSettings
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
 
-EVENTS = 48
-"""Scenario-events continued; as many groups as the authored texts give."""
-
-CONTINUATION_TOKENS = 26
-
 
 def expression_corpus(
     model: LanguageModel,
+    settings: ExpressSettings | None = None,
     *,
-    emotions: Sequence[str] = EMOTIONS,
-    n_events: int = EVENTS,
     advance: Callable[[int], object] = lambda _n: None,
 ) -> Corpus:
     """The model's own continuations of openers, and the authored texts as replies.
@@ -36,13 +31,14 @@ def expression_corpus(
     Only records whose role is ``direction`` are used, so that no judge has seen their groups.
 
     Args:
-        model: Continues the openers, unsteered and greedily.
-        emotions: Which ones; every group has them all.
-        n_events: Scenario-events to continue, spread over scenarios and valences.
+        model: Continues the openers, unsteered.
+        settings: Emotions, number of events (spread over scenarios and valences), generation;
+            default: `ExpressSettings()`.
         advance: Told how many continuations are done.
     """
-    own = own_replies(model, emotions=emotions, n_events=n_events, advance=advance)
-    authored = tones_as_replies(emotions)
+    settings = settings or ExpressSettings()
+    own = own_replies(model, settings, advance=advance)
+    authored = tones_as_replies(settings.emotions)
     return Corpus(
         "expression",
         "replies",
@@ -53,20 +49,19 @@ def expression_corpus(
 
 def own_replies(
     model: LanguageModel,
+    settings: ExpressSettings,
     *,
-    emotions: Sequence[str] = EMOTIONS,
-    n_events: int = EVENTS,
     advance: Callable[[int], object] = lambda _n: None,
 ) -> Corpus:
     """One reply per scenario-event and emotion: an opener and how the model goes on from it."""
     from affectlens.models.chat import encode
-    from affectlens.models.generation import GenerationSettings, generate_ids
+    from affectlens.models.generation import generate_ids
 
-    events = spread(load("events").filter(role="direction"), n_events)
+    events = spread(load("events").filter(role="direction"), settings.n_events)
     by_emotion = openers()
     planned: list[tuple[Record, str, str]] = []
     for i, event in enumerate(events):
-        for emotion in emotions:
+        for emotion in settings.emotions:
             choices = by_emotion[emotion]
             planned.append((event, emotion, choices[i % len(choices)]))
     prompts = [
@@ -76,8 +71,7 @@ def own_replies(
         )
         for event, _, opener in planned
     ]
-    settings = GenerationSettings(max_new_tokens=CONTINUATION_TOKENS)
-    continued = generate_ids(model, prompts, settings, on_progress=advance)
+    continued = generate_ids(model, prompts, settings.generation, on_progress=advance)
     records: list[Record] = []
     for (event, emotion, opener), ids in zip(planned, continued, strict=True):
         text = opener + str(model.tokenizer.decode(list(ids), skip_special_tokens=True)).rstrip()

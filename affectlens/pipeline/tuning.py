@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from affectlens.core import EMOTIONS
 from affectlens.core.progress import progress
 from affectlens.evaluation import Request, StrengthPoint, generate_replies, measure
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
-    from affectlens.pipeline.context import RunContext
+    from affectlens.pipeline.settings import TuneSettings
+    from affectlens.pipeline.stage import StageRun
     from affectlens.steering import SteeringPack
 
 
 def tuning_points(
-    run: RunContext,
+    run: StageRun,
     pack: SteeringPack,
     events: Sequence[Record],
     strengths: Mapping[str, Sequence[float]],
@@ -30,11 +30,12 @@ def tuning_points(
         events: Neutral prompts of the tuning split.
         strengths: Mode → strengths to try, in natural units.
     """
+    settings: TuneSettings = run.settings
     plain = [Request(event, "") for event in events]
-    unsteered = generate_replies(run.model, "unsteered", plain, run.settings)
+    unsteered = generate_replies(run.model, "unsteered", plain, settings.generation)
     points: list[StrengthPoint] = []
     for mode in pack.modes:
-        cells = [(s, e) for s in strengths[mode] for e in EMOTIONS]
+        cells = [(s, e) for s in strengths[mode] for e in settings.emotions]
         requests = [
             Request(event, e, SteeringSpec({e: s}, mode=mode, unit="natural"))
             for event in events
@@ -42,7 +43,7 @@ def tuning_points(
         ]
         with progress(f"tuning {mode}", len(requests)) as advance:
             replies = generate_replies(
-                run.model, mode, requests, run.settings, pack=pack, advance=advance
+                run.model, mode, requests, settings.generation, pack=pack, advance=advance
             )
         for i, (s, e) in enumerate(cells):
             found = measure(

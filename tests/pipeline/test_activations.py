@@ -12,8 +12,10 @@ import pytest
 from affectlens.activations import ActivationStore
 from affectlens.pipeline.config import RunConfig
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.run import stages
-from affectlens.pipeline.steps import activations, save_corpus
+from affectlens.pipeline.corpora import save_corpus
+from affectlens.pipeline.line import row
+from affectlens.pipeline.stage import StageRun
+from affectlens.pipeline.stages.activations import activations
 from tests.activations import plain
 
 
@@ -22,11 +24,11 @@ def _small_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("affectlens.datasets.load", lambda _name: plain.replies())
 
 
-def context(folder: Path, model: Any, **options: Any) -> RunContext:
+def context(folder: Path, model: Any, **options: Any) -> StageRun:
     run = RunContext(RunConfig(out=folder, **options))
     run.__dict__["model"] = model  # loaded already
     save_corpus(plain.many(20), folder / "expression.jsonl")
-    return run
+    return run.stage("activations")
 
 
 @contextmanager
@@ -79,10 +81,7 @@ def test_a_store_of_another_model_is_replaced(tiny_model: Any, tmp_path: Path) -
     assert {site.kind for site in store.sites} == {"resid_post"}
 
 
-def test_probes_and_directions_read_its_stores(tmp_path: Path) -> None:
-    run = RunContext(RunConfig(out=tmp_path))
-    run.__dict__["model_identity"] = "x"
-    line = {stage.name: stage for stage in stages(run)}
-    assert line["activations"].needs == ("express",)
-    assert line["probe"].needs == line["directions"].needs == ("activations",)
-    assert "capture" not in line
+def test_probes_and_directions_read_its_stores() -> None:
+    assert row("activations").needs == ("express",)
+    assert row("probe").needs == ("activations",)
+    assert row("directions").needs == ("express", "activations")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from affectlens.evaluation import ARMS
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arms import load_replies
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.run import stages
-from affectlens.pipeline.steps import evaluate
+from affectlens.pipeline.settings import Settings
+from affectlens.pipeline.stage import StageRun
+from affectlens.pipeline.stages.evaluate import evaluate
 from affectlens.steering import SteeringPack
 
 
@@ -24,11 +26,11 @@ def model(tiny_model: Any) -> Any:
 
 
 @pytest.fixture
-def run(model: Any, tmp_path: Path) -> RunContext:
+def run(model: Any, tmp_path: Path) -> StageRun:
     return make_run(model, tmp_path)
 
 
-def make_run(model: Any, folder: Path, **options: Any) -> RunContext:
+def make_run(model: Any, folder: Path, **options: Any) -> StageRun:
     """A run in a folder with a pack for all six emotions."""
     import torch
 
@@ -51,29 +53,29 @@ def make_run(model: Any, folder: Path, **options: Any) -> RunContext:
     )
     pack.save(folder / "pack.safetensors")
     context = RunContext(RunConfig(out=folder, events=1, max_new_tokens=4, **options))
-    context.__dict__["model"], context.__dict__["model_identity"] = model, model.fingerprint
-    return context
+    context.__dict__["model"] = model
+    return context.stage("evaluate")
 
 
-def stamps(run: RunContext) -> dict[str, int]:
+def stamps(run: StageRun) -> dict[str, int]:
     return {arm: (run.folder / "replies" / f"{arm}.jsonl").stat().st_mtime_ns for arm in ARMS}
 
 
-def age(run: RunContext) -> dict[str, int]:
+def age(run: StageRun) -> dict[str, int]:
     """Give all replies an old date, so that a new one shows."""
     for arm in ARMS:
         os.utime(run.folder / "replies" / f"{arm}.jsonl", (1, 1))
     return stamps(run)
 
 
-def redone(run: RunContext) -> set[str]:
+def redone(run: StageRun) -> set[str]:
     before = age(run)
     files = evaluate(run)
     assert all((run.folder / file).is_file() for file in files)
     return {arm for arm, stamp in stamps(run).items() if stamp != before[arm]}
 
 
-def test_finished_arms_are_kept(run: RunContext, model: Any) -> None:
+def test_finished_arms_are_kept(run: StageRun, model: Any) -> None:
     evaluate(run)
     first = {arm: load_replies(run.folder / "replies" / f"{arm}.jsonl") for arm in ARMS}
     assert redone(run) == set()
@@ -91,7 +93,7 @@ def test_finished_arms_are_kept(run: RunContext, model: Any) -> None:
     assert redone(make_run(model, run.folder, seed=5, force=True)) == set(ARMS)
 
 
-def test_a_stop_in_an_arm_loses_that_one_alone(run: RunContext, monkeypatch: Any) -> None:
+def test_a_stop_in_an_arm_loses_that_one_alone(run: StageRun, monkeypatch: Any) -> None:
     from affectlens import evaluation
 
     real, seen = evaluation.generate_replies, list[str]()
@@ -120,17 +122,16 @@ def test_damaged_replies_are_told(tmp_path: Path) -> None:
         load_replies(tmp_path / "x.jsonl")
 
 
-def test_the_backend_is_part_of_what_evaluate_depends_on(tmp_path: Path) -> None:
-    def parameters(**options: Any) -> dict[str, Any]:
-        context = RunContext(RunConfig.checked(out=tmp_path, **options))
-        context.__dict__["model_identity"] = "m"
-        return {stage.name: stage.parameters for stage in stages(context)}
+def test_where_a_server_runs_makes_no_difference(tmp_path: Path) -> None:
+    def settings(**options: Any) -> Settings:
+        return Settings.of(RunConfig.checked(out=tmp_path, **options))
 
-    plain = parameters()
-    there = parameters(backend="vllm", url="http://127.0.0.1:8000")
-    here = parameters(backend="vllm", vllm_python="/opt/python")
-    assert [name for name in plain if plain[name] != there[name]] == ["evaluate"]
-    assert there == here  # where it runs makes no difference
+    plain = settings()
+    there = settings(backend="vllm", url="http://127.0.0.1:8000")
+    here = settings(backend="vllm", vllm_python="/opt/python")
+    assert there == here
+    changed = {f.name for f in fields(plain) if getattr(plain, f.name) != getattr(there, f.name)}
+    assert changed == {"evaluate", "report"}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from affectlens.core import UnknownNameError
+from affectlens.pipeline.digests import Digests
 from affectlens.pipeline.engine import Runner, Stage
 
 
@@ -14,6 +19,7 @@ def make(folder: Path, calls: list[str], **parameters: object) -> Runner:
     def work(name: str):
         def run() -> list[str]:
             calls.append(name)
+            folder.mkdir(exist_ok=True)
             (folder / f"{name}.txt").write_text(name)
             return [f"{name}.txt"]
 
@@ -21,9 +27,14 @@ def make(folder: Path, calls: list[str], **parameters: object) -> Runner:
 
     needs = {"a": (), "b": ("a",), "c": ("b",), "side": ()}
     stages = [
-        Stage(n, needs[n], {"p": parameters.get(n, 0)}, work(n), n) for n in ("a", "b", "c", "side")
+        Stage(n, needs[n], lambda n=n: {"p": parameters.get(n, 0)}, work(n), n)
+        for n in ("a", "b", "c", "side")
     ]
-    return Runner(folder, stages)
+    return runner(folder, stages)
+
+
+def runner(folder: Path, stages: Sequence[Stage]) -> Runner:
+    return Runner(folder, stages, Digests(folder / "state" / "digests.json"))
 
 
 def test_second_run_does_nothing(tmp_path: Path) -> None:
@@ -42,17 +53,60 @@ def test_changed_stage_and_its_users_are_redone_and_no_other(tmp_path: Path) -> 
     assert calls == ["b", "c"]
 
 
-def test_touched_or_lost_file_is_made_again(tmp_path: Path) -> None:
+def test_a_lost_or_damaged_file_is_made_again_and_so_is_what_follows(tmp_path: Path) -> None:
     calls: list[str] = []
     make(tmp_path, calls).run()
     calls.clear()
     (tmp_path / "b.txt").unlink()
     make(tmp_path, calls).run()
-    assert calls == ["b"]
+    assert calls == ["b", "c"]
     calls.clear()
     (tmp_path / "a.txt").write_text("tampered")
     make(tmp_path, calls).run()
-    assert calls == ["a"]
+    assert calls == ["a", "b", "c"]
+
+
+def test_what_follows_is_made_again_even_if_that_was_stopped(tmp_path: Path) -> None:
+    calls: list[str] = []
+    make(tmp_path, calls).run()
+    (tmp_path / "a.txt").unlink()
+    make(tmp_path, calls).run(until="a")
+    calls.clear()
+    make(tmp_path, calls).run()
+    assert calls == ["b", "c"]
+
+
+def test_an_edit_of_the_same_size_and_date_is_seen(tmp_path: Path) -> None:
+    calls: list[str] = []
+    make(tmp_path, calls).run()
+    make(tmp_path, calls).run()
+    time.sleep(0.15)
+    make(tmp_path, calls).run()  # now the looks of the file are remembered
+    assert "b.txt" in (tmp_path / "state" / "digests.json").read_text()
+    calls.clear()
+    stat = (tmp_path / "b.txt").stat()
+    (tmp_path / "b.txt").write_text("B")
+    os.utime(tmp_path / "b.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    make(tmp_path, calls).run()
+    assert calls == ["b", "c"]
+
+
+def test_a_copied_or_touched_folder_does_not_start_over(tmp_path: Path) -> None:
+    calls: list[str] = []
+    make(tmp_path / "one", calls).run()
+    calls.clear()
+    subprocess.run(["cp", "-r", tmp_path / "one", tmp_path / "two"], check=True)
+    make(tmp_path / "two", calls).run()
+    for file in (tmp_path / "two").rglob("*"):
+        os.utime(file, (1, 1))
+    make(tmp_path / "two", calls).run()
+    assert not calls
+    # The copy checks its own files, not those it was copied from.
+    (tmp_path / "two" / "b.txt").write_text("B")
+    make(tmp_path / "one", calls).run()
+    assert not calls
+    make(tmp_path / "two", calls).run()
+    assert calls == ["b", "c"]
 
 
 def test_damaged_receipt_means_not_done(tmp_path: Path) -> None:
@@ -61,7 +115,7 @@ def test_damaged_receipt_means_not_done(tmp_path: Path) -> None:
     calls.clear()
     (tmp_path / "state" / "a.json").write_text('{"stage": "a"')
     make(tmp_path, calls).run()
-    assert calls == ["a"]
+    assert calls == ["a", "b", "c"]
 
 
 def test_only_what_a_stage_needs(tmp_path: Path) -> None:
@@ -72,14 +126,14 @@ def test_only_what_a_stage_needs(tmp_path: Path) -> None:
 
 def test_failure_keeps_what_was_done(tmp_path: Path) -> None:
     calls: list[str] = []
-    runner = make(tmp_path, calls)
+    good = make(tmp_path, calls)
 
     def broken() -> list[str]:
         raise KeyboardInterrupt
 
-    stages = [*runner.stages[:1], Stage("b", ("a",), {"p": 0}, broken, "b")]
+    stages = [*good.stages[:1], Stage("b", ("a",), lambda: {"p": 0}, broken, "b")]
     with pytest.raises(KeyboardInterrupt):
-        Runner(tmp_path, stages).run()
+        runner(tmp_path, stages).run()
     calls.clear()
     make(tmp_path, calls).run()
     assert calls == ["b", "c", "side"]

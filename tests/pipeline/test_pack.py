@@ -12,8 +12,8 @@ from affectlens.circuits.units import Unit
 from affectlens.core import TONES, Provenance, Site
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.run import stages
-from affectlens.pipeline.steps import pack
+from affectlens.pipeline.line import row
+from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Directions, Sweep
 from affectlens.steering import SteeringPack
 
@@ -68,12 +68,12 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = tiny_model("llama")
     run = RunContext(RunConfig(out=tmp_path))
-    run.__dict__["model"], run.__dict__["model_identity"] = model, model.fingerprint
+    run.__dict__["model"] = model
     probes = sweep(model)
     directions(model).save(tmp_path / "refined.safetensors")
     circuit(model).save(tmp_path / "circuit_refined.safetensors")
     probes.save(tmp_path / "probes.safetensors")
-    [file] = pack(run)
+    [file] = pack(run.stage("pack"))
     made = SteeringPack.load(tmp_path / file, model)
     assert made.modes == ("residual", "circuit")
     assert made.readout is not None
@@ -83,5 +83,4 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     tuned = made.with_recommended("circuit", 0.5)
     assert tuned.readout is not None
     assert tuned.resolve("anger=1;gate=neutral>0.5").gate is not None
-    needs = {stage.name: set(stage.needs) for stage in stages(run)}
-    assert needs["pack"] == {"probe", "directions", "circuit"}
+    assert set(row("pack").needs) == {"probe", "directions", "circuit"}

@@ -1,0 +1,328 @@
+"""Every number a run depends on, stage by stage.
+
+A stage gets its settings and knows no other constants; the key under which its result is kept is
+made of all fields here, nested ones included. So a new setting is part of the key the moment it
+exists, and nothing has to be remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from affectlens.circuits import Budget
+from affectlens.core import EMOTIONS, TONES
+from affectlens.evaluation import ARMS
+from affectlens.models.decoding import GenerationSettings
+from affectlens.models.devices import pick_device, pick_dtype
+from affectlens.pipeline.config import RunConfig
+from affectlens.steering.refine import CIRCUIT, RESIDUAL, RefineSettings
+
+REPLIES = GenerationSettings()
+CONTINUATIONS = GenerationSettings(max_new_tokens=26)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the model runs and in which format: both change rounding, and so what near ties give.
+
+    Attributes:
+        device: As it was resolved, ``"cpu"`` or ``"cuda"``, never "the best there is".
+        dtype: Likewise, ``"bfloat16"`` or ``"float32"``.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class ExpressSettings:
+    """How the model is made to express each emotion.
+
+    Attributes:
+        placement: Of the model.
+        emotions: Every group has them all.
+        n_events: Scenario-events continued; as many groups as the authored texts give.
+        generation: Of the continuations, unsteered and greedy.
+    """
+
+    placement: Placement = Placement()
+    emotions: tuple[str, ...] = EMOTIONS
+    n_events: int = 48
+    generation: GenerationSettings = CONTINUATIONS
+
+
+@dataclass(frozen=True)
+class ActivationsSettings:
+    """What is read of the model.
+
+    Attributes:
+        placement: Of the model.
+        position: Where it is read.
+        replies_sites: Of the matched replies, for the probes.
+        expression_sites: Of the expressed emotions, for the directions. Models whose blocks work in
+            parallel have no ``resid_mid``, and it is left out.
+        dtype: Of the numbers stored.
+        max_tokens_per_batch: Padded tokens of a forward pass; its shape changes rounding.
+        overlong: What to do with texts that are too long.
+    """
+
+    placement: Placement = Placement()
+    position: str = "mean:reply"
+    replies_sites: str = "resid_pre@0,resid_post"
+    expression_sites: str = "resid_mid,resid_post"
+    dtype: str = "float32"
+    max_tokens_per_batch: int = 4096
+    overlong: str = "error"
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How the probes are fitted: see `affectlens.probes.sweep`."""
+
+    classes: tuple[str, ...] = TONES
+    penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+    folds: int = 5
+    draws: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SteeredLayers:
+    """Blocks at whose output the residual mode adds: every other one of the middle.
+
+    Attributes:
+        first: Share of the depth at which they start.
+        last: Share at which they end.
+        step: From one to the next.
+    """
+
+    first: float = 0.27
+    last: float = 0.63
+    step: int = 2
+
+    def of(self, n_layers: int) -> tuple[int, ...]:
+        """Those of a model; with 30 blocks 8, 10, … 18."""
+        first = round(n_layers * self.first)
+        return tuple(range(first, max(round(n_layers * self.last), first + 1), self.step))
+
+
+@dataclass(frozen=True)
+class RefineMix:
+    """What vectors are refined on: these corpora in turn, so one named twice has twice the weight.
+
+    Attributes:
+        pools: ``own`` are the model's own replies, ``tones`` the authored texts, ``replies`` the
+            authored matched replies.
+    """
+
+    pools: tuple[str, ...] = ("own", "tones", "own", "replies")
+
+
+@dataclass(frozen=True)
+class DirectionsSettings:
+    """How directions are found and refined.
+
+    Attributes:
+        placement: Of the model.
+        emotions: In the order of the directions.
+        estimator: A name in `affectlens.probes.estimators.ESTIMATORS`.
+        splits: Of the groups, for the split-half cosines.
+        layers: Those that are refined, and steered.
+        refine: Of the descent.
+        mix: What is descended on.
+        seed: Of the splits.
+    """
+
+    placement: Placement = Placement()
+    emotions: tuple[str, ...] = EMOTIONS
+    estimator: str = "group_centred"
+    splits: int = 10
+    layers: SteeredLayers = SteeredLayers()
+    refine: RefineSettings = RESIDUAL
+    mix: RefineMix = RefineMix()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BudgetRule:
+    """How many units a circuit has, by the size of the model.
+
+    Attributes:
+        neurons_per_layer: As published.
+        head_share: Share of all heads. The published 6 heads per layer are a quarter of that
+            model's 24; in a small model they would be most of them.
+        floor_neurons, floor_heads, cap, max_share: See `affectlens.circuits.Budget`.
+    """
+
+    neurons_per_layer: int = 14
+    head_share: float = 0.25
+    floor_neurons: int = 4
+    floor_heads: int = 1
+    cap: float = 0.4
+    max_share: float = 0.5
+
+    def of(self, n_layers: int, n_heads: int) -> Budget:
+        """The budget of a model; at least one head per block."""
+        neurons = self.neurons_per_layer * n_layers
+        heads = max(n_layers, round(n_layers * n_heads * self.head_share))
+        return Budget(
+            total=neurons + heads,
+            neuron_share=neurons / (neurons + heads),
+            floor_neurons=self.floor_neurons,
+            floor_heads=self.floor_heads,
+            cap=self.cap,
+            max_share=self.max_share,
+        )
+
+
+@dataclass(frozen=True)
+class CircuitSettings:
+    """How the circuit is found and refined; arguments as of `affectlens.circuits.find_circuit`."""
+
+    placement: Placement = Placement()
+    budget: BudgetRule = BudgetRule()
+    position: str = "mean:reply"
+    score: str = "contrast"
+    reference: str = "late"
+    max_tokens_per_batch: int = 4096
+    refine: RefineSettings = CIRCUIT
+    mix: RefineMix = RefineMix()
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How the pack is folded."""
+
+    placement: Placement = Placement()
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How strengths are chosen.
+
+    Attributes:
+        placement: Of the model.
+        emotions: Each gets a strength.
+        strengths: ``(mode, those tried)``, in units of the refined vectors.
+        scenarios: At most so many of the split; None takes all.
+        n_events: Events of them that are answered.
+        max_perplexity_ratio: Strengths that cost more are not considered.
+        generation: Of all replies.
+    """
+
+    placement: Placement = Placement()
+    emotions: tuple[str, ...] = EMOTIONS
+    strengths: tuple[tuple[str, tuple[float, ...]], ...] = (
+        ("residual", (0.6, 0.8, 1.0, 1.2, 1.4)),
+        ("circuit", (0.6, 0.8, 1.0, 1.2, 1.4)),
+    )
+    scenarios: int | None = None
+    n_events: int = 16
+    max_perplexity_ratio: float = 4.0
+    generation: GenerationSettings = REPLIES
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What is compared.
+
+    Attributes:
+        placement: Of the model.
+        arms: Names in `affectlens.evaluation.ARMS`.
+        emotions: The targets.
+        scenarios: At most so many of the test split; None takes all.
+        backend: What generates.
+        generation: The same in every arm.
+        seed: Of random directions.
+    """
+
+    placement: Placement = Placement()
+    arms: tuple[str, ...] = ARMS
+    emotions: tuple[str, ...] = EMOTIONS
+    scenarios: int | None = None
+    backend: str = "transformers"
+    generation: GenerationSettings = REPLIES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How the judges are examined.
+
+    Attributes:
+        corpora: Their test split is read.
+        garbled: Corrupted texts, all kinds alike.
+        seed: Of the corruptions.
+    """
+
+    corpora: tuple[str, ...] = ("replies", "tones")
+    garbled: int = 400
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What the report shows.
+
+    Attributes:
+        arms: Those that were evaluated.
+        emotions: Their targets.
+        backend: What generated them.
+        example_events: Events whose replies are shown side by side.
+        top_neurons: Largest contributions shown per block.
+        seed: Of the bootstrap.
+    """
+
+    arms: tuple[str, ...] = ARMS
+    emotions: tuple[str, ...] = EMOTIONS
+    backend: str = "transformers"
+    example_events: int = 4
+    top_neurons: int = 24
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of all stages, each under the name of its stage."""
+
+    express: ExpressSettings = field(default_factory=ExpressSettings)
+    activations: ActivationsSettings = field(default_factory=ActivationsSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    directions: DirectionsSettings = field(default_factory=DirectionsSettings)
+    circuit: CircuitSettings = field(default_factory=CircuitSettings)
+    pack: PackSettings = field(default_factory=PackSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Settings:
+        """Those of a run: the defaults, and what the user asked for put in.
+
+        Raises:
+            UnknownNameError: If there is no such device or dtype.
+        """
+        device = pick_device(config.device)
+        dtype = str(pick_dtype(config.dtype, device)).removeprefix("torch.")
+        place, seed = Placement(str(device), dtype), config.seed
+        generation = GenerationSettings(max_new_tokens=config.max_new_tokens, seed=seed)
+        residual, circuit = replace(RESIDUAL, seed=seed), replace(CIRCUIT, seed=seed)
+        return cls(
+            express=ExpressSettings(place),
+            activations=ActivationsSettings(place),
+            probe=ProbeSettings(seed=seed),
+            directions=DirectionsSettings(place, refine=residual, seed=seed),
+            circuit=CircuitSettings(place, refine=circuit),
+            pack=PackSettings(place),
+            tune=TuneSettings(place, scenarios=config.events, generation=generation),
+            evaluate=EvaluateSettings(
+                place,
+                scenarios=config.events,
+                backend=config.backend,
+                generation=generation,
+                seed=seed,
+            ),
+            judge=JudgeSettings(seed=seed),
+            report=ReportSettings(backend=config.backend, seed=seed),
+        )

@@ -1,0 +1,163 @@
+"""Fingerprints of what stages read besides the artefacts of other stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import TONES, ArtefactError, fingerprint
+from affectlens.core.artefact import package_version, read_json, write_json
+
+if TYPE_CHECKING:
+    from affectlens.models import LanguageModel
+    from affectlens.pipeline.context import RunContext
+
+LIBRARIES = ("torch", "transformers", "tokenizers")
+"""Whose versions are part of every key.
+
+Another version may bring another kernel or model code. That moves activations in their last digits,
+a near tie with them, and with a near tie a whole reply. NumPy and scikit-learn stay out: of them
+come seeded draws and folds, which both keep stable.
+"""
+
+
+def versions() -> Mapping[str, str]:
+    """Of this package and of the libraries that change numbers."""
+    found = {"affectlens": package_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "?"
+    return found
+
+
+def _model(run: RunContext) -> str:
+    return model_facts(run)["model"]
+
+
+def _text(run: RunContext) -> str:
+    return model_facts(run)["text"]
+
+
+def model_facts(run: RunContext) -> Mapping[str, str]:
+    """Fingerprints of the model and of how it writes and reads text, remembered by its files.
+
+    A second run in which no file changed need not load a gigabyte to learn that.
+    """
+    if "model" in run.__dict__:  # loaded already: nothing is cheaper
+        return _facts(run.model)
+    note = run.folder / "state" / "model.json"
+    key = _files_key(run.config.model)
+    try:
+        known: Mapping[str, Any] = read_json(note)
+        if key is not None and known["files"] == key:
+            return {"model": str(known["model"]), "text": str(known["text"])}
+    except (ArtefactError, KeyError, TypeError):
+        pass
+    found = _facts(run.model)
+    # Loading may have fetched the files, so look again.
+    write_json(note, {"files": _files_key(run.config.model), **found})
+    return found
+
+
+def _facts(model: LanguageModel) -> dict[str, str]:
+    return {"model": model.fingerprint, "text": text_fingerprint(model)}
+
+
+def text_fingerprint(model: LanguageModel) -> str:
+    """Of all that turns words into tokens and back: tokenizer, chat template, ends of replies."""
+    tokenizer: Any = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return fingerprint(
+        type(tokenizer).__name__,
+        backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+        tokenizer.chat_template,
+        {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        getattr(tokenizer, "clean_up_tokenization_spaces", None),
+        list(model.eos_ids),
+    )
+
+
+def _files_key(name: str) -> str | None:
+    found = source_files(name)
+    return fingerprint(name, found, versions()) if found else None
+
+
+def source_files(name: str) -> Sequence[tuple[str, int, int, int]]:
+    """Name, size and times of the files behind a model name; empty if they are not local (yet)."""
+    from affectlens.models.registry import BUILTIN, list_models
+
+    if name in BUILTIN:
+        path = next(i for i in list_models() if i.name == name).path
+    else:
+        path = Path(name).expanduser()
+    found = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
+    stats = [(f.name, f.stat()) for f in found if f.is_file()]
+    return [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in stats]
+
+
+def _corpora(run: RunContext) -> str:
+    return fingerprint({name: run.corpus(name).fingerprint for name in ("replies", "tones")})
+
+
+def _events(run: RunContext) -> str:
+    return run.corpus("events").fingerprint
+
+
+def _openers(_run: RunContext) -> str:
+    from affectlens.datasets.authored import openers
+
+    return fingerprint(openers())
+
+
+def _prompts(_run: RunContext) -> str:
+    from affectlens.datasets import elicitation_prompt
+
+    return fingerprint({tone: elicitation_prompt(tone) for tone in TONES})
+
+
+def _judge(run: RunContext) -> str:
+    from affectlens.evaluation.judges import encoder
+
+    place = files("affectlens.evaluation.judges").joinpath(encoder.ADAPTER_FILE)
+    with as_file(place) as adapter:
+        if not adapter.is_file():
+            raise ArtefactError(f"The judge's adapter {adapter} is missing; install again.")
+        return fingerprint(run.digests.of(adapter), run.source("encoder"))
+
+
+def _encoder(run: RunContext) -> str:
+    from affectlens.evaluation.judges.encoder import ENCODER
+    from affectlens.models.registry import pull
+
+    folder = pull(ENCODER)
+    inside = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    return fingerprint({str(f.relative_to(folder)): run.digests.of(f) for f in inside})
+
+
+def _lexicon(run: RunContext) -> str:
+    place = files("affectlens.evaluation.judges").joinpath("lexicon.txt")
+    with as_file(place) as path:
+        return run.digests.of(path)
+
+
+SOURCES: Mapping[str, Callable[[RunContext], str]] = {
+    "model": _model,
+    "text": _text,
+    "corpora": _corpora,
+    "events": _events,
+    "openers": _openers,
+    "prompts": _prompts,
+    "judge": _judge,
+    "lexicon": _lexicon,
+    "encoder": _encoder,
+}
+"""Everything that is not made by a stage:
+
+the model's weights and config; its tokenizer and chat template; the authored texts, events, openers
+and system prompts; the judge (adapter and encoder), the word judge, and the plain encoder.
+"""

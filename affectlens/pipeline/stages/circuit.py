@@ -1,0 +1,45 @@
+"""The stage ``circuit``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from affectlens.core.progress import progress
+from affectlens.pipeline.corpora import expressed, refine_corpora
+from affectlens.pipeline.settings import CircuitSettings
+from affectlens.pipeline.stage import StageRun
+from affectlens.pipeline.stages.directions import DIRECTIONS
+
+CIRCUIT = "circuit.safetensors"
+REFINED_CIRCUIT = "circuit_refined.safetensors"
+
+
+def circuit(run: StageRun) -> Sequence[str]:
+    """The neurons and heads that write each emotion, then what is added to them refined."""
+    from affectlens.circuits import find_circuit
+    from affectlens.probes import Directions
+    from affectlens.steering.refine import refine_circuit
+
+    settings: CircuitSettings = run.settings
+    found = find_circuit(
+        run.model,
+        expressed(run),
+        Directions.load(run.input("directions", DIRECTIONS)),
+        budget=settings.budget.of(run.model.n_layers, run.model.anatomy.n_heads),
+        position=settings.position,
+        score=settings.score,
+        reference=settings.reference,
+        split=None,
+        max_tokens_per_batch=settings.max_tokens_per_batch,
+    )
+    found.save(run.folder / CIRCUIT)
+    with progress("refining the circuit", settings.refine.steps) as advance:
+        refined = refine_circuit(
+            run.model,
+            found,
+            refine_corpora(run, settings.mix, found.emotions),
+            settings=settings.refine,
+            advance=advance,
+        )
+    refined.save(run.folder / REFINED_CIRCUIT)
+    return [CIRCUIT, REFINED_CIRCUIT]

@@ -1,0 +1,31 @@
+"""The stage ``pack``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from affectlens.pipeline.stage import StageRun
+from affectlens.pipeline.stages.circuit import REFINED_CIRCUIT
+from affectlens.pipeline.stages.directions import REFINED_DIRECTIONS
+from affectlens.pipeline.stages.probe import PROBES
+
+UNTUNED = "pack_untuned.safetensors"
+
+
+def pack(run: StageRun) -> Sequence[str]:
+    """Fold refined directions and circuit into one steering pack, with a probe to read by."""
+    from affectlens.circuits import Circuit
+    from affectlens.probes import Directions, Sweep
+    from affectlens.steering import SteeringPack
+
+    refined = Directions.load(run.input("directions", REFINED_DIRECTIONS))
+    units = Circuit.load(run.input("circuit", REFINED_CIRCUIT))
+    folded = SteeringPack.merge(
+        SteeringPack.from_directions(
+            refined, run.model, layers=[site.layer for site in refined.sites]
+        ),
+        SteeringPack.from_circuit(units, run.model),
+    )
+    folded = folded.with_readout(Sweep.load(run.input("probe", PROBES)))
+    folded.save(run.folder / UNTUNED)
+    return [UNTUNED]
