@@ -77,7 +77,7 @@ class Provenance:
 
     Attributes:
         kind: ``"directions"``, ``"circuit"``, ``"pack"``, ...
-        model: Fingerprint of the model's config and a sample of its weights ("" if none).
+        model: Fingerprint of the model's config and weights ("" if none).
         model_name: The name it was loaded by, for messages only.
         corpus: Fingerprint of the corpus ("" if none).
         parameters: Everything else the result depends on, seeds included.

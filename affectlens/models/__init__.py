@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from affectlens.models.anatomy import Anatomy, BlockParts, find_anatomy
     from affectlens.models.description import describe
+    from affectlens.models.fingerprint import model_fingerprint
     from affectlens.models.hooks import StopForward, WritePoint, reading, writing
-    from affectlens.models.loading import LanguageModel, load_model, model_fingerprint
+    from affectlens.models.loading import LanguageModel, load_model
     from affectlens.models.registry import ModelInfo, list_models, pull
 
 _HOMES = {
@@ -26,7 +27,7 @@ _HOMES = {
     "writing": "hooks",
     "LanguageModel": "loading",
     "load_model": "loading",
-    "model_fingerprint": "loading",
+    "model_fingerprint": "fingerprint",
     "ModelInfo": "registry",
     "list_models": "registry",
     "pull": "registry",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,9 +29,16 @@ _SEPARATOR = "\n\n"
 # Stands for a message's content while we look where a template puts it. Letters only: templates
 # split contents at tags, and strip white space.
 _SENTINEL = "QXZWCONTENTWZXQ"
-# Facts that templates ask for; the others ignore them. A fixed date (Llama 3 prints today's)
-# keeps prompts the same tomorrow; Qwen 3 answers without a chain of thought.
-_TEMPLATE_FACTS: Mapping[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
+TODAY = datetime(2024, 7, 26)
+"""The date that templates print; a fixed one keeps prompts the same tomorrow."""
+
+TEMPLATE_FACTS: Mapping[str, Any] = {
+    "date_string": TODAY.strftime("%d %b %Y"),
+    "strftime_now": TODAY.strftime,
+    "enable_thinking": False,
+}
+"""What templates ask for; those that do not ignore it. Llama 3 prints ``date_string``, SmolLM3 and
+gpt-oss call ``strftime_now``; Qwen 3 answers without a chain of thought."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +229,7 @@ def _template_writer(
                 [dict(turn) for turn in chat],
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                **_TEMPLATE_FACTS,
+                **TEMPLATE_FACTS,
             ),
         )
 

@@ -1,53 +1,65 @@
-"""A short name for a set of weights that stays the same in bfloat16 and float32."""
+"""A short name for what a model computes: all its weights, and its config.
+
+The same in bfloat16 and float32, on every device, whole or in shards, wrapped or not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from affectlens.core.artefact import fingerprint
+from affectlens.core.artefact import canonical_json, fingerprint
 from affectlens.core.errors import ModelError
 
-N_PARAMETERS = 8
-N_ELEMENTS = 64
-_FACTS = (
-    "model_type",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "intermediate_size",
-    "vocab_size",
-)
-_WRAPPER = "._original_component"
+SCHEME = 2
+"""Of the hash; part of every name, so that names of another scheme never match by chance."""
 
-Sample = tuple[str, list[int], list[float]]
-"""Name, shape and some elements of a parameter."""
+_PIECE = 2**20  # elements hashed at a time: fits a cache, and large tensors use all cores
+# Below the least number that float16 holds with the precision of bfloat16: left out, so that the
+# weights of a bfloat16 checkpoint have one name in all three formats.
+_LEAST = 2.0**-17
+_GLANCES = 16
+_WRAPPER = "._original_component"
+_NO_EFFECT = re.compile(
+    r"_name_or_path|_commit_hash|_(attn|experts)_implementation.*|transformers_version"
+    r"|architectures|auto_map|dtype|torch_dtype|use_bfloat16|torchscript|problem_type|prefix"
+    r"|return_dict|use_return_dict|use_cache|output_(attentions|hidden_states|router_logits|past)"
+    r"|(bos|eos|pad|sep|cls|unk|mask|decoder_start)_token_id|id2label|label2id|num_labels"
+    r"|.*dropout.*|.*_pdrop|.*layerdrop|initializer.*|init_.*|gradient_checkpointing"
+    r"|router_aux_loss_coef|router_jitter_noise|router_z_loss_coef|pretraining_tp"
+    r"|task_specific_params|tie_word_embeddings"
+)
+"""Settings of a config that change no forward pass in evaluation mode: bookkeeping, what is
+returned, special tokens, training. Every other one counts, those not thought of included."""
+
+Read = Callable[[], Tensor]
 
 
 def model_fingerprint(hf: Any) -> str:
-    """Hash of the shape of a model and of 64 elements of 8 evenly spaced parameters.
+    """Hash of every weight, every persistent buffer and every setting that changes a forward pass.
 
     Values are rounded to bfloat16 first, so loading the same weights in float32 gives the same
-    name. A model wrapped by a ``TransformerBridge`` has the name of the plain one.
+    name; so does float16 where it can hold them (weights saved in bfloat16 or float16, those below
+    8e-6 aside). A model wrapped by a ``TransformerBridge`` has the name of the plain one.
 
     Raises:
-        ModelError: If the weights are not in memory.
+        ModelError: If weights are not in memory.
     """
-    parameters = _plain_parameters(hf)
-    names = sorted(parameters)
-    samples: list[Sample] = []
-    for name in _picked(names):
-        values = parameters[name].detach()
+    tensors = _plain_tensors(hf)
+    for name, values in tensors.items():
         if values.is_meta:
-            raise ModelError(f"The weights of {type(hf).__name__} are not loaded; load them first.")
-        samples.append(_sample(name, values))
-    return _fingerprint(type(hf).__name__, hf.config, len(names), samples)
+            raise ModelError(
+                f"The weights of {type(hf).__name__} are not loaded ({name}); load them first."
+            )
+    reads = {name: partial(_whole, values) for name, values in tensors.items()}
+    return _fingerprint(type(hf).__name__, hf.config, reads)
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
@@ -70,41 +82,138 @@ def checkpoint_fingerprint(folder: Path) -> str:
         raise OSError(f"no safetensors in {folder}")
     with torch.device("meta"):
         plain = getattr(transformers, family)(config)
-    names = sorted(name for name, _ in plain.named_parameters())
     prefix = f"{plain.base_model_prefix}."
-    samples: list[Sample] = []
-    for name in _picked(names):
-        key = name if name in stored else name.removeprefix(prefix)
+
+    def read(key: str) -> Tensor:
         with safe_open(stored[key], framework="pt") as handle:
-            samples.append(_sample(name, handle.get_tensor(key)))
-    return _fingerprint(family, config, len(names), samples)
+            return handle.get_tensor(key)
+
+    reads: dict[str, Read] = {}
+    for name in _own_tensors(plain):
+        key = name if name in stored else name.removeprefix(prefix)
+        if key not in stored:
+            raise KeyError(f"no {name} in {folder}")
+        reads[name] = partial(read, key)
+    return _fingerprint(family, config, reads)
 
 
-def _picked(names: Sequence[str]) -> list[str]:
-    return [names[i * len(names) // N_PARAMETERS] for i in range(N_PARAMETERS)]
+def config_facts(config: Any) -> dict[str, Any]:
+    """Settings of the text model that are not the family's defaults and change a forward pass.
 
-
-def _sample(name: str, values: Tensor) -> Sample:
-    flat = values.reshape(-1)
-    index = torch.arange(N_ELEMENTS, device=flat.device) * len(flat) // N_ELEMENTS
-    rounded = flat[index].to(torch.bfloat16).float().cpu()
-    return name, list(values.shape), rounded.tolist()
-
-
-def _fingerprint(family: str, config: Any, n: int, samples: Sequence[Sample]) -> str:
+    Defaults are left out, so that a newer transformers, which knows more settings, gives the same.
+    """
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    facts = {name: getattr(text, name, None) for name in _FACTS}
-    return fingerprint(family, facts, n, list(samples))
+    given: dict[str, Any] = text.to_dict()
+    try:
+        default: Mapping[str, Any] = type(text)().to_dict()
+    except (TypeError, ValueError, AttributeError, KeyError):  # a config without defaults
+        default = {}
+    absent = object()
+    return {
+        name: value
+        for name, value in given.items()
+        if not _NO_EFFECT.fullmatch(name)
+        and (name == "model_type" or default.get(name, absent) != value)
+    }
 
 
-def _plain_parameters(hf: Any) -> dict[str, Tensor]:
-    """Parameters by the names they have on an unwrapped model."""
-    parameters = dict(hf.named_parameters())
-    if not any(_WRAPPER in name for name in parameters):
-        return parameters
+def _fingerprint(family: str, config: Any, tensors: Mapping[str, Read]) -> str:
+    # Through text: JSON has no tuples, and a config read from a file none either.
+    facts = canonical_json({k: _plain(v) for k, v in config_facts(config).items()})
+    return fingerprint(SCHEME, family, facts, _digests(tensors))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold, keys as text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        plain = [_plain(v) for v in value]
+        return sorted(plain, key=str) if isinstance(value, (set, frozenset)) else plain
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _digests(tensors: Mapping[str, Read]) -> list[tuple[str, list[int], str]]:
+    """Name, shape and hash of each tensor, by name; hashed on all cores."""
+
+    def one(name: str) -> tuple[str, list[int], str]:
+        values = tensors[name]()
+        return name, list(values.shape), tensor_digest(values)
+
+    names = sorted(tensors)
+    with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+        return list(pool.map(one, names))
+
+
+def tensor_digest(values: Tensor) -> str:
+    """Hash (32 hex digits) of a tensor's values as bfloat16; of the bytes of one without a point.
+
+    xxHash: fast and of 128 bits. It finds what changed; it is no proof against forgery.
+    """
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    flat = values.detach().reshape(-1)
+    for piece in flat.split(_PIECE):
+        digest.update(_piece_bytes(piece))
+    return digest.hexdigest()
+
+
+def _piece_bytes(piece: Tensor) -> Any:
+    if not piece.is_floating_point():
+        plain = torch.view_as_real(piece) if piece.is_complex() else piece
+        plain = plain.cpu().contiguous().view(torch.uint8)
+        return memoryview(cast("Any", plain.numpy()))
+    rounded = piece.to(torch.bfloat16)
+    # In one pass; a NaN stays one.
+    kept = torch.nn.functional.hardshrink(rounded, _LEAST)
+    if not bool(kept.any()):  # tiny on purpose (layer scales), or zero
+        kept = rounded
+    return memoryview(cast("Any", kept.cpu().contiguous().view(torch.int16).numpy()))
+
+
+def glance(hf: Any) -> tuple[str, bytes]:
+    """What differs when weights or config have been changed in memory, at a hundredth of the cost.
+
+    The config, and of every tensor its address, its version and 16 values.
+    """
+    places: list[Any] = []
+    samples: dict[torch.device, list[Tensor]] = {}
+    for name, values in _own_tensors(hf).items():
+        flat = values.detach().view(-1) if values.is_contiguous() else values.detach().reshape(-1)
+        places.append((name, values.data_ptr(), 0 if values.is_inference() else values._version))
+        step = max(1, len(flat) // _GLANCES)
+        samples.setdefault(flat.device, []).append(flat[::step][:_GLANCES].float())
+    seen = [torch.cat(some).cpu().numpy().tobytes() for some in samples.values()]
+    facts = {k: _plain(v) for k, v in config_facts(hf.config).items()}
+    return fingerprint(canonical_json(facts), places), b"".join(seen)
+
+
+def _whole(values: Tensor) -> Tensor:
+    """A tensor that is spread over processes, put together."""
+    gather = getattr(values, "full_tensor", None)
+    return values if gather is None else gather()
+
+
+def _own_tensors(hf: Any) -> dict[str, Tensor]:
+    """Parameters, tied ones once, and the buffers that a checkpoint holds."""
+    found: dict[str, Tensor] = dict(hf.named_parameters())
+    saved = set(hf.state_dict().keys())
+    found |= {name: value for name, value in hf.named_buffers() if name in saved}
+    return found
+
+
+def _plain_tensors(hf: Any) -> dict[str, Tensor]:
+    """Tensors by the names they have on an unwrapped model."""
+    found = _own_tensors(hf)
+    if not any(_WRAPPER in name for name in found):
+        return found
     with torch.device("meta"):
         plain = type(hf)(hf.config)
-    wanted = {name for name, _ in plain.named_parameters()}
-    wrapped = hf.named_parameters(remove_duplicate=False)
-    cleaned = {name.replace(_WRAPPER, ""): value for name, value in wrapped}
+    wanted = set(_own_tensors(plain))
+    every: Iterable[tuple[str, Tensor]] = [
+        *hf.named_parameters(remove_duplicate=False),
+        *hf.named_buffers(remove_duplicate=False),
+    ]
+    cleaned = {name.replace(_WRAPPER, ""): value for name, value in every}
     return {name: value for name, value in cleaned.items() if name in wanted}

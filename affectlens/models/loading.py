@@ -18,7 +18,14 @@ from affectlens.models import registry
 from affectlens.models._transformer_lens import bridged_model
 from affectlens.models.anatomy import Anatomy, find_anatomy
 from affectlens.models.devices import pick_device, pick_dtype
-from affectlens.models.fingerprint import model_fingerprint
+from affectlens.models.fingerprint import checkpoint_fingerprint
+from affectlens.models.identity import (
+    ModelIdentity,
+    WatchedFingerprint,
+    known_identity,
+    remember_identity,
+    text_fingerprint,
+)
 from affectlens.models.selfcheck import check_anatomy
 from affectlens.models.tokens import stop_ids
 from affectlens.models.unembedding import unembed
@@ -39,7 +46,7 @@ class LanguageModel:
         hf: The Hugging Face model, in evaluation mode.
         tokenizer: Its tokenizer.
         anatomy: Where attention, MLPs and norms are.
-        fingerprint: Hash of its shape and a sample of its weights; the same in every dtype.
+        watched: Gives its fingerprint.
         bridge: The ``TransformerBridge`` it was made from, if it was.
     """
 
@@ -47,8 +54,18 @@ class LanguageModel:
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     anatomy: Anatomy
-    fingerprint: str
+    watched: WatchedFingerprint
     bridge: Any = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all weights and of the config as they are now; see `model_fingerprint`."""
+        return self.watched()
+
+    @property
+    def text_fingerprint(self) -> str:
+        """Hash of what decides which tokens a chat becomes: tokenizer and chat template."""
+        return text_fingerprint(self.tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -212,7 +229,31 @@ def load_model(
     model: Any = hf
     anatomy = find_anatomy(model)
     check_anatomy(model, anatomy)
-    return LanguageModel(name, model, tokenizer, anatomy, model_fingerprint(model), bridge)
+    named = _watched(model, own_tokenizer, source if isinstance(source, (str, Path)) else None)
+    return LanguageModel(name, model, tokenizer, anatomy, named, bridge)
+
+
+def _watched(hf: Any, tokenizer: Any, source: str | Path | None) -> WatchedFingerprint:
+    """The fingerprint, by the files it came from if they are known."""
+    if source is None:
+        return WatchedFingerprint(hf)
+    known = known_identity(source)
+    if known is not None and known.text:
+        return WatchedFingerprint(hf, known.weights)
+    # What float16 rounds away would give another name, so the files are asked.
+    name = _name_of_files(source) if hf.dtype == torch.float16 else None
+    watched = WatchedFingerprint(hf, name)
+    if name is not None or hf.dtype != torch.float16:
+        remember_identity(source, ModelIdentity(watched(), text_fingerprint(tokenizer)))
+    return watched
+
+
+def _name_of_files(source: str | Path) -> str | None:
+    folder = Path(locate(source))
+    try:
+        return checkpoint_fingerprint(folder) if folder.is_dir() else None
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def is_hub_id(name: str) -> bool:

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import pytest
+from conftest import tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -342,3 +343,12 @@ def test_every_shipped_record_on_the_real_tokenizer(real_model: Any) -> None:
         )["input_ids"]
         assert list(row.ids) == expected
         assert row.spans["prompt"] == (0, len(row))
+
+
+def test_a_template_that_prints_the_date_is_the_same_tomorrow() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{{ strftime_now('%d %B %Y') }} {{ date_string }}\n" + tokenizer.chat_template
+    )
+    rendered = render(tokenizer, [{"role": "user", "content": "Hi."}], add_generation_prompt=True)
+    assert rendered.text.startswith("26 July 2024 26 Jul 2024\n")

@@ -68,10 +68,10 @@ def served_fingerprint(model: str) -> str:
     Raises:
         DataError: If they cannot be found or understood without loading them.
     """
-    from affectlens.models.fingerprint import checkpoint_fingerprint
+    from affectlens.models.identity import checkpoint_identity
 
     try:
-        return checkpoint_fingerprint(_folder(model))
+        return checkpoint_identity(_folder(model))
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
             f"Cannot tell whether the pack was made for {model}: its checkpoint cannot be compared "
