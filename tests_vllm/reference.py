@@ -21,7 +21,7 @@ from affectlens.core import Provenance
 from affectlens.models import LanguageModel, load_model, pull
 from affectlens.models.generation import GenerationSettings, encode_prompt
 from affectlens.steering import SteeringPack, generate_steered, steering
-from affectlens.steering.gates import Readout, probabilities
+from affectlens.steering.gates import EMBEDDINGS, Readout, probabilities
 from tests.conftest import tiny_hf, tiny_tokenizer
 from tests_vllm.cases import EMOTIONS, FOLDER, NEW, REAL_SPECS, TINY_SPECS, Case
 
@@ -53,8 +53,10 @@ def make_tiny() -> None:
     model = load_model(FOLDER / "tiny", dtype="float32")
     pack = random_pack(model, size=0.35)
     pack.save(FOLDER / "tiny.safetensors")
-    replace(pack, readout=None).save(FOLDER / "blind.safetensors")
-    random_pack(model, size=0.35, seed=5).save(FOLDER / "second.safetensors")
+    replace(pack, readout=None, gates=None).save(FOLDER / "blind.safetensors")
+    # Its gates are decided by what it reads by, which is too late for circuits.
+    second = random_pack(model, size=0.35, seed=5)
+    replace(second, gates=None).save(FOLDER / "second.safetensors")
     for name in ("other", "wide"):
         random_pack(load_model(FOLDER / name), size=0.35).save(FOLDER / f"{name}.safetensors")
     write("tiny", expected(model, pack, TINY_SPECS, random_prompts(200)))
@@ -84,7 +86,9 @@ def save_tiny(name: str, seed: int = 0, hidden_size: int = 64) -> None:
 
 
 def random_pack(model: LanguageModel, size: float, seed: int = 0) -> SteeringPack:
-    """All emotions in both modes on all layers, with probes after two blocks.
+    """All emotions in both modes, circuits on all layers, with probes after two blocks.
+
+    Gates are decided at the embeddings or after the first third of the blocks.
 
     Args:
         size: Norm of a natural dose, as a share of the residual's at that place.
@@ -106,13 +110,18 @@ def random_pack(model: LanguageModel, size: float, seed: int = 0) -> SteeringPac
     classes = (*EMOTIONS, "neutral")
     weights = torch.randn(len(where), len(classes), d, generator=generator)
     weights = weights / (rms[list(where)] * d**0.5)[:, None, None]
+    bias = 0.1 * torch.randn(2, 7, generator=generator)
+    words = torch.randn(1, len(classes), d, generator=generator) / (embedding_rms(model) * d**0.5)
     doses = {e: 0.6 + 0.2 * i for i, e in enumerate(EMOTIONS)}
     return SteeringPack(
         EMOTIONS, vectors, layers, n, d,
         recommended={"residual": doses, "circuit": doses},
         positions={"residual": "last_prompt+generated", "circuit": "generated"},
         rms=rms,
-        readout=Readout(classes, where, weights, 0.1 * torch.randn(2, 7, generator=generator)),
+        readout=Readout(classes, where, weights, bias),
+        gates=Readout(
+            classes, (EMBEDDINGS, n // 3), torch.cat([words, weights[:1]]), bias[[1, 0]]
+        ),
         provenance=Provenance("pack", model=model.fingerprint, model_name=model.name),
     )  # fmt: skip
 
@@ -132,6 +141,11 @@ def residual_rms(model: LanguageModel) -> Tensor:
     for handle in handles:
         handle.remove()
     return torch.tensor(found)
+
+
+def embedding_rms(model: LanguageModel) -> Tensor:
+    """Of a token's vector."""
+    return model.hf.get_input_embeddings().weight[5:100].float().pow(2).mean().sqrt().detach()
 
 
 def random_prompts(vocab: int) -> Iterator[tuple[list[int], str | None]]:
@@ -180,17 +194,18 @@ def examined(
     reply: Sequence[int],
 ) -> Case | None:
     """A case with its log-probabilities and readings; None if a decision is in doubt."""
-    resolved, readout = pack.resolve(spec), pack.readout
-    assert readout is not None
+    resolved, readout, gates = pack.resolve(spec), pack.readout, pack.gates
+    assert readout is not None and gates is not None
+    decider = pack.decider(resolved) if resolved.gate else 0
     before: list[Tensor] = []
     after: dict[int, Tensor] = {}
     blocks = model.anatomy.blocks
-    gate_layer = readout.layers[0]
-    handles = [
-        blocks[gate_layer].block.register_forward_hook(
-            lambda _m, _a, out: before.append(_first(out)[0])
-        )
-    ]
+    # What comes before a block is what comes after the one before, but for the first.
+    watched = blocks[max(gates.layers[decider], 0)].block
+    if gates.layers[decider] == EMBEDDINGS:
+        handles = [watched.register_forward_pre_hook(lambda _m, args: before.append(args[0][0]))]
+    else:
+        handles = [watched.register_forward_hook(lambda _m, _a, out: before.append(_first(out)[0]))]
     ids = torch.tensor([[*prompt, *reply]])
     with torch.no_grad(), steering(model, pack, spec, prompt_lengths=[len(prompt)]):
         handles += [
@@ -210,8 +225,8 @@ def examined(
     if tuple(logits.argmax(-1).tolist()) != tuple(reply):  # an end of text would have come first
         return None
     if resolved.gate is not None:
-        index = readout.classes.index(resolved.gate.label)
-        shares = probabilities(before[0], readout.weights[0], readout.bias[0])[:, index]
+        index = gates.classes.index(resolved.gate.label)
+        shares = probabilities(before[0], gates.weights[decider], gates.bias[decider])[:, index]
         if bool(((shares - resolved.gate.threshold).abs() < DOUBT).any()):
             return None
         above = shares[len(prompt) :] > resolved.gate.threshold

@@ -31,6 +31,9 @@ def test_a_pack_is_loaded_used_and_unloaded(llm: Any) -> None:
     with pytest.raises(ValueError, match="Unknown steering pack 'second'"):
         tokens(llm, STRONG, "second")
     load_pack(llm, "second", pack("second"))
+    late = r"after block 1, but this request steers from block 0 \(o_proj_out\)"
+    with pytest.raises(ValueError, match=late):
+        tokens(llm, f"{STRONG};gate=anger>0.1", "second")
     other = tokens(llm, STRONG, "second")
     assert other not in (wanted, tokens(llm, None))
     assert [one["name"] for one in packs(llm)] == ["tiny", "second"]

@@ -29,6 +29,7 @@ Writer = Callable[[Tensor], Tensor | None]
 """Given the value ``[batch, pos, width]``, returns the one to use instead, or None to keep it."""
 
 POINTS: tuple[str, ...] = (
+    "resid_pre",
     "o_proj_in",
     "o_proj_out",
     "down_proj_in",
@@ -230,6 +231,8 @@ def _write_at(part: BlockParts, point: str, write: Writer) -> Any:
             return None
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
+    if point == "resid_pre":
+        return part.block.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
     if point == "resid_post":
         return part.block.register_forward_hook(after, prepend=True)
     module = part.o_proj if point.startswith("o_proj") else part.down_proj

@@ -1,11 +1,13 @@
 """Conditions and readings: probes that travel in a pack, and steering that waits for one.
 
-A gate such as ``sadness>0.4`` steers a token only where the pack's probe gives that emotion more
-(or less, with ``<``) than that probability. The probe reads the residual stream after one block,
-before that block's own steering, so what is steered comes at or after it: places before it stay as
-they are. The decision depends on the token alone, never on a batch or a chunk, so it is the same
-with a cache, a prefix cache and any chunking. (Idea: conditional steering, arXiv 2409.05907; there
-the prompt decides, here each token.)
+A gate such as ``sadness>0.4`` steers a token only where a probe of the pack gives that emotion more
+(or less, with ``<``) than that probability. The probe reads the residual stream before the first
+place that the request steers, so the decision holds for all of them, and a gate that is always open
+is no gate at all. Of several such probes the last one decides. A request that steers earlier than
+the pack has probes is refused. A circuit that begins in block 0 leaves only the embeddings to read:
+there the word alone decides. The decision depends on the token and what came before it, never on a
+batch or a chunk, so it is the same with a cache, a prefix cache and any chunking. (Idea:
+conditional steering, arXiv 2409.05907; there the prompt decides, here each token.)
 """
 
 from __future__ import annotations
@@ -22,6 +24,12 @@ from torch import Tensor
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
+
+EMBEDDINGS = -1
+"""Layer of a probe of the embeddings: what comes before block 0."""
+
+Place = tuple[int, str]
+"""Block, and the point in it: see `affectlens.steering.validation.POINTS`."""
 
 _GATE = re.compile(r"\s*(?P<label>[^<>]*[^<>\s])\s*(?P<side>[<>])\s*(?P<threshold>[^<>\s]+)\s*")
 
@@ -71,7 +79,7 @@ class Readout:
 
     Attributes:
         classes: What they tell apart, in the order of their outputs.
-        layers: Blocks they read, ascending.
+        layers: Blocks they read, ascending; those of gates may begin with `EMBEDDINGS`.
         weights: Of raw activations (standardisation folded in), float32.
         bias: The same.
     """
@@ -81,8 +89,17 @@ class Readout:
     weights: Float[Tensor, "layer label d_model"]
     bias: Float[Tensor, "layer label"]
 
-    def check(self, n_layers: int, d_model: int) -> None:
+    def __post_init__(self) -> None:
+        for name in ("weights", "bias"):
+            object.__setattr__(self, name, getattr(self, name).detach().float().cpu())
+
+    def check(self, n_layers: int, d_model: int, first: int = 0) -> None:
         """Hold the parts against each other and against a model.
+
+        Args:
+            n_layers: Of the model.
+            d_model: Of the model.
+            first: Lowest layer that may be read.
 
         Raises:
             DataError: Naming what does not fit.
@@ -90,10 +107,10 @@ class Readout:
         names = all(isinstance(name, str) and name for name in self.classes)
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes) or not names:
             raise DataError(f"A probe needs at least two classes, not {list(self.classes)}.")
-        inside = all(isinstance(n, int) and 0 <= n < n_layers for n in self.layers)
+        inside = all(isinstance(n, int) and first <= n < n_layers for n in self.layers)
         if not (self.layers and inside and list(self.layers) == sorted(set(self.layers))):
             raise DataError(
-                f"Layers of the probes must ascend within 0 to {n_layers - 1}, not "
+                f"Layers of the probes must ascend within {first} to {n_layers - 1}, not "
                 f"{list(self.layers)}."
             )
         shape = (len(self.layers), len(self.classes))
@@ -110,7 +127,7 @@ class Readout:
         return {
             "classes": list(self.classes),
             "layers": list(self.layers),
-            "hooks": [f"blocks.{layer}.hook_resid_post" for layer in self.layers],
+            "hooks": [_hook(layer) for layer in self.layers],
         }
 
     @classmethod
@@ -119,6 +136,13 @@ class Readout:
         return cls(
             tuple(facts["classes"]), tuple(facts["layers"]), tensors["weights"], tensors["bias"]
         )
+
+
+def _hook(layer: int) -> str:
+    """TransformerLens's name of what a probe reads."""
+    if layer == EMBEDDINGS:
+        return "blocks.0.hook_resid_pre"
+    return f"blocks.{layer}.hook_resid_post"
 
 
 def probabilities(
@@ -132,13 +156,13 @@ def probabilities(
 
 @dataclass(frozen=True, eq=False)
 class GateTable:
-    """Gates per row of a steering table.
+    """What one probe decides, per row of a steering table.
 
     Attributes:
-        layer: Block after which the probe reads.
+        layer: Block after which the probe reads, or `EMBEDDINGS`.
         weights, bias: Of that probe.
         labels: Class each row asks about.
-        sign: 1 for above, -1 for below, 0 for rows without a gate.
+        sign: 1 for above, -1 for below, 0 for rows that this probe does not decide.
         threshold: Of each row.
     """
 
@@ -152,7 +176,7 @@ class GateTable:
     def open(
         self, hidden: Float[Tensor, "batch pos d_model"], rows: Int[Tensor, " batch"]
     ) -> Bool[Tensor, "batch pos"]:
-        """Which tokens may be steered: all of rows without a gate, the others as it says.
+        """Which tokens may be steered: all of rows it does not decide, the others as it says.
 
         Args:
             hidden: Residual stream after the block, before that block's steering.
@@ -173,31 +197,67 @@ class GateTable:
         return GateTable(self.layer, **moved)
 
 
-def gate_table(readout: Readout, gates: Sequence[Gate | None]) -> GateTable | None:
-    """Stack the gates of the rows of a table (row 0 included); None if there is none."""
-    if not any(gates):
-        return None
-    return GateTable(
-        readout.layers[0],
-        readout.weights[0],
-        readout.bias[0],
-        torch.tensor([readout.classes.index(g.label) if g else 0 for g in gates]),
-        torch.tensor([(1.0 if g.above else -1.0) if g else 0.0 for g in gates]),
-        torch.tensor([g.threshold if g else 0.0 for g in gates]),
-    )
+def gate_tables(
+    readout: Readout, gates: Sequence[Gate | None], deciders: Sequence[int]
+) -> tuple[GateTable, ...]:
+    """Stack the gates of the rows of a table (row 0 included), one table per probe that decides.
+
+    Args:
+        readout: The probes.
+        gates: Of each row.
+        deciders: Of each row, which probe decides; anything where there is no gate.
+    """
+    tables: list[GateTable] = []
+    for i, layer in enumerate(readout.layers):
+        mine = [g if n == i else None for g, n in zip(gates, deciders, strict=True)]
+        if not any(mine):
+            continue
+        tables.append(
+            GateTable(
+                layer,
+                readout.weights[i],
+                readout.bias[i],
+                torch.tensor([readout.classes.index(g.label) if g else 0 for g in mine]),
+                torch.tensor([(1.0 if g.above else -1.0) if g else 0.0 for g in mine]),
+                torch.tensor([g.threshold if g else 0.0 for g in mine]),
+            )
+        )
+    return tuple(tables)
 
 
-def require_label(readout: Readout | None, gate: Gate) -> None:
-    """Refuse a gate that the pack's probes cannot decide.
+def decided(place: Place, layer: int) -> bool:
+    """Whether what a probe reads after block ``layer`` is known when a place is reached.
+
+    It is at that block's own ``resid_post``, too: the probe reads before what is written there.
+    """
+    return place[0] > layer or place == (layer, "resid_post")
+
+
+def decider(readout: Readout | None, gate: Gate, first: Place | None) -> int:
+    """Which probe decides a gate: the last one that reads before the first place steered.
+
+    Args:
+        readout: The probes, if there are any.
+        gate: The gate.
+        first: Where the request begins to steer; None if nowhere.
 
     Raises:
-        DataError: If the pack holds no probes.
+        DataError: If there are no probes, or all of them read too late.
         UnknownNameError: If they do not know the emotion; closest first.
     """
     if readout is None:
         raise DataError(
-            "This pack holds no probes, which a gate needs; make it with "
-            "pack.with_readout(sweep, layers=…)."
+            "This pack holds no probes, which a gate needs; make it with pack.with_readout(sweep)."
         )
     if gate.label not in readout.classes:
         raise unknown("gate emotion", gate.label, readout.classes)
+    in_time = [i for i, n in enumerate(readout.layers) if first is None or decided(first, n)]
+    if in_time:
+        return in_time[-1]
+    layer, point = first or (0, "")
+    raise DataError(
+        f"The gate {gate} is decided after block {readout.layers[0]}, but this request steers from "
+        f"block {layer} ({point}) on, before that; put a probe that reads earlier into the pack "
+        f"(pack.with_readout(sweep, gates=LAYER), {EMBEDDINGS} for the embeddings), or steer in a "
+        "mode that begins later."
+    )

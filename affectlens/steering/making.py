@@ -13,7 +13,7 @@ from torch import Tensor
 
 from affectlens.core import DataError, MismatchError, Provenance, Site
 from affectlens.core.errors import unknown
-from affectlens.steering.gates import Readout
+from affectlens.steering.gates import EMBEDDINGS, Readout, decided
 from affectlens.steering.pack import SteeringPack
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
             positions={**merged.positions, **pack.positions},
             rms=merged.rms if merged.rms is not None else pack.rms,
             readout=merged.readout or pack.readout,
+            gates=merged.gates or pack.gates,
             provenance=replace(
                 merged.provenance,
                 corpus=merged.provenance.corpus or pack.provenance.corpus,
@@ -168,20 +169,45 @@ def readout_of(
 ) -> Readout:
     """See `SteeringPack.with_readout`."""
     sweep.provenance.require_model(pack.provenance.model, "this pack", force=force)
-    have = {site.layer: i for i, site in enumerate(sweep.sites) if site.kind == "resid_post"}
+    have = {n: i for n, i in _probe_layers(sweep).items() if n != EMBEDDINGS}
     if layers is None:
         layers = sweep.best.layer
-    wanted = sorted({layers} if isinstance(layers, int) else set(layers))
-    for layer in wanted:
+    return _probes_at(sweep, have, {layers} if isinstance(layers, int) else set(layers))
+
+
+def gates_of(
+    pack: SteeringPack, sweep: Sweep, layers: int | Sequence[int] | None
+) -> Readout | None:
+    """See `SteeringPack.with_readout`; None if the sweep has no probe that could decide."""
+    have = _probe_layers(sweep)
+    if layers is not None:
+        return _probes_at(sweep, have, {layers} if isinstance(layers, int) else set(layers))
+    scores = sweep.cv_accuracy.amax(1).tolist()
+    wanted: set[int] = set()
+    for mode in pack.modes:
+        for emotion in pack.emotions:
+            first = pack.begins(mode, [emotion])
+            early = [n for n in have if first is not None and decided(first, n)]
+            # As for `Sweep.best`, the embeddings are the last resort: they know only the word.
+            early = [n for n in early if n != EMBEDDINGS] or early
+            wanted |= {max(early, key=lambda n: scores[have[n]])} if early else set()
+    return _probes_at(sweep, have, wanted) if wanted else None
+
+
+def _probe_layers(sweep: Sweep) -> dict[int, int]:
+    """Layers at which a sweep reads the residual stream, and their places in it."""
+    after = {site.layer: i for i, site in enumerate(sweep.sites) if site.kind == "resid_post"}
+    before = {site.layer - 1: i for i, site in enumerate(sweep.sites) if site.kind == "resid_pre"}
+    return dict(sorted((before | after).items()))
+
+
+def _probes_at(sweep: Sweep, have: Mapping[int, int], layers: set[int]) -> Readout:
+    for layer in sorted(layers):
         if layer not in have:
             raise unknown("probe layer", layer, [str(n) for n in have])
+    wanted = sorted(layers)
     rows = [have[layer] for layer in wanted]
-    return Readout(
-        tuple(sweep.classes),
-        tuple(wanted),
-        sweep.weights[rows].detach().float().cpu(),
-        sweep.bias[rows].detach().float().cpu(),
-    )
+    return Readout(tuple(sweep.classes), tuple(wanted), sweep.weights[rows], sweep.bias[rows])
 
 
 def _provenance(model: LanguageModel, source: Provenance, **parameters: Any) -> Provenance:

@@ -5,7 +5,7 @@ Everything that steers (notebook, command line, servers, exports) reads this one
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,11 +26,11 @@ from affectlens.core import (
 )
 from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import unknown
-from affectlens.steering.gates import Gate, Readout, require_label
+from affectlens.steering.gates import Gate, Place, Readout, decider
 from affectlens.steering.operators import unit
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
-from affectlens.steering.validation import HOOKS, POINTS, check_pack
+from affectlens.steering.validation import HOOKS, POINTS, check_pack, place_order
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
@@ -52,7 +52,8 @@ class SteeringPack:
         recommended: Mode to emotion to strength, in natural doses.
         positions: Mode to the positions its strengths were chosen with.
         rms: Mean RMS of the residual after each block, if measured; needed for unit ``rms``.
-        readout: Probes that gates and servers read emotions with, if any.
+        readout: Probes that servers read emotions with, if any.
+        gates: Probes that decide gates, where they are not those of ``readout``.
         provenance: What made it; its model is the only one it fits.
     """
 
@@ -65,12 +66,15 @@ class SteeringPack:
     positions: Mapping[str, str]
     rms: Float[Tensor, " n_layers"] | None = None
     readout: Readout | None = None
+    gates: Readout | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance("pack"))
 
     def __post_init__(self) -> None:
         check_pack(self)
         as_float = {name: vector.detach().float().cpu() for name, vector in self.vectors.items()}
         object.__setattr__(self, "vectors", as_float)
+        if self.rms is not None:
+            object.__setattr__(self, "rms", self.rms.detach().float().cpu())
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -90,18 +94,18 @@ class SteeringPack:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all it does; part of the key of anything cached under steering."""
-        content = [self.vectors[name].numpy().tobytes() for name in sorted(self.vectors)]
-        if self.readout is not None:
-            content += [t.numpy().tobytes() for t in (self.readout.weights, self.readout.bias)]
-        return fingerprint(self.provenance.fingerprint, self._facts(), *content)
+        """Hash of all that its file holds; part of the key of anything cached under steering."""
+        tensors = self._tensors()
+        content = [tensors[name].numpy().tobytes() for name in sorted(tensors)]
+        return fingerprint(self.provenance.fingerprint, self._facts(), sorted(tensors), *content)
 
     def resolve(self, spec: Any) -> SteeringSpec:
         """Fill in what a spec leaves to the pack: mode and positions.
 
         Raises:
             UnknownNameError: If the pack lacks the mode or an emotion; closest first.
-            DataError: If the spec cannot be read, or asks for a unit the pack cannot give.
+            DataError: If the spec cannot be read, or asks for a unit the pack cannot give, or for
+                a gate that its probes decide too late.
         """
         asked = SteeringSpec.parse(spec, self.emotions)
         if not asked:
@@ -113,10 +117,44 @@ class SteeringPack:
                 "This pack does not hold the residual's RMS, which unit=rms needs; use "
                 "unit=natural, or make the pack again with rms=."
             )
-        if isinstance(asked.gate, Gate):
-            require_label(self.readout, asked.gate)
         positions = asked.positions or self.positions[mode]
-        return asked.changed(self.emotions, mode=mode, positions=positions)
+        resolved = asked.changed(self.emotions, mode=mode, positions=positions)
+        if isinstance(resolved.gate, Gate):
+            self.decider(resolved)
+        return resolved
+
+    @property
+    def deciders(self) -> Readout | None:
+        """The probes that decide gates, if there are any."""
+        return self.gates or self.readout
+
+    def decider(self, spec: SteeringSpec) -> int:
+        """Which of `deciders` decides the gate of a resolved spec.
+
+        Raises:
+            DataError: If none of them reads before the first place that the spec steers.
+            UnknownNameError: If they do not know the emotion that the gate asks about.
+        """
+        assert isinstance(spec.gate, Gate) and spec.mode is not None
+        return decider(self.deciders, spec.gate, self.begins(spec.mode, spec.weights))
+
+    def begins(self, mode: str, emotions: Iterable[str]) -> Place | None:
+        """The first place where a mode steers one of these emotions; None if it steers none."""
+        places = [self._begins[mode, emotion] for emotion in emotions]
+        return min(filter(None, places), key=place_order, default=None)
+
+    @cached_property
+    def _begins(self) -> Mapping[tuple[str, str], Place | None]:
+        """The same for each mode and emotion."""
+        found: dict[tuple[str, str], list[Place]] = {}
+        for name, vectors in self.vectors.items():
+            mode, _, point = name.partition(".")
+            acts = (vectors != 0).any(-1).tolist()
+            for emotion, row in zip(self.emotions, acts, strict=True):
+                here = zip(self.layers[name], row, strict=True)
+                places = [(layer, point) for layer, writes in here if writes]
+                found.setdefault((mode, emotion), []).extend(places)
+        return {key: min(places, key=place_order, default=None) for key, places in found.items()}
 
     def doses(self, spec: SteeringSpec, point: str, index: int) -> Float[Tensor, "emotion d_model"]:
         """Strength times vector of each emotion of a resolved spec, at one place.
@@ -282,22 +320,31 @@ class SteeringPack:
         )
 
     def with_readout(
-        self, sweep: Sweep, layers: int | Sequence[int] | None = None, *, force: bool = False
+        self,
+        sweep: Sweep,
+        layers: int | Sequence[int] | None = None,
+        *,
+        gates: int | Sequence[int] | None = None,
+        force: bool = False,
     ) -> SteeringPack:
-        """The same pack with probes of the residual stream, for gates and live readings.
+        """The same pack with probes of the residual stream, for live readings and gates.
 
         Args:
-            sweep: Probes of ``resid_post``.
-            layers: Which of them; default: the best one. A gate reads the first.
+            sweep: Probes of ``resid_post``, and of ``resid_pre@0`` for the embeddings.
+            layers: Blocks to read after; default: the best one.
+            gates: Blocks after which gates are decided, -1 for the embeddings; default: for each
+                mode and emotion the best before the first place it steers. A request is decided by
+                the last one before the first place that it steers.
             force: Accept probes of another model of the same shape.
 
         Raises:
             MismatchError: If the probes are of another model.
             UnknownNameError: If there is no probe of a layer.
         """
-        from affectlens.steering.making import readout_of
+        from affectlens.steering.making import gates_of, readout_of
 
-        return replace(self, readout=readout_of(self, sweep, layers, force=force))
+        readout = readout_of(self, sweep, layers, force=force)
+        return replace(self, readout=readout, gates=gates_of(self, sweep, gates))
 
     def _facts(self) -> dict[str, Any]:
         """What the file says besides the tensors."""
@@ -312,8 +359,21 @@ class SteeringPack:
             "d_model": self.d_model,
             "recommended": {mode: dict(values) for mode, values in self.recommended.items()},
             "positions": dict(self.positions),
-            **({} if self.readout is None else {"readout": self.readout.facts()}),
+            **{name: probes.facts() for name, probes in self._probes().items()},
         }
+
+    def _probes(self) -> dict[str, Readout]:
+        both = {"readout": self.readout, "gates": self.gates}
+        return {name: probes for name, probes in both.items() if probes is not None}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What the file holds, and the fingerprint covers."""
+        tensors = dict(self.vectors)
+        if self.rms is not None:
+            tensors["rms"] = self.rms
+        for name, probes in self._probes().items():
+            tensors |= {f"{name}.weights": probes.weights, f"{name}.bias": probes.bias}
+        return tensors
 
     def save(self, path: str | Path) -> None:
         """Write it to one safetensors file, atomically.
@@ -321,12 +381,7 @@ class SteeringPack:
         Raises:
             ArtefactError: If the file cannot be written.
         """
-        tensors = dict(self.vectors)
-        if self.rms is not None:
-            tensors["rms"] = self.rms
-        if self.readout is not None:
-            tensors |= {"readout.weights": self.readout.weights, "readout.bias": self.readout.bias}
-        write_tensors(Path(path), tensors, self.provenance, self._facts())
+        write_tensors(Path(path), self._tensors(), self.provenance, self._facts())
 
     @classmethod
     def load(
@@ -349,9 +404,9 @@ class SteeringPack:
         tensors = dict(file.tensors)
         rms = tensors.pop("rms", None)
         probes = {
-            name: tensors.pop(f"readout.{name}")
-            for name in ("weights", "bias")
-            if f"readout.{name}" in tensors
+            name: {part: tensors.pop(f"{name}.{part}") for part in ("weights", "bias")}
+            for name in ("readout", "gates")
+            if {f"{name}.weights", f"{name}.bias"} <= tensors.keys()
         }
         try:
             pack = cls(
@@ -363,8 +418,8 @@ class SteeringPack:
                 recommended=facts["recommended"],
                 positions=facts["positions"],
                 rms=rms,
-                readout=Readout.from_file(facts["readout"], probes) if probes else None,
                 provenance=file.provenance,
+                **{name: Readout.from_file(facts[name], parts) for name, parts in probes.items()},
             )
         except (
             KeyError,

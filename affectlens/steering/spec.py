@@ -63,7 +63,8 @@ class SteeringSpec:
         operator: One of `OPERATORS`.
         unit: One of `UNITS`, what the strengths are measured in. ``project_out`` has no unit: its
             strength is the share that is taken out, 1 for all of it.
-        gate: A condition such as ``"sadness>0.4"``, or None; see `affectlens.steering.gates`.
+        gate: A condition such as ``"sadness>0.4"``, or None. It is decided before the first place
+            that is steered, or the pack refuses it; see `affectlens.steering.gates`.
         emotions: Names that are accepted, if not the usual six.
     """
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from affectlens.steering.gates import Gate, GateTable, gate_table
+from affectlens.steering.gates import Gate, GateTable, Place, gate_tables
 from affectlens.steering.operators import (
     NOTHING,
     add,
@@ -21,6 +21,7 @@ from affectlens.steering.operators import (
     unit,
 )
 from affectlens.steering.spec import SteeringSpec
+from affectlens.steering.validation import place_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,20 +111,21 @@ class SteeringTable:
         sites: By layer and point. Places where no request does anything are absent.
         rows: For each request its row of the tables; 0 for those that change nothing.
         positions: For each row of the tables, which tokens it steers.
-        gates: Conditions of the rows, if any has one.
+        gates: Conditions of the rows, by the probe that decides them; each probe reads before all
+            places that its rows steer.
     """
 
-    sites: Mapping[tuple[int, str], SiteTable]
+    sites: Mapping[Place, SiteTable]
     rows: tuple[int, ...]
     positions: tuple[str, ...]
-    gates: GateTable | None = None
+    gates: tuple[GateTable, ...] = ()
 
     def to(self, device: torch.device | str) -> SteeringTable:
         """The same on another device."""
         return replace(
             self,
             sites={place: site.to(device) for place, site in self.sites.items()},
-            gates=self.gates and self.gates.to(device),
+            gates=tuple(gates.to(device) for gates in self.gates),
         )
 
 
@@ -139,12 +141,9 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
     shape = (len(distinct) + 1, pack.d_model)
     sums: dict[tuple[int, str, str], Tensor] = {}
     moves: dict[tuple[int, str], dict[int, _Moves]] = {}
-    readout = pack.readout
     for row, spec in enumerate(distinct, start=1):
         for point in pack.points(str(spec.mode)):
             for i, layer in enumerate(pack.layers[f"{spec.mode}.{point}"]):
-                if spec.gate and readout and not decided((layer, point), readout.layers[0]):
-                    continue
                 found = pack.doses(spec, point, i)
                 if not bool((found != 0).any()):
                     continue
@@ -162,22 +161,20 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
         sites[layer, point] = replace(sites.get((layer, point), SiteTable()), **{field: table})
     for where, by_row in moves.items():
         sites[where] = replace(sites.get(where, SiteTable()), project=_stack(by_row, shape))
-    order = sorted(sites, key=lambda where: (where[0], _ORDER.index(where[1])))
-    gates: list[Gate | None] = [None, *(cast("Gate | None", spec.gate) for spec in distinct)]
     return SteeringTable(
-        {where: sites[where] for where in order},
+        {where: sites[where] for where in sorted(sites, key=place_order)},
         tuple(place.get(spec, 0) for spec in specs),
         ("generated", *(str(spec.positions) for spec in distinct)),
-        gate_table(readout, gates) if readout else None,
+        _gates(pack, distinct),
     )
 
 
-def decided(place: tuple[int, str], layer: int) -> bool:
-    """Whether a gate that reads after block ``layer`` is known when a place is reached."""
-    return place[0] > layer or place == (layer, "resid_post")
-
-
-_ORDER = ("o_proj_out", "down_proj_out", "resid_post")
+def _gates(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> tuple[GateTable, ...]:
+    if pack.deciders is None:
+        return ()
+    gates: list[Gate | None] = [None, *(cast("Gate | None", spec.gate) for spec in specs)]
+    deciders = [-1, *(pack.decider(spec) if spec.gate else -1 for spec in specs)]
+    return gate_tables(pack.deciders, gates, deciders)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from affectlens.core import DataError
 from affectlens.steering.calls import Calls, cached_tokens, call_positions, repeat
-from affectlens.steering.gates import GateTable
+from affectlens.steering.gates import EMBEDDINGS, GateTable
 from affectlens.steering.positions import inside, interval, intervals
 from affectlens.steering.table import SiteTable, SteeringTable
 
@@ -88,9 +88,10 @@ def steering(
             WritePoint(layer, point): steerer.writer(site)
             for (layer, point), site in table.sites.items()
         }
-        if table.gates is not None:
-            place = WritePoint(table.gates.layer, "resid_post")
-            writers[place] = steerer.gated(table.gates, writers.get(place))
+        for gates in table.gates:
+            words = gates.layer == EMBEDDINGS
+            place = WritePoint(0, "resid_pre") if words else WritePoint(gates.layer, "resid_post")
+            writers[place] = steerer.gated(gates, writers.get(place))
         stack.enter_context(writing(model.anatomy, writers))
         stack.enter_context(listening(model.hf, steerer))
         yield

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
+from affectlens.steering.gates import EMBEDDINGS, Place
 from affectlens.steering.spec import MODES, POSITIONS
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     "circuit": ("o_proj_out", "down_proj_out"),
 }
 """Where each mode writes. The two outputs come before a post-norm, where a family has one."""
+
+_ORDER = ("o_proj_out", "down_proj_out", "resid_post")
+
+
+def place_order(place: Place) -> tuple[int, int]:
+    """Sorts places as a forward pass reaches them."""
+    return place[0], _ORDER.index(place[1])
+
 
 HOOKS: Mapping[str, str] = {
     "resid_post": "blocks.{layer}.hook_resid_post",
@@ -38,8 +47,7 @@ def check_pack(pack: SteeringPack) -> None:
     """
     _check_names(pack)
     _check_tensors(pack)
-    if pack.readout is not None:
-        pack.readout.check(pack.n_layers, pack.d_model)
+    _check_probes(pack)
     for mode in pack.modes:
         for field in ("positions", "recommended"):
             if mode not in getattr(pack, field):
@@ -53,6 +61,31 @@ def check_pack(pack: SteeringPack) -> None:
                 raise DataError(
                     f"The recommended strength of {emotion} in mode {mode} must be a number, not "
                     f"{strength!r}."
+                )
+
+
+def _check_probes(pack: SteeringPack) -> None:
+    if pack.readout is not None:
+        pack.readout.check(pack.n_layers, pack.d_model)
+    if pack.gates is None:
+        return
+    pack.gates.check(pack.n_layers, pack.d_model, first=EMBEDDINGS)
+    if pack.readout is None:
+        return
+    if pack.gates.classes != pack.readout.classes:
+        raise DataError(
+            f"The pack's gates tell {', '.join(pack.gates.classes)} apart and its readings "
+            f"{', '.join(pack.readout.classes)}; make both from the same probes."
+        )
+    for i, layer in enumerate(pack.gates.layers):
+        if layer not in pack.readout.layers:
+            continue
+        j = pack.readout.layers.index(layer)
+        for name in ("weights", "bias"):
+            if not getattr(pack.gates, name)[i].equal(getattr(pack.readout, name)[j]):
+                raise DataError(
+                    f"The pack's gates and its readings have different probes of block {layer}; "
+                    "make both from the same ones."
                 )
 
 

@@ -17,17 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core import DataError
-from affectlens.steering.table import decided
-from affectlens.steering.validation import POINTS
+from affectlens.steering.gates import Place
+from affectlens.steering.validation import POINTS, place_order
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
     from affectlens.steering.spec import SteeringSpec
-
-Place = tuple[int, str]
-"""Block, and where in it: one of the points of `affectlens.steering.validation.POINTS`."""
-
-_ORDER = ("o_proj_out", "down_proj_out", "resid_post")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +46,6 @@ def places_of(pack: SteeringPack) -> tuple[Place, ...]:
         (layer, name.partition(".")[2]) for name, layers in pack.layers.items() for layer in layers
     }
     return tuple(sorted(places, key=place_order))
-
-
-def place_order(place: Place) -> tuple[int, int]:
-    """Sorts places as a forward pass reaches them."""
-    return place[0], _ORDER.index(place[1])
 
 
 def vectors_at(pack: SteeringPack, places: Sequence[Place]) -> Float[Tensor, "place emotion d"]:
@@ -110,14 +100,11 @@ def coefficients(
 
 
 def _written(pack: SteeringPack, spec: SteeringSpec, places: Sequence[Place]) -> Tensor:
-    """Places that the request's mode writes to, and that come after its gate."""
-    readout = pack.readout
+    """Places that the request's mode writes to."""
     points = POINTS[str(spec.mode)]
     return torch.tensor(
         [
-            point in points
-            and layer in pack.layers.get(f"{spec.mode}.{point}", ())
-            and (not spec.gate or readout is None or decided((layer, point), readout.layers[0]))
+            point in points and layer in pack.layers.get(f"{spec.mode}.{point}", ())
             for layer, point in places
         ]
     )

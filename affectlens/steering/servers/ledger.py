@@ -150,8 +150,10 @@ class Ledger:
         places = tuple(self._slots.places)
         self._slots.write(slot, loaded.first, loaded.coefficients(entry.spec, places))
         if self._readings is not None and loaded.columns is not None:
-            gate = entry.spec.gate if isinstance(entry.spec.gate, Gate) else None
-            self._readings.write(slot, loaded.columns, gate)
+            gate, probes = entry.spec.gate, loaded.pack.deciders
+            if isinstance(gate, Gate) and probes is not None:
+                layer = probes.layers[loaded.pack.decider(entry.spec)]
+                self._readings.write(slot, loaded.columns, gate, layer)
         self._slot_of[entry.key] = slot
         return slot
 

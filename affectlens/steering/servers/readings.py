@@ -22,7 +22,7 @@ class Columns:
     Attributes:
         first: First column.
         classes: Their names.
-        layers: Blocks its probes read.
+        layers: Blocks that requests are read after.
     """
 
     first: int
@@ -34,7 +34,7 @@ class Readings(nn.Module):
     """Stacked probes of one worker.
 
     Args:
-        layers: Blocks to read after.
+        layers: Blocks after which gates are decided or requests read; `EMBEDDINGS` comes before.
         classes: Columns to reserve.
         slots: The slots whose requests may have gates.
         tokens: Most tokens of a step.
@@ -65,17 +65,22 @@ class Readings(nn.Module):
             self.weights[self.layers[layer], where] = readout.weights[i].to(self.weights.device)
             self.bias[self.layers[layer], where] = readout.bias[i].to(self.bias.device)
 
-    def write(self, slot: int, columns: Columns, gate: Gate | None) -> None:
-        """Set or remove the gate of a slot."""
+    def write(self, slot: int, columns: Columns, gate: Gate, layer: int) -> None:
+        """Set the gate of a slot.
+
+        Args:
+            slot: Which.
+            columns: Of its pack.
+            gate: The gate.
+            layer: Block after which it is decided.
+        """
         self.clear(slot)
-        if gate is None:
-            return
         self.foreign[slot] = -torch.inf
         self.foreign[slot, columns.first : columns.first + len(columns.classes)] = 0
         self.asked[slot] = columns.first + columns.classes.index(gate.label)
         self.sign[slot] = 1.0 if gate.above else -1.0
         self.threshold[slot] = gate.threshold
-        self.decider[slot] = self.layers[columns.layers[0]]
+        self.decider[slot] = self.layers[layer]
         self.slots.gating.add(slot)
 
     def clear(self, slot: int) -> None:

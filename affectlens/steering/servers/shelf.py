@@ -10,6 +10,7 @@ from torch import Tensor
 
 from affectlens.core import DataError, MismatchError
 from affectlens.core.errors import unknown
+from affectlens.steering.gates import Readout
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.servers.coefficients import Coefficients, Place, coefficients, vectors_at
 from affectlens.steering.servers.readings import Columns, Readings
@@ -98,8 +99,9 @@ class Shelf:
         columns = self._columns(name, pack)
         vectors = vectors_at(pack, tuple(self._slots.places))
         self._slots.put_vectors(first, vectors)
-        if columns is not None and self._readings is not None and pack.readout is not None:
-            self._readings.put(columns, pack.readout)
+        if columns is not None and self._readings is not None:
+            for probes in probes_of(pack):
+                self._readings.put(columns, probes)
         self._packs[name] = Loaded(pack, first, vectors, columns)
 
     def unload(self, name: str) -> None:
@@ -109,18 +111,19 @@ class Shelf:
         del self._packs[name]
 
     def _columns(self, name: str, pack: SteeringPack) -> Columns | None:
-        if self._readings is None or pack.readout is None:
+        probes = probes_of(pack)
+        if self._readings is None or not probes:
             return None
-        readout = pack.readout
-        for layer in readout.layers:
+        for layer in (layer for one in probes for layer in one.layers):
             if layer not in self._readings.layers:
                 raise DataError(
                     f"Pack {name} reads after block {layer}, for which nothing was reserved; have "
                     "it among the packs the server starts with."
                 )
+        classes = probes[0].classes  # those of all of them
         first = _free(
             [(p.columns.first, len(p.columns.classes)) for p in self._packs.values() if p.columns],
-            len(readout.classes),
+            len(classes),
             self._readings.bias.shape[1],
         )
         if first is None:
@@ -128,7 +131,12 @@ class Shelf:
                 f"There is no room for the probes of pack {name}; unload another, or start the "
                 "server with more max_packs."
             )
-        return Columns(first, readout.classes, readout.layers)
+        return Columns(first, classes, pack.readout.layers if pack.readout else ())
+
+
+def probes_of(pack: SteeringPack) -> tuple[Readout, ...]:
+    """All probes that a server runs for a pack, those it reads by and those that decide gates."""
+    return tuple(one for one in (pack.readout, pack.gates) if one is not None)
 
 
 def writes(pack: SteeringPack) -> tuple[Place, ...]:

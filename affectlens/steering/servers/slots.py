@@ -168,8 +168,11 @@ class Slots(nn.Module):
     def _moved(self, index: int, plain: Float[Tensor, "token d"], gated: bool) -> Tensor:
         n = plain.shape[0]
         step = self._known(n)
-        if step is not None and not (self.projecting or self.turning or self.gating):
-            return torch.addmm(plain, step.weights[index], self._vectors[index])
+        if step is not None and not (self.projecting or self.turning):
+            weights = step.weights[index]
+            if gated and self.open is not None and self.gating:
+                weights = weights * self.open[:n, None]
+            return torch.addmm(plain, weights, self._vectors[index])
         rows, vectors = self.rows[:n], self.vectors[index]
         weights = self.shift[index][rows] if step is None else step.weights[index]
         if self.scale is not None and (self.always or self.projecting):

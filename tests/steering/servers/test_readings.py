@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from affectlens.steering import SteeringPack
-from affectlens.steering.gates import Gate, Readout, gate_table, probabilities
+from affectlens.steering.gates import Gate, Readout, gate_tables, probabilities
 from affectlens.steering.servers.coefficients import places_of
 from affectlens.steering.servers.readings import Columns, Readings
 from affectlens.steering.servers.slots import Capacity, Slots
@@ -35,7 +35,9 @@ def test_gates_and_scores_of_two_packs(tiny_model: Any) -> None:
     for slot, (gate, owner) in enumerate(zip(gates, owners, strict=True)):
         readings.put(columns[owner], packs[owner].readout)  # type: ignore[arg-type]
         if slot:
-            readings.write(slot, columns[owner], gate)
+            layer = packs[owner].readout.layers[0]  # type: ignore[union-attr]
+            if gate is not None:
+                readings.write(slot, columns[owner], gate, layer)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, 4, (30,), generator=generator)
     hidden = {layer: torch.randn(30, packs[0].d_model, generator=generator) for layer in (1, 2)}
@@ -47,9 +49,8 @@ def test_gates_and_scores_of_two_packs(tiny_model: Any) -> None:
     seen = set()
     for t, row in enumerate(rows.tolist()):
         pack, layer = packs[owners[row]], (1, 1, 1, 2)[row]
-        table = gate_table(pack.readout, [None, gates[row]])  # type: ignore[arg-type]
         wanted = True
-        if table is not None:
+        for table in gate_tables(pack.readout, [None, gates[row]], [0, 0]):  # type: ignore[arg-type]
             wanted = bool(table.open(hidden[layer][t][None, None], torch.tensor([1]))[0, 0])
         assert bool(slots.open[t]) == wanted
         seen.add((row, wanted))
@@ -62,7 +63,7 @@ def test_gates_and_scores_of_two_packs(tiny_model: Any) -> None:
                 probabilities(hidden[2][t], readout.weights[-1], readout.bias[-1]),
             )
     assert len(seen) == 7  # every gate was open for some tokens and shut for others
-    readings.write(1, columns[0], None)
+    readings.clear(1)
     slots.set_rows(rows)
     readings.decide_at(0, hidden[1])
     assert bool(slots.open[rows == 1].all()) and not bool(slots.open[rows == 2].all())
@@ -86,7 +87,7 @@ def test_compiled_readings_are_the_same(tiny_model: Any) -> None:
     compiled = torch.compile(step, backend="aot_eager", dynamic=True)
     for seed in range(3):
         hidden = torch.randn(8 + seed, pack.d_model, generator=torch.Generator().manual_seed(seed))
-        readings.write(2, columns, Gate("joy", bool(seed % 2), 0.33))
+        readings.write(2, columns, Gate("joy", bool(seed % 2), 0.33), 1)
         rows = torch.arange(8 + seed) % 3
         slots.set_rows(rows)
         got = compiled(hidden), slots.open.clone(), readings.scores.clone()  # type: ignore[union-attr]

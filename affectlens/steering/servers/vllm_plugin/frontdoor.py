@@ -16,6 +16,7 @@ from typing import Any
 from affectlens.core import AffectLensError, DataError
 from affectlens.core.errors import unknown
 from affectlens.steering.pack import SteeringPack
+from affectlens.steering.servers.shelf import probes_of
 from affectlens.steering.servers.vllm_plugin.metrics import metrics
 from affectlens.steering.servers.vllm_plugin.settings import KEY, Settings
 from affectlens.steering.servers.vllm_plugin.transport import (
@@ -66,7 +67,7 @@ class FrontDoor:
         self.first = next(iter(self.packs))
         self.default = settings.default
         # Workers read where the first packs do; without probes at the start they do not at all.
-        self.reads = settings.read and any(pack.readout for pack in self.packs.values())
+        self.reads = settings.read and any(map(probes_of, self.packs.values()))
         self._changing = threading.Lock()
         self.admitted, self.refused = 0, 0
         if self.default is not None:  # a server whose default cannot be served does not start

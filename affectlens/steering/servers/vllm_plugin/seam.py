@@ -14,10 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from affectlens.core import ModelError
-from affectlens.steering.servers.coefficients import Place
+from affectlens.steering.gates import EMBEDDINGS, Place, decided
 from affectlens.steering.servers.readings import Readings
 from affectlens.steering.servers.slots import Slots
-from affectlens.steering.table import decided
 
 _SUM_FIRST = ("StableLMEpochForCausalLM", "StablelmForCausalLM", "StableLmForCausalLM")
 """Families whose blocks return the sum and a residual that is part of it: not supported."""
@@ -78,6 +77,9 @@ def find_blocks(model: Any) -> tuple[Block, ...]:
 def install(blocks: Sequence[Block], slots: Slots, readings: Readings | None) -> None:
     """Steer and read in every forward pass from now on."""
     for block in blocks:
+        if block.layer == 0 and readings is not None and EMBEDDINGS in readings.layers:
+            before = _before(slots, readings)
+            block.parts["resid_post"].register_forward_pre_hook(before, with_kwargs=True)
         for point, part in block.parts.items():
             place: Place = (block.layer, point)
             reads = point == "resid_post" and readings and block.layer in readings.layers
@@ -88,6 +90,26 @@ def install(blocks: Sequence[Block], slots: Slots, readings: Readings | None) ->
                 _hook(slots, slots.places.get(place), gated, readings if reads else None,
                       readings.layers[block.layer] if readings and reads else 0)
             )  # fmt: skip
+
+
+def _before(slots: Slots, readings: Readings) -> Any:
+    """Decides the gates that read the embeddings."""
+    index, width = readings.layers[EMBEDDINGS], slots.capacity.d_model
+
+    def hook(_module: Any, args: Any, kwargs: Any) -> None:
+        if not slots.always and not slots.busy:
+            return
+        # Positions come first in some families and last in others; only hidden states are so wide.
+        hidden = next(
+            value
+            for value in (*args, *kwargs.values())
+            if isinstance(value, Tensor)
+            and value.is_floating_point()
+            and value.shape[-1:] == (width,)
+        )
+        readings.decide_at(index, _tokens(hidden))
+
+    return hook
 
 
 def _hook(

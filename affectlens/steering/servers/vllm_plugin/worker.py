@@ -14,17 +14,18 @@ import torch
 from jaxtyping import Int
 
 from affectlens.core import DataError
+from affectlens.steering.gates import Place
 from affectlens.steering.pack import SteeringPack
-from affectlens.steering.servers.coefficients import Place, place_order, places_of
+from affectlens.steering.servers.coefficients import places_of
 from affectlens.steering.servers.ledger import Ledger
 from affectlens.steering.servers.readings import Columns, Readings
-from affectlens.steering.servers.shelf import Shelf
+from affectlens.steering.servers.shelf import Shelf, probes_of
 from affectlens.steering.servers.slots import Capacity, Slots
 from affectlens.steering.servers.vllm_plugin.reading import Pending
-from affectlens.steering.servers.vllm_plugin.seam import Block, find_blocks, install
+from affectlens.steering.servers.vllm_plugin.seam import find_blocks, install
 from affectlens.steering.servers.vllm_plugin.settings import Settings
 from affectlens.steering.servers.vllm_plugin.transport import Asked
-from affectlens.steering.validation import POINTS
+from affectlens.steering.validation import POINTS, place_order
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class WorkerSteering:
             recorded=recorded,
         )
         self.slots = Slots([p for p in reserved if p[0] in held], capacity, device)
-        self.readings = self._make_readings(settings, packs, blocks, max_tokens)
+        self.readings = self._make_readings(settings, packs, max_tokens)
         self.shelf = Shelf(self.slots, self.readings, reserved)
         for name, pack in packs.items():
             self.shelf.load(name, pack)
@@ -87,15 +88,16 @@ class WorkerSteering:
         self,
         settings: Settings,
         packs: Mapping[str, SteeringPack],
-        blocks: Sequence[Block],
         max_tokens: int,
     ) -> Readings | None:
-        found = [pack.readout for pack in packs.values() if pack.readout is not None]
-        held = {block.layer for block in blocks}
-        layers = sorted({layer for readout in found for layer in readout.layers} & held)
-        if not (settings.read and layers):
+        if not settings.read:
             return None
-        classes = settings.max_packs * max(len(readout.classes) for readout in found)
+        found = [probes for pack in packs.values() for probes in probes_of(pack)]
+        # A model that is split into stages is never read, so this worker holds every block.
+        layers = sorted({layer for probes in found for layer in probes.layers})
+        if not layers:
+            return None
+        classes = settings.max_packs * max(len(probes.classes) for probes in found)
         return Readings(tuple(layers), classes, self.slots, max_tokens)
 
     def add(self, request: str, sampling_params: Any, prompt_length: int) -> None:
