@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +23,10 @@ from affectlens.core import (
 from affectlens.core.artefact import write_tensors
 from affectlens.probes.directions import Directions
 from affectlens.steering import SteeringPack, SteeringSpec
+from affectlens.steering.gates import Readout
 from affectlens.steering.making import layer_numbers
 from affectlens.steering.operators import add
+from affectlens.steering.servers.vllm_plugin.frontdoor import cache_key
 from tests.steering.oracle import EMOTIONS, random_pack
 
 
@@ -49,6 +52,78 @@ def test_round_trip(pack: SteeringPack, tmp_path: Path, tiny_model: Any) -> None
     assert changed.recommended["residual"]["fear"] == pack.recommended["residual"]["fear"]
     louder = replace(pack, vectors={n: v * (1 + 1e-6) for n, v in pack.vectors.items()})
     assert louder.fingerprint != pack.fingerprint
+
+
+DISPLAY_ONLY = {"provenance.model_name"}
+"""What changes no steered token."""
+
+
+def test_the_fingerprint_covers_every_field(pack: SteeringPack, tmp_path: Path) -> None:
+    """Whatever field is added to a pack or to what it holds: it counts, or is named above."""
+    probes = Readout(("a", "b"), (0, 1), torch.rand(2, 2, pack.d_model), torch.rand(2, 2))
+    words = replace(probes, layers=(-1, 2))
+    whole = replace(pack, readout=probes, gates=words)
+    whole.save(tmp_path / "a.safetensors")
+    assert SteeringPack.load(tmp_path / "a.safetensors").fingerprint == whole.fingerprint
+    seen = {whole.fingerprint}
+    for name, value in walked(whole):
+        changed = with_field(whole, name.split("."), other(value))
+        assert (changed.fingerprint not in seen) != (name in DISPLAY_ONLY), name
+        seen.add(changed.fingerprint)
+    for name in ("rms", "readout", "gates"):
+        assert replace(whole, **{name: None}).fingerprint not in seen
+
+
+def walked(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass, and those of its fields."""
+    for field in fields(value):
+        found, name = getattr(value, field.name), prefix + field.name
+        if is_dataclass(found):
+            yield from walked(found, f"{name}.")
+        else:
+            yield name, found
+
+
+def with_field(value: Any, path: list[str], new: Any) -> Any:
+    """A copy with another value in one field, whether or not that makes sense."""
+    changed = replace(value)
+    inner = new if len(path) == 1 else with_field(getattr(value, path[0]), path[1:], new)
+    object.__setattr__(changed, path[0], inner)
+    return changed
+
+
+def other(value: Any) -> Any:
+    """Something else of the same kind, the least that can differ."""
+    match value:
+        case torch.Tensor():
+            changed = value.clone()
+            first = changed.view(-1)[:1]
+            first.copy_(torch.nextafter(first, torch.full_like(first, torch.inf)))
+            return changed
+        case dict() if value:
+            return {**value, (last := list(value)[-1]): other(value[last])}
+        case dict():
+            return {"x": 1}
+        case tuple():
+            return (*value[:-1], other(value[-1]))
+        case str():
+            return f"{value}x"
+        case int() | float():
+            return value + 1
+        case _:
+            raise AssertionError(f"Say how {type(value).__name__} can differ.")
+
+
+def test_requests_with_other_doses_share_no_blocks(pack: SteeringPack) -> None:
+    """What a server keeps under a key was steered by the pack it was kept for."""
+    louder = replace(pack, rms=pack.rms * 2)  # type: ignore[operator]
+    for text in ("anger=1;unit=rms", "anger=1;unit=rms;gate=a>0.5", "anger=1"):
+        probes = Readout(("a", "b"), (-1,), torch.rand(1, 2, pack.d_model), torch.rand(1, 2))
+        first, second = (replace(one, gates=probes) for one in (pack, louder))
+        keys = {cache_key(one, one.resolve(text)) for one in (first, second)}
+        assert len(keys) == 2
+    spec = pack.resolve("anger=1;unit=rms")
+    assert cache_key(pack, spec) == cache_key(replace(pack), spec)
 
 
 def test_hook_names_are_in_the_file(pack: SteeringPack, tmp_path: Path) -> None:
