@@ -34,6 +34,8 @@ class BlockParts:
         mid_reader: The module whose input is resid_mid; None in parallel blocks.
         parallel: Attention and MLP read the same residual (GPT-NeoX): there is no resid_mid.
         n_heads: Query heads.
+        flat: Parts of the block work on batch and position as one axis, ``[batch * pos, width]``
+            (the MLP of OPT); seen when the model is first run.
     """
 
     layer: int
@@ -47,6 +49,7 @@ class BlockParts:
     mid_reader: nn.Module | None
     parallel: bool
     n_heads: int
+    flat: bool = False
 
     def W_O(self) -> Float[Tensor, "n_heads d_head d_model"]:
         """Output projection per head, fp32, on the model's device."""
@@ -74,7 +77,9 @@ class Anatomy:
         family: Class name, for example ``"LlamaForCausalLM"``.
         n_layers, d_model, n_heads, n_kv_heads, d_head, d_mlp: As TransformerLens names them.
         context_length: Longest sequence in tokens.
-        base: The model without its unembedding: runs all blocks, computes no logits.
+        model: The whole model, with its unembedding.
+        base: The model without it: runs all blocks, computes no logits. It is what ``model`` calls
+            with token ids, mask and cache, seen when the model is first run.
         final_norm: Norm after the last block.
         unembed: The unembedding, if there is one.
         blocks: The decoder blocks in order.
@@ -88,6 +93,7 @@ class Anatomy:
     d_head: int
     d_mlp: int
     context_length: int
+    model: nn.Module
     base: nn.Module
     final_norm: nn.Module
     unembed: nn.Module | None
@@ -116,6 +122,8 @@ class Anatomy:
 
 def find_anatomy(hf_model: Any) -> Anatomy:
     """Find the parts of a Hugging Face model; the model is only looked at, never changed.
+
+    What only a forward pass can tell, `affectlens.models.selfcheck.check_anatomy` adds.
 
     Args:
         hf_model: A causal language model, raw or already wrapped by a ``TransformerBridge``.
@@ -159,6 +167,7 @@ def find_anatomy(hf_model: Any) -> Anatomy:
         d_head=names.d_head,
         d_mlp=d_mlp,
         context_length=names.context_length,
+        model=hf_model,
         base=base,
         final_norm=_module(hf_model, names.final_norm, family),
         unembed=hf_model.get_output_embeddings(),
@@ -212,8 +221,8 @@ def _child(module: Any, name: str) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def _is_conv1d(module: nn.Module) -> bool:
-    # GPT-2's linear layer keeps its weight transposed: [in, out].
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether it is GPT-2's linear layer, which keeps its weight transposed: ``[in, out]``."""
     return any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
 
 
@@ -225,13 +234,13 @@ def _shape_in_out(module: nn.Module, family: str) -> tuple[int, int]:
             "load the model without quantisation."
         )
     rows, columns = weight.shape
-    return (rows, columns) if _is_conv1d(unwrap(module)) else (columns, rows)
+    return (rows, columns) if is_conv1d(unwrap(module)) else (columns, rows)
 
 
 def _weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
     raw = unwrap(module)
     weight = cast("Tensor", raw.weight).detach().to(torch.float32)
-    return weight if _is_conv1d(raw) else weight.T
+    return weight if is_conv1d(raw) else weight.T
 
 
 def _bias(module: nn.Module) -> Float[Tensor, " d_out"] | None:

@@ -1,7 +1,8 @@
 """Reading and writing inside a forward pass, with plain forward hooks.
 
 Every hook has a handle and is removed when its block ends, also on exceptions. Writers run before
-readers whatever order they were opened in, so a reader sees what was written.
+readers whatever order they were opened in, so a reader sees what was written. A hook that does not
+run in a forward pass is an error; see `affectlens.models.required`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import local
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from affectlens.core.sites import KINDS, Site
 from affectlens.models._transformer_lens import unwrap
 from affectlens.models.anatomy import Anatomy, BlockParts
 from affectlens.models.patterns import watching_attention
+from affectlens.models.required import required_hooks
 
 Reader = Callable[[Site, Tensor], None]
 """Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy.
@@ -145,6 +148,7 @@ def reading(
     Raises:
         UnknownNameError: If a layer does not exist, or ``resid_mid`` is asked of a family whose
             attention and MLP run in parallel.
+        ModelError: At the end of a forward pass that did not come to one of the sites.
     """
     if stop_after is not None and stop_after not in sites:
         raise unknown("site", stop_after.hook_name, [site.hook_name for site in sites])
@@ -160,16 +164,19 @@ def reading(
 
     attention: dict[nn.Module, Callable[[Tensor], None]] = {}
     with ExitStack() as stack:
+        must = stack.enter_context(required_hooks(anatomy))
+        shapes = stack.enter_context(_shapes(anatomy, [site.layer for site in sites]))
         for site in sites:
+            seen = must(site.hook_name, seen_at(site))
             if site.kind != "pattern":
-                handle = _read_at(anatomy, site, seen_at(site))
+                handle = _read_at(anatomy, site, seen, shapes)
                 stack.callback(handle.remove)
                 continue
             attn: Any = _block_of(anatomy, site.layer).attn
             if unwrap(attn) is attn:
-                attention[attn] = seen_at(site)
+                attention[attn] = seen
             else:  # a TransformerBridge computes its attention itself, and shows the weights
-                handle = attn.hook_pattern.register_forward_hook(_output_to(seen_at(site)))
+                handle = attn.hook_pattern.register_forward_hook(_output_to(seen))
                 stack.callback(handle.remove)
         if attention:
             stack.enter_context(watching_attention(attention))
@@ -180,6 +187,7 @@ def reading(
                 raise
             # Its frames hold the tensors of the pass, and the hooks among them hold it.
             stop.__traceback__ = None
+            must.check()
 
 
 @contextmanager
@@ -192,12 +200,43 @@ def writing(anatomy: Anatomy, writers: Mapping[WritePoint, Writer]) -> Generator
 
     Raises:
         UnknownNameError: If a layer does not exist.
+        ModelError: At the end of a forward pass that did not come to one of the places.
     """
     with ExitStack() as stack:
+        must = stack.enter_context(required_hooks(anatomy))
+        shapes = stack.enter_context(_shapes(anatomy, [place.layer for place in writers]))
         for place, write in writers.items():
-            handle = _write_at(_block_of(anatomy, place.layer), place.point, write)
+            part = _block_of(anatomy, place.layer)
+            counted = must(f"{place.point} of block {place.layer}", write)
+            handle = _write_at(part, place.point, counted, shapes)
             stack.callback(handle.remove)
         yield
+
+
+class _Shapes:
+    """Batch and position of the running pass, for blocks that make one axis of the two."""
+
+    def __init__(self) -> None:
+        self._now = local()  # several threads may run one model
+
+    def note(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Hook before a block."""
+        self._now.shape = tuple(_first_input(args, kwargs).shape[:-1])
+
+    def whole(self, value: Tensor) -> Tensor:
+        """``[batch, pos, width]``, whatever the block made of it."""
+        return value.unflatten(0, self._now.shape) if value.ndim == 2 else value
+
+
+@contextmanager
+def _shapes(anatomy: Anatomy, layers: Sequence[int]) -> Generator[_Shapes, None, None]:
+    shapes = _Shapes()
+    with ExitStack() as stack:
+        for part in {layer: _block_of(anatomy, layer) for layer in layers}.values():
+            if part.flat:
+                hook = part.block.register_forward_pre_hook(shapes.note, with_kwargs=True)
+                stack.callback(hook.remove)
+        yield shapes
 
 
 def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
@@ -206,19 +245,30 @@ def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
     return anatomy.blocks[layer]
 
 
-def _read_at(anatomy: Anatomy, site: Site, seen: Callable[[Tensor], None]) -> Any:
+def _read_at(anatomy: Anatomy, site: Site, seen: Callable[[Tensor], None], shapes: _Shapes) -> Any:
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen(_first_input(args, kwargs))
+        whole(_first_input(args, kwargs))
 
     module, side = tap(anatomy, site)
+    flat = anatomy.blocks[site.layer].flat
+
+    def whole(value: Tensor) -> None:
+        seen(shapes.whole(value) if flat else value)
+
     if side == "input":
         return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(_output_to(seen))
+    return module.register_forward_hook(_output_to(whole))
 
 
-def _write_at(part: BlockParts, point: str, write: Writer) -> Any:
+def _write_at(part: BlockParts, point: str, write: Writer, shapes: _Shapes) -> Any:
+    def changed(value: Tensor) -> Tensor | None:
+        if not part.flat:
+            return write(value)
+        new = write(shapes.whole(value))
+        return None if new is None else new.reshape(value.shape)
+
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        new = write(_first_input(args, kwargs))
+        new = changed(_first_input(args, kwargs))
         if new is None:
             return None
         if args:
@@ -226,7 +276,7 @@ def _write_at(part: BlockParts, point: str, write: Writer) -> Any:
         return args, {**kwargs, _input_name(kwargs): new}
 
     def after(_module: nn.Module, _args: Any, output: Any) -> Any:
-        new = write(_first_output(output))
+        new = changed(_first_output(output))
         if new is None:
             return None
         return (new, *output[1:]) if isinstance(output, tuple) else new

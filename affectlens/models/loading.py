@@ -16,6 +16,7 @@ from torch import Tensor
 from affectlens.core.errors import DataError, ModelError, UnknownNameError, closest_first, unknown
 from affectlens.models import registry
 from affectlens.models._transformer_lens import bridged_model
+from affectlens.models.adapters import refuse_adapters
 from affectlens.models.anatomy import Anatomy, find_anatomy
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.fingerprint import checkpoint_fingerprint
@@ -217,6 +218,7 @@ def load_model(
                 f"A {type(source).__name__} is not a language model; give a name, a path, a "
                 "Hugging Face causal language model or a TransformerBridge."
             )
+        refuse_adapters(hf)
         name = str(getattr(hf.config, "_name_or_path", "") or type(hf).__name__)
         if device is not None:
             hf = hf.to(pick_device(device))
@@ -227,8 +229,7 @@ def load_model(
     if tokenizer is None:
         raise ModelError(f"{name} needs its tokenizer: load_model(model, tokenizer=...).")
     model: Any = hf
-    anatomy = find_anatomy(model)
-    check_anatomy(model, anatomy)
+    anatomy = check_anatomy(model, find_anatomy(model))
     named = _watched(model, own_tokenizer, source if isinstance(source, (str, Path)) else None)
     return LanguageModel(name, model, tokenizer, anatomy, named, bridge)
 
@@ -290,6 +291,7 @@ def _read(source: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     hf, tokenizer = (
         from_gguf(Path(where), dtype) if where.endswith(".gguf") else from_pretrained(where, dtype)
     )
+    refuse_adapters(hf)
     if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
         # Transformers' sdpa leaves the soft cap of Gemma 2 out without a word.
         hf.set_attn_implementation("eager")
