@@ -1,4 +1,4 @@
-"""Tiny random models of eight families, and the real default model."""
+"""Tiny random models of nine families, and the real default model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKED = [
 
 install_import_hook(CHECKED, "beartype.beartype")
 
-FAMILIES = ("llama", "qwen3", "gemma3", "mistral", "gpt2", "gpt_neox", "olmo2", "phi3")
+FAMILIES = ("llama", "qwen3", "gemma3", "mistral", "gpt2", "gpt_neox", "olmo2", "phi3", "opt")
 N_LAYERS, D_MODEL, N_HEADS, N_KV_HEADS, D_MLP, VOCAB, CONTEXT = 3, 32, 4, 2, 64, 200, 256
 
 CHAT_TEMPLATE = (
@@ -119,6 +119,8 @@ def tiny_config(family: str) -> Any:
             return tf.Olmo2Config(**grouped)
         case "phi3":
             return tf.Phi3Config(**grouped)
+        case "opt":
+            return tf.OPTConfig(**common, ffn_dim=D_MLP, word_embed_proj_dim=D_MODEL)
         case _:
             raise ValueError(family)
 

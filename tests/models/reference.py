@@ -14,6 +14,7 @@ from torch import Tensor
 from affectlens.core.sites import Site
 
 POST_NORM = ("gemma3", "olmo2")
+LEARNT_POSITIONS = ("gpt2", "opt")
 
 
 def reference(family: str, hf: Any, ids: Tensor) -> dict[Site, Tensor]:
@@ -26,6 +27,10 @@ def reference(family: str, hf: Any, ids: Tensor) -> dict[Site, Tensor]:
             layers = base.h
         case "gpt_neox":
             x, layers = base.embed_in(ids), base.layers
+        case "opt":
+            decoder = base.decoder
+            place = torch.nn.functional.embedding(positions + 2, decoder.embed_positions.weight)
+            x, layers = decoder.embed_tokens(ids) + place, decoder.layers
         case _:
             x, layers = base.embed_tokens(ids), base.layers
     values: dict[Site, Tensor] = {}
@@ -57,7 +62,7 @@ def reference(family: str, hf: Any, ids: Tensor) -> dict[Site, Tensor]:
 
 def _parts(family: str, block: Any) -> tuple[Any, Any]:
     name = {"gpt2": "attn", "gpt_neox": "attention"}.get(family, "self_attn")
-    return getattr(block, name), block.mlp
+    return getattr(block, name), block if family == "opt" else block.mlp
 
 
 def _projections(family: str, attn: Any, mlp: Any) -> tuple[Any, Any]:
@@ -66,6 +71,8 @@ def _projections(family: str, attn: Any, mlp: Any) -> tuple[Any, Any]:
             return attn.c_proj, mlp.c_proj
         case "gpt_neox":
             return attn.dense, mlp.dense_4h_to_h
+        case "opt":
+            return attn.out_proj, mlp.fc2
         case _:
             return attn.o_proj, mlp.down_proj
 
@@ -77,6 +84,8 @@ def _mlp(family: str, block: Any, mlp: Any, x: Tensor) -> Tensor:
             return gelu(mlp.c_fc(block.ln_2(x)), approximate="tanh")
         case "gpt_neox":
             return gelu(mlp.dense_h_to_4h(block.post_attention_layernorm(x)))
+        case "opt":
+            return torch.relu(mlp.fc1(block.final_layer_norm(x)))
         case "gemma3":
             x = block.pre_feedforward_layernorm(x)
             return gelu(mlp.gate_proj(x), approximate="tanh") * mlp.up_proj(x)
@@ -118,7 +127,7 @@ def _attention(
         q, k, v = attn.q_norm(attn.q_proj(x)), attn.k_norm(attn.k_proj(x)), attn.v_proj(x)
         q, k, v = split(q, heads), split(k, groups), split(v, groups)
     else:
-        y = block.input_layernorm(x)
+        y = block.self_attn_layer_norm(x) if family == "opt" else block.input_layernorm(x)
         q, k, v = (
             split(attn.q_proj(y), heads),
             split(attn.k_proj(y), groups),
@@ -132,9 +141,9 @@ def _attention(
         kind = config.layer_types[layer]
         window = config.sliding_window if kind == "sliding_attention" else length
         theta = config.rope_parameters[kind]["rope_theta"]
-    elif family != "gpt2":
+    elif family not in LEARNT_POSITIONS:
         theta = config.rope_parameters["rope_theta"]
-    if family != "gpt2":
+    if family not in LEARNT_POSITIONS:
         share = 0.25 if family == "gpt_neox" else 1.0
         q, k = (_rotate(t, positions, theta, int(d_head * share)) for t in (q, k))
     k, v = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (k, v))

@@ -33,12 +33,14 @@ def test_numbers_and_shapes(family: str, tiny_model: Any) -> None:
     model = tiny_model(family)
     anatomy = model.anatomy
     d_head = {"qwen3": 12, "gemma3": 16}.get(family, D_MODEL // N_HEADS)
-    kv = N_HEADS if family in ("gpt2", "gpt_neox") else N_KV_HEADS
+    kv = N_HEADS if family in ("gpt2", "gpt_neox", "opt") else N_KV_HEADS
     assert (anatomy.n_layers, anatomy.d_model, anatomy.d_mlp) == (N_LAYERS, D_MODEL, D_MLP)
     assert (anatomy.n_heads, anatomy.n_kv_heads, anatomy.d_head) == (N_HEADS, kv, d_head)
     assert anatomy.family == type(model.hf).__name__
     assert anatomy.parallel == (family == "gpt_neox")
-    assert anatomy.base is model.hf.base_model
+    called = model.hf.model.decoder if family == "opt" else model.hf.base_model
+    assert anatomy.base is called and anatomy.model is model.hf
+    assert all(part.flat == (family == "opt") for part in anatomy.blocks)
     assert anatomy.unembed is model.hf.get_output_embeddings()
     for layer, part in enumerate(anatomy.blocks):
         assert part.layer == layer
@@ -46,7 +48,7 @@ def test_numbers_and_shapes(family: str, tiny_model: Any) -> None:
         assert part.W_down().shape == (D_MLP, D_MODEL)
         assert (part.attn_post_norm is not None) == (family in ("gemma3", "olmo2"))
         assert (part.mlp_post_norm is not None) == (family in ("gemma3", "olmo2"))
-        biased = family in ("llama", "gpt2", "gpt_neox")
+        biased = family in ("llama", "gpt2", "gpt_neox", "opt")
         assert (part.b_O() is not None) == (part.b_down() is not None) == biased
     assert {kind: anatomy.width(kind) for kind in ("z", "mlp_post", "resid_mid")} == {
         "z": N_HEADS * d_head,
@@ -71,6 +73,8 @@ def test_heads_and_neurons_sum_to_the_sublayers(each_model: Any) -> None:
         each_model.anatomy.base(input_ids=IDS)
     for handle in handles:
         handle.remove()
+    assert seen["mlp_post"].shape[:2] == IDS.shape
+    seen["down"] = seen["down"].reshape(*IDS.shape, -1)  # OPT has no batch axis there
     heads = seen["z"].unflatten(-1, (N_HEADS, -1))
     attention = torch.einsum("bthd,hdm->bthm", heads, part.W_O()).sum(2)
     neurons = seen["mlp_post"] @ part.W_down()

@@ -73,15 +73,20 @@ class NnsightEngine(Engine):
         names = {module: name for name, module in self.model.hf.named_modules()}
         taps = [tap(self.model.anatomy, site) for site in ordered]
         where = [f"{names[module]}.{side}" for module, side in taps]
+        shape = inputs["input_ids"].shape
+
+        def whole(value: Tensor) -> Tensor:  # some blocks make one axis of batch and position
+            return value.reshape(*shape, -1) if value.ndim == 2 else value
+
         if self.remote:
             for site, value in zip(ordered, self._fetch(inputs, where), strict=True):
-                read(site, value.to(self.model.device))
+                read(site, whole(value).to(self.model.device))
             return
         root = self.root
         with root.trace(**inputs) as tracer:
             for site, place in zip(ordered, where, strict=True):
                 value = root.get(place)
-                read(site, value[0] if isinstance(value, tuple) else value)
+                read(site, whole(value[0] if isinstance(value, tuple) else value))
             tracer.stop()
 
     def _fetch(self, inputs: Mapping[str, Any], where: Sequence[str]) -> list[Tensor]:
