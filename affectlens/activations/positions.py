@@ -9,8 +9,10 @@
 | ``from:k[:<part>]`` | mean over a part without its first ``k`` tokens | 1 |
 | ``all[:<part>]`` | every token, unpooled | tokens |
 
-Parts are ``reply``, ``prompt``, ``user``, ``system``, ``text``. Without one, ``first`` and ``from``
-count in the reply, in the text of a plain text, or in the prompt, whichever the record has first.
+Parts are ``reply``, ``prompt``, ``user`` (the last user message), ``system``, ``text``, and any
+turn of a chat by its number from 0: ``user:0``, ``assistant:0``, ``user:1``, … (``mean:user:0``,
+``last:assistant:1``, ``first:8:user:0``). Without one, ``first`` and ``from`` count in the reply,
+in the text of a plain text, or in the prompt, whichever the record has first.
 """
 
 from __future__ import annotations
@@ -29,8 +31,18 @@ DEFAULT_POSITIONS: Mapping[str, str] = {
 }
 """Where each design of corpus is read unless told otherwise (its emotion shows there)."""
 
-_EXAMPLES = ("last", "mean:reply", "mean:text", "all", "from:8", "first:8:reply", "last:reply")
-_GRAMMAR = re.compile(r"(?:(last|all)|mean|(?:first|from):(\d+))(?::(\w+))?")
+_EXAMPLES = (
+    "last",
+    "mean:reply",
+    "mean:text",
+    "all",
+    "from:8",
+    "first:8:reply",
+    "last:reply",
+    "mean:user:0",
+)
+_GRAMMAR = re.compile(r"(?:(last|all)|mean|(?:first|from):(\d+))(?::(\w+(?::\d+)?))?")
+_TURN = re.compile(r"(?:user|assistant):(?:0|[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,8 @@ class Position:
         name: As asked for; names files and columns.
         what: ``"last"``, ``"mean"``, ``"first"``, ``"from"`` or ``"all"``.
         count: The ``k`` of ``first:k`` and ``from:k``, else 0.
-        part: One of :data:`PARTS`; empty for the whole row (``last``, ``all``) or the part that
-            carries the label (``first``, ``from``).
+        part: One of :data:`PARTS`, or a turn such as ``"user:0"``; empty for the whole row
+            (``last``, ``all``) or the part that carries the label (``first``, ``from``).
     """
 
     name: str
@@ -59,7 +71,7 @@ class Position:
         """
         name = name.strip()
         match = _GRAMMAR.fullmatch(name)
-        if match is None or (match[3] and match[3] not in PARTS):
+        if match is None or (match[3] and match[3] not in PARTS and not _TURN.fullmatch(match[3])):
             raise unknown("position", name, _EXAMPLES)
         what, count, part = name.split(":")[0], int(match[2] or 0), match[3] or ""
         if (what == "mean" and not part) or (what == "first" and count == 0):

@@ -6,29 +6,19 @@ byte-identical wherever they are used.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from affectlens.core import DataError, ModelError
 from affectlens.core.errors import unknown
+from affectlens.models.templates import SEPARATOR, Apply, Span, Turn, write_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
-
-Span = tuple[int, int]
-Turn = dict[str, str]
-
 _ROLES = ("system", "user", "assistant", "text")
-_SEPARATOR = "\n\n"
-# Stands for a message's content while we look where a template puts it. Letters only: templates
-# split contents at tags, and strip white space.
-_SENTINEL = "QXZWCONTENTWZXQ"
 TODAY = datetime(2024, 7, 26)
 """The date that templates print; a fixed one keeps prompts the same tomorrow."""
 
@@ -49,8 +39,10 @@ class Rendered:
         text: What is tokenized.
         spans: Character offsets ``[start, end)`` of ``"reply"`` (content of a last assistant
             message), ``"user"`` (content of the last user message), ``"system"``, ``"prompt"``
-            (everything before the reply, or all of it if there is none), or, for a plain text,
-            ``"text"`` alone. A part that the template does not print verbatim has no span.
+            (everything before the reply, or all of it if there is none), of every turn by its
+            number (``"user:0"``, ``"assistant:0"``, ``"user:1"``, …), or, for a plain text,
+            ``"text"`` alone. Of an earlier reply whose reasoning the template drops, the span
+            holds the rest; a part that has no place of its own has no span.
         templated: Whether a chat template wrote it; it then holds its special tokens already.
     """
 
@@ -79,7 +71,9 @@ def render(
     """Write a chat the way its model was trained to read it.
 
     - With a chat template: the template decides. Where it adds a default system message when none
-      is given (SmolLM2, Qwen 2.5), that is kept: it is what users of the model get.
+      is given (SmolLM2, Qwen 2.5), that is kept: it is what users of the model get. Every message
+      is then looked for in the text; a template that prints contents only as a list of parts
+      (LLaVA) gets them so.
     - A template without a system role: the system text is put before the first user message, two
       line breaks between them, and a warning is logged once.
     - No template (base models): system, user and reply texts with two line breaks between them.
@@ -92,7 +86,7 @@ def render(
 
     Raises:
         DataError: If the messages are no chat (empty, unknown role, text and chat mixed).
-        ModelError: If the template refuses them or does not print the reply.
+        ModelError: If the template refuses them, or does not print one of them.
     """
     turns = _checked(messages)
     if turns[0]["role"] == "text":
@@ -100,14 +94,12 @@ def render(
         return Rendered(text, {"text": (0, len(text))})
     if not getattr(tokenizer, "chat_template", None):
         return _plain(turns, add_generation_prompt)
-    write = _template_writer(tokenizer, turns, add_generation_prompt)
-    text = write(turns)
+    written = write_chat(_applied(tokenizer, add_generation_prompt), turns, _name(tokenizer))
+    text = written.text
     spans = {
-        name: span
-        for name, index in _parts(turns).items()
-        if (span := _locate(write, turns, index, text)) is not None
+        name: span for name, i in _parts(turns).items() if (span := written.spans[i]) is not None
     }
-    if turns[-1]["role"] == "assistant" and "reply" not in spans:
+    if turns[-1]["role"] == "assistant" and not ("reply" in spans and written.verbatim[-1]):
         raise ModelError(
             f"The chat template of {_name(tokenizer)} does not print the reply as it is; "
             "set tokenizer.chat_template to one that does."
@@ -157,7 +149,8 @@ def tokenize(
     added = cast("list[int]", encoding["special_tokens_mask"])
     while ids and added[-1] and offsets[-1][0] == offsets[-1][1]:  # an end token we did not write
         ids, offsets, added = ids[:-1], offsets[:-1], added[:-1]
-    spans = {name: _token_span(offsets, span) for name, span in rendered.spans.items()}
+    tokens = {span: _token_span(offsets, span) for span in set(rendered.spans.values())}
+    spans = {name: tokens[span] for name, span in rendered.spans.items()}
     if "prompt" in spans:
         spans["prompt"] = (0, spans["reply"][0] if "reply" in spans else len(ids))
     if max_length is not None and len(ids) > max_length:
@@ -184,6 +177,8 @@ def _checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
     for turn in turns:
         if turn["role"] not in _ROLES:
             raise unknown("message role", turn["role"], _ROLES)
+        if not isinstance(turn["content"], str):
+            raise DataError(f"A {turn['role']} message must be a text, not {turn['content']!r}.")
     roles = [turn["role"] for turn in turns]
     if "text" in roles and len(roles) > 1:
         raise DataError("A plain text cannot be mixed with chat messages; use one or the other.")
@@ -197,6 +192,9 @@ def _parts(turns: Sequence[Turn]) -> dict[str, int]:
     parts = {turn["role"]: i for i, turn in enumerate(turns) if turn["role"] in ("system", "user")}
     if turns[-1]["role"] == "assistant":
         parts["reply"] = len(turns) - 1
+    for role in ("user", "assistant"):
+        places = [i for i, turn in enumerate(turns) if turn["role"] == role]
+        parts |= {f"{role}:{k}": i for k, i in enumerate(places)}
     return parts
 
 
@@ -204,25 +202,22 @@ def _plain(turns: Sequence[Turn], add_generation_prompt: bool) -> Rendered:
     """Texts with two line breaks between them."""
     text, starts = "", list[int]()
     for turn in turns:
-        text += _SEPARATOR if text else ""
+        text += SEPARATOR if text else ""
         starts.append(len(text))
         text += turn["content"]
     spans = {
         name: (starts[i], starts[i] + len(turns[i]["content"])) for name, i in _parts(turns).items()
     }
     if add_generation_prompt:
-        text += _SEPARATOR
+        text += SEPARATOR
     spans["prompt"] = (0, spans["reply"][0] if "reply" in spans else len(text))
     return Rendered(text, spans)
 
 
-def _template_writer(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], add_generation_prompt: bool
-) -> Callable[[Sequence[Turn]], str]:
-    """A function from turns to text that puts the system text where the template can print it."""
-    from jinja2.exceptions import TemplateError
+def _applied(tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool) -> Apply:
+    """The tokenizer's template as a function from messages to text."""
 
-    def apply(chat: Sequence[Turn]) -> str:
+    def apply(chat: Sequence[Mapping[str, Any]]) -> str:
         return cast(
             "str",
             tokenizer.apply_chat_template(
@@ -233,60 +228,7 @@ def _template_writer(
             ),
         )
 
-    def apply_merged(chat: Sequence[Turn]) -> str:
-        return apply(_without_system(chat))
-
-    write = apply
-    if turns[0]["role"] == "system":
-        try:
-            supported = _SENTINEL in apply(_with_content(turns, 0, _SENTINEL))
-        except TemplateError:
-            supported = False
-        if not supported:
-            _warn_no_system_role(_name(tokenizer))
-            write = apply_merged
-    try:
-        write(turns)
-    except TemplateError as error:
-        raise ModelError(
-            f"The chat template of {_name(tokenizer)} refuses this chat "
-            f"({' then '.join(turn['role'] for turn in turns)}): {error}."
-        ) from error
-    return write
-
-
-def _without_system(turns: Sequence[Turn]) -> list[Turn]:
-    """The same chat with the system text at the head of the first user message."""
-    system, *rest = turns
-    for index, turn in enumerate(rest):
-        if turn["role"] == "user":
-            merged = f"{system['content']}{_SEPARATOR}{turn['content']}"
-            return _with_content(rest, index, merged)
-    return [{"role": "user", "content": system["content"]}, *rest]
-
-
-def _with_content(turns: Sequence[Turn], index: int, content: str) -> list[Turn]:
-    changed = [dict(turn) for turn in turns]
-    changed[index]["content"] = content
-    return changed
-
-
-def _locate(
-    write: Callable[[Sequence[Turn]], str], turns: Sequence[Turn], index: int, text: str
-) -> Span | None:
-    """Where message ``index`` is printed.
-
-    A sentinel is written in its place; what stands before and after it must also stand before and
-    after the content, which may have lost white space at its ends.
-    """
-    before, found, after = write(_with_content(turns, index, _SENTINEL)).partition(_SENTINEL)
-    if not found or _SENTINEL in after:
-        return None
-    start, end = len(before), len(text) - len(after)
-    content = turns[index]["content"]
-    if not (text.startswith(before) and text.endswith(after) and start <= end):
-        return None
-    return (start, end) if text[start:end].strip() == content.strip() else None
+    return apply
 
 
 def _token_span(offsets: Sequence[Span], span: Span) -> Span:
@@ -317,12 +259,3 @@ def _cut(
 
 def _name(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
-
-
-@lru_cache(maxsize=64)
-def _warn_no_system_role(name: str) -> None:
-    logger.warning(
-        "The chat template of %s has no system role; the system text goes before the first user "
-        "message.",
-        name,
-    )

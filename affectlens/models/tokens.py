@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from affectlens.core import ModelError
+from affectlens.models.chat import render
+
 _PROBE = "affectlens"
 
 
@@ -16,13 +19,10 @@ def end_of_turn(tokenizer: Any) -> int | None:
         return None
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    except Exception:  # templates are programs of others and may refuse anything
+        rendered = render(tokenizer, messages, add_generation_prompt=False)
+    except ModelError:  # templates are programs of others and may refuse anything
         return None
-    _, found, tail = text.rpartition(_PROBE)
-    tail = tail.lstrip()
-    if not found:
-        return None
+    tail = rendered.text[rendered.spans["reply"][1] :].lstrip()
     specials = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
     ends = [token for token in specials if token and tail.startswith(token)]
     return int(tokenizer.convert_tokens_to_ids(max(ends, key=len))) if ends else None

@@ -7,6 +7,7 @@ from affectlens.core.errors import DataError, UnknownNameError
 from affectlens.datasets.schema import DESIGNS
 
 CHAT = {"system": (1, 4), "user": (6, 9), "prompt": (0, 12), "reply": (12, 20)}
+TURNS = {"user:0": (2, 5), "assistant:0": (7, 9), "user:1": (10, 16), "assistant:1": (18, 20)}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,11 @@ CHAT = {"system": (1, 4), "user": (6, 9), "prompt": (0, 12), "reply": (12, 20)}
         ("first:3:reply", CHAT, range(12, 15)),
         ("first:3", CHAT, range(12, 15)),
         ("first:50:reply", CHAT, range(12, 20)),
+        ("mean:user:0", TURNS, range(2, 5)),
+        ("last:assistant:1", TURNS, range(19, 20)),
+        ("first:4:user:1", TURNS, range(10, 14)),
+        ("from:1:assistant:0", TURNS, range(8, 9)),
+        ("all:user:1", TURNS, range(10, 16)),
         ("from:3", {"text": (1, 22)}, range(4, 22)),
         ("from:3", {"prompt": (0, 22)}, range(3, 22)),
     ],
@@ -39,6 +45,7 @@ def test_spans(name: str, parts: dict[str, tuple[int, int]], expected: range) ->
         ("mean:text", "Record r has no text"),
         ("from:8", "has only 8 tokens to read, 'from:8' skips 8"),
         ("mean:system", "has no tokens at position"),
+        ("mean:user:2", "Record r has no user:2, which position 'mean:user:2' reads"),
     ],
 )
 def test_nothing_to_read(name: str, message: str) -> None:
@@ -58,7 +65,24 @@ def test_several_names() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["", "mean", "mean:7", "last:answer", "from", "first:0", "al"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "mean",
+        "mean:7",
+        "last:answer",
+        "from",
+        "first:0",
+        "al",
+        "mean:user:",
+        "mean:user:-1",
+        "mean:reply:0",
+        "mean:system:0",
+        "mean:user:01",
+        "user:0",
+    ],
+)
 def test_unknown_names_are_listed(name: str) -> None:
     with pytest.raises(UnknownNameError, match="last"):
         parse_positions(name)

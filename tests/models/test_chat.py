@@ -165,6 +165,8 @@ def test_last_reply_of_a_longer_chat() -> None:
     row = encode(tokenizer, chat, add_generation_prompt=False)
     assert decoded(tokenizer, row, "reply") == REPLY["content"]
     assert decoded(tokenizer, row, "user") == "And now?"
+    for k, message in enumerate(chat):
+        assert decoded(tokenizer, row, f"{message['role']}:{k // 2}") == message["content"]
 
 
 @pytest.mark.parametrize("name", NO_SYSTEM_ROLE)
@@ -288,7 +290,8 @@ def test_template_that_refuses_the_chat_is_named() -> None:
 
 
 def test_template_that_changes_the_reply_is_refused() -> None:
-    shouting = CHATML.replace("m['content']", "m['content'] | upper")
+    upper = "(m['content'] | upper if m['role'] == 'assistant' else m['content'])"
+    shouting = CHATML.replace("m['content']", upper)
     with pytest.raises(ModelError, match="does not print the reply"):
         render(byte_tokenizer(shouting), [USER, REPLY], add_generation_prompt=False)
 
