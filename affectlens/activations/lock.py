@@ -14,16 +14,18 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from affectlens.activations.folder import Folder
-from affectlens.core.artefact import disk_error
 from affectlens.core.errors import ArtefactError
+from affectlens.core.lock import NOTE, Holder, held, refusal
 
 logger = logging.getLogger(__name__)
 
 LOCK = "writer.lock"
+LOCKS = (LOCK, LOCK + NOTE)
+"""Files of a folder that say who writes it, and hold nothing."""
 BEAT = 10.0  # seconds between two signs of life
 LAPSE = 60.0  # seconds without one after which a holder may be dead
 _SETTLE = 0.5  # seconds in which two who take a lock at once see each other
@@ -40,7 +42,7 @@ def writing_alone(folder: Folder) -> Generator[Callable[[], None]]:
         ArtefactError: If another process holds it, or the lock cannot be written.
     """
     if folder.path is not None:
-        with _local(folder.path):
+        with held(folder.path / LOCK, folder.path):
             yield lambda: None
         return
     lock = _RemoteLock(folder)
@@ -51,46 +53,22 @@ def writing_alone(folder: Folder) -> Generator[Callable[[], None]]:
         lock.release()
 
 
-def _refusal(where: str, more: str = "") -> ArtefactError:
-    return ArtefactError(
-        f"Another process is writing {where}; wait until it has finished, or choose another "
-        f"folder{more}."
-    )
-
-
-@contextmanager
-def _local(path: Path) -> Generator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _refusal(str(path)) from None
-    except OSError as error:
-        raise disk_error(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 class _RemoteLock:
     def __init__(self, folder: Folder) -> None:
         self._folder, self._token = folder, uuid.uuid4().hex
-        self._stop, self._beats = threading.Event(), 0
+        self._stop, self._beats, self._holder = threading.Event(), 0, Holder.me()
         self._thread = threading.Thread(target=self._live, name="lock", daemon=True)
 
     def take(self) -> None:
         """Write the token, and see whether it stays."""
-        held = self._read()
-        if held is not None and self._alive(held):
+        other = self._read()
+        if other is not None and self._alive(other):
             more = f" (the lock of a process that was killed lapses after {LAPSE:.0f} seconds)"
-            raise _refusal(self._folder.where, more)
+            raise refusal(self._folder.where, Holder.read(other), more)
         self._sign()
         time.sleep(_SETTLE)
         if not self._mine():
-            raise _refusal(self._folder.where)
+            raise refusal(self._folder.where, Holder.read(self._read()))
         self._thread.start()
 
     def check(self) -> None:
@@ -127,7 +105,12 @@ class _RemoteLock:
 
     def _sign(self) -> None:
         self._beats += 1
-        sign = {"token": self._token, "beat": self._beats, "time": time.time()}
+        sign = {
+            "token": self._token,
+            "beat": self._beats,
+            "time": time.time(),
+            **asdict(self._holder),
+        }
         self._folder.write(LOCK, json.dumps(sign).encode())
 
     def _mine(self) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affectlens.activations.folder import Folder, open_folder
-from affectlens.activations.lock import LOCK, writing_alone
+from affectlens.activations.lock import LOCKS, writing_alone
 from affectlens.activations.manifest import (
     MANIFEST,
     SHARDS,
@@ -170,7 +170,7 @@ def _refuse_others(folder: Folder) -> None:
     path = folder.path
     if path is not None and path.exists() and not path.is_dir():
         raise ArtefactError(f"{path} is a file; choose another folder.")
-    names = [name for name in folder.names() if name != LOCK and not _is_temporary(name)]
+    names = [name for name in folder.names() if name not in LOCKS and not _is_temporary(name)]
     if SHARDS in names and not any(not _is_temporary(name) for name in folder.names(SHARDS)):
         names.remove(SHARDS)
     if names and MANIFEST not in names:

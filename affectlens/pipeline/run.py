@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from affectlens.core import ArtefactError
-from affectlens.core.artefact import package_version, write_json
+from affectlens.core.artefact import disk_error
+from affectlens.core.lock import held
 from affectlens.pipeline.config import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.engine import Runner, Stage
 from affectlens.pipeline.stage import StageRun
 
+LOCK = "run.lock"
 OnStage = Callable[[Stage, str, float], None]
 
 
@@ -33,22 +36,29 @@ def run(
     Raises:
         AffectLensError: In one sentence; finished stages stay and are skipped the next time.
     """
-    check_folder(config.out)
-    context = RunContext(config)
-    runner = Runner(config.out, stages(context), context.digests, config.force, on_stage)
-    runner.run(until)
+    with writing_alone(config.out):
+        context = RunContext(config)
+        runner = Runner(config.out, stages(context), context.digests, config.force, on_stage)
+        runner.run(until)
     return config.out
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written, before hours of work.
+@contextmanager
+def writing_alone(folder: Path) -> Generator[None]:
+    """Make a run folder and hold its lock; who only reads goes on as ever.
 
     Raises:
-        ArtefactError: If it is a file, or not writable.
+        ArtefactError: If it is a file, not writable, or another process writes it.
     """
     if folder.exists() and not folder.is_dir():
         raise ArtefactError(f"{folder} is a file; give --out a folder.")
-    write_json(folder / "state" / "writable.json", {"version": package_version()})
+    state = folder / "state"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(state, error) from error
+    with held(state / LOCK, folder):
+        yield
 
 
 def stages(context: RunContext) -> list[Stage]:
