@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import as_file, files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import TONES, ArtefactError, fingerprint
@@ -69,35 +68,19 @@ def _facts(model: LanguageModel) -> dict[str, str]:
 
 
 def text_fingerprint(model: LanguageModel) -> str:
-    """Of all that turns words into tokens and back: tokenizer, chat template, ends of replies."""
-    tokenizer: Any = model.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return fingerprint(
-        type(tokenizer).__name__,
-        backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
-        tokenizer.chat_template,
-        {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        getattr(tokenizer, "clean_up_tokenization_spaces", None),
-        list(model.eos_ids),
-    )
+    """Of what turns words into tokens, and of what ends replies and turns them into words."""
+    tidied = getattr(model.tokenizer, "clean_up_tokenization_spaces", None)
+    return fingerprint(model.text_fingerprint, list(model.eos_ids), tidied)
 
 
 def _files_key(name: str) -> str | None:
-    found = source_files(name)
-    return fingerprint(name, found, versions()) if found else None
+    """Of the looks of the files behind a model name; None if they are not on this machine (yet)."""
+    from affectlens.models.fingerprint import SCHEME
+    from affectlens.models.identity import source_files
 
-
-def source_files(name: str) -> Sequence[tuple[str, int, int, int]]:
-    """Name, size and times of the files behind a model name; empty if they are not local (yet)."""
-    from affectlens.models.registry import BUILTIN, list_models
-
-    if name in BUILTIN:
-        path = next(i for i in list_models() if i.name == name).path
-    else:
-        path = Path(name).expanduser()
-    found = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
-    stats = [(f.name, f.stat()) for f in found if f.is_file()]
-    return [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in stats]
+    stats = [(file.name, file.stat()) for file in source_files(name)]
+    looks = [(n, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns) for n, s in stats]
+    return fingerprint(name, looks, versions(), SCHEME) if looks else None
 
 
 def _corpora(run: RunContext) -> str:
