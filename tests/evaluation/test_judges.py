@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from affectlens.evaluation.judges import (
     LexiconJudge,
     agreement,
     garble,
+    judge_fingerprint,
     judge_report,
     load_judge,
     refusal_report,
@@ -31,6 +34,7 @@ from affectlens.evaluation.judges.adapter import (
     merge,
 )
 from affectlens.evaluation.judges.base import Verdicts
+from affectlens.evaluation.judges.binding import encoder_fingerprint
 from affectlens.evaluation.judges.encoder import load_encoder, mean_pooled, shipped_adapter
 from affectlens.evaluation.judges.garble import cut_short
 from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
@@ -177,6 +181,114 @@ class TestEncoderJudge:
         adapter.save(tmp_path / "fitted.safetensors")
         fitted = EncoderJudge.load(tmp_path / "fitted.safetensors", encoder_folder)
         assert sum(a == b for a, b in zip(fitted(PLAIN).chosen, TONES_OF_PLAIN, strict=True)) >= 5
+
+
+@pytest.mark.model
+class TestBinding:
+    """An adapter is read on the encoder it was fitted on, and on no other of the same shape."""
+
+    @pytest.fixture
+    def parts(self, encoder_folder):
+        return load_encoder(encoder_folder)
+
+    @staticmethod
+    def _scaled(name):
+        def change(encoder, tokenizer):
+            encoder.get_parameter(name).data.mul_(1.01)
+
+        return change
+
+    @staticmethod
+    def _one_value(encoder, tokenizer):
+        encoder.encoder.layer[3].output.dense.weight.data[200, 700] += 1e-3
+
+    @staticmethod
+    def _epsilon(encoder, tokenizer):
+        encoder.config.layer_norm_eps = 1e-5
+
+    @staticmethod
+    def _swapped_words(encoder, tokenizer):
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        words = state["model"]["vocab"]
+        words["anger"], words["joy"] = words["joy"], words["anger"]
+        tokenizer._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(state))
+
+    @staticmethod
+    def _cased(encoder, tokenizer):
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        state["normalizer"]["lowercase"] = False
+        tokenizer._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(state))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param(_scaled("embeddings.position_embeddings.weight"), id="embeddings"),
+            pytest.param(_scaled("encoder.layer.5.attention.output.LayerNorm.bias"), id="norm"),
+            pytest.param(_one_value, id="one value"),
+            pytest.param(_epsilon, id="epsilon"),
+            pytest.param(_swapped_words, id="vocabulary"),
+            pytest.param(_cased, id="case"),
+        ],
+    )
+    def test_another_encoder_of_the_same_shape_is_refused(self, parts, change):
+        encoder, tokenizer = parts
+        getattr(change, "__func__", change)(encoder, tokenizer)
+        with pytest.raises(MismatchError, match="fitted on another encoder") as refusal:
+            EncoderJudge(encoder, tokenizer, shipped_adapter())
+        assert str(refusal.value).count(". ") == 0
+
+    def test_a_folder_with_another_encoder_is_refused(self, parts, tmp_path):
+        encoder, tokenizer = parts
+        encoder.encoder.layer[0].intermediate.dense.weight.data.neg_()
+        encoder.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(MismatchError, match="use the plain encoder it was fitted on"):
+            EncoderJudge.load(encoder=tmp_path)
+
+    def test_an_encoder_is_not_adapted_twice(self, parts):
+        EncoderJudge(*parts, shipped_adapter())
+        with pytest.raises(MismatchError, match="plain encoder"):
+            EncoderJudge(*parts, shipped_adapter())
+
+    def test_a_copy_of_the_folder_is_the_same_encoder(self, parts, tmp_path):
+        encoder, tokenizer = parts
+        before = encoder_fingerprint(encoder, tokenizer)
+        tokenizer(PLAIN, padding=True, truncation=True, max_length=8)  # leaves its state behind
+        encoder.save_pretrained(tmp_path, max_shard_size="20MB")
+        tokenizer.save_pretrained(tmp_path)
+        assert encoder_fingerprint(*load_encoder(tmp_path)) == before
+        assert encoder_fingerprint(encoder, tokenizer) == before
+
+
+class TestFingerprint:
+    @pytest.mark.model
+    def test_tells_a_judge_without_its_encoder(self, judge):
+        assert judge_fingerprint("encoder") == judge.fingerprint
+        assert judge_fingerprint("lexicon") == LexiconJudge().fingerprint
+        with pytest.raises(UnknownNameError):
+            judge_fingerprint("enkoder")
+
+    def test_covers_all_that_a_verdict_depends_on(self, tmp_path):
+        adapter = shipped_adapter()
+        name = sorted(adapter.deltas)[3]
+        delta = adapter.deltas[name]
+        nudged = delta.up.clone()
+        nudged[0, 0] += 0.25
+        others = [
+            replace(adapter, head_bias=adapter.head_bias + 1e-3),
+            replace(adapter, deltas={**adapter.deltas, name: LowRankDelta(delta.down, nudged)}),
+            replace(adapter, labels=adapter.labels[::-1]),
+            replace(adapter, max_tokens=adapter.max_tokens + 1),
+            replace(adapter, provenance=replace(adapter.provenance, model="0" * 16)),
+        ]
+        assert len({adapter.fingerprint, *(other.fingerprint for other in others)}) == 6
+        adapter.save(tmp_path / "copy.safetensors")
+        assert JudgeAdapter.load(tmp_path / "copy.safetensors").fingerprint == adapter.fingerprint
+
+    def test_covers_the_words(self):
+        one, two = Lexicon.parse("[anger]\nfurious"), Lexicon.parse("[fear]\nfurious")
+        assert LexiconJudge(one).fingerprint != LexiconJudge(two).fingerprint
+        assert LexiconJudge(one).fingerprint == LexiconJudge(one).fingerprint
 
 
 class TestAdapterFile:

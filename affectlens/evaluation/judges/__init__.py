@@ -4,7 +4,7 @@ from affectlens.evaluation.judges.base import GARBLED, JUDGED, Judge, Verdicts
 from affectlens.evaluation.judges.encoder import EncoderJudge
 from affectlens.evaluation.judges.garble import CORRUPTIONS, Garbled, garble
 from affectlens.evaluation.judges.lexicon import LexiconJudge
-from affectlens.evaluation.judges.load import JUDGES, load_judge
+from affectlens.evaluation.judges.load import JUDGES, judge_fingerprint, load_judge
 from affectlens.evaluation.judges.report import agreement, judge_report, refusal_report
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Verdicts",
     "agreement",
     "garble",
+    "judge_fingerprint",
     "judge_report",
     "load_judge",
     "refusal_report",

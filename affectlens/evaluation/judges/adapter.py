@@ -6,6 +6,7 @@ Shipping the two thin factors instead of the encoder keeps the judge at a few pe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from affectlens.core import ArtefactError, MismatchError, Provenance
+from affectlens.core import ArtefactError, MismatchError, Provenance, fingerprint
 from affectlens.core.artefact import read_tensors, write_tensors
 
 KIND = "judge adapter"
@@ -43,7 +44,8 @@ class JudgeAdapter:
         head_bias: Its bias.
         labels: Names of the ``k`` outputs.
         max_tokens: Longer texts are cut here, as in training.
-        provenance: Encoder, data and settings it was fitted with.
+        provenance: Data and settings it was fitted with; ``model`` is the `encoder_fingerprint`
+            of the encoder it was fitted on.
         facts: What was measured on unseen texts.
     """
 
@@ -55,14 +57,42 @@ class JudgeAdapter:
     provenance: Provenance
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file; the factors in half precision."""
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that a verdict depends on, the encoder's included; equal once saved."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+        return fingerprint(digest.hexdigest(), self.labels, self.max_tokens, self.provenance.model)
+
+    def require_encoder(self, found: str) -> None:
+        """Refuse an encoder other than the one this was fitted on.
+
+        Args:
+            found: The `encoder_fingerprint` of the encoder at hand.
+
+        Raises:
+            MismatchError: If it is another one, be it of the same shape.
+        """
+        if found != self.provenance.model:
+            raise MismatchError(
+                f"The judge adapter was fitted on another encoder ({self.provenance.model or '?'}) "
+                f"than this one ({found}); use the plain encoder it was fitted on "
+                f"({self.provenance.model_name or '?'}), or fit the judge again."
+            )
+
+    def _tensors(self) -> dict[str, Tensor]:
         tensors = {"head.weight": self.head_weight, "head.bias": self.head_bias}
         for name, delta in self.deltas.items():
             tensors[f"{name}.down"] = delta.down.half()
             tensors[f"{name}.up"] = delta.up.half()
+        return tensors
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file; the factors in half precision."""
         extra = {"labels": self.labels, "max_tokens": self.max_tokens, "facts": dict(self.facts)}
-        write_tensors(path, tensors, self.provenance, extra)
+        write_tensors(path, self._tensors(), self.provenance, extra)
 
     @classmethod
     def load(cls, path: Path) -> JudgeAdapter:

@@ -56,6 +56,11 @@ class Judge(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of all that a verdict depends on: equal ones judge alike."""
+        ...
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Every label it may choose."""
         ...

@@ -19,6 +19,7 @@ from torch import Tensor
 from affectlens.core import ModelError
 from affectlens.evaluation.judges.adapter import JudgeAdapter, merge
 from affectlens.evaluation.judges.base import Verdicts
+from affectlens.evaluation.judges.binding import encoder_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,6 +75,9 @@ class EncoderJudge:
         tokenizer: Its tokenizer.
         adapter: What turns it into a judge.
         batch_size: Texts per forward pass (sorted by length first).
+
+    Raises:
+        MismatchError: If the adapter was fitted on another encoder, or one is merged already.
     """
 
     name = "encoder"
@@ -86,12 +90,14 @@ class EncoderJudge:
         *,
         batch_size: int = 64,
     ) -> None:
+        adapter.require_encoder(encoder_fingerprint(encoder, tokenizer))
         merge(encoder, adapter.deltas)
         self.encoder = encoder.eval()
         self.tokenizer = tokenizer
         self.adapter = adapter
         self.batch_size = batch_size
         self.labels = adapter.labels
+        self.fingerprint = adapter.fingerprint
 
     @classmethod
     def load(cls, adapter: Path | None = None, encoder: Path | None = None) -> EncoderJudge:
@@ -102,7 +108,8 @@ class EncoderJudge:
             encoder: Folder of the plain encoder; by default fetched once into the cache.
 
         Raises:
-            ArtefactError: If the adapter is missing, cut short or not made for this encoder.
+            ArtefactError: If the adapter is missing or cut short.
+            MismatchError: If the adapter was fitted on another encoder.
             ModelError: If the encoder cannot be fetched or read.
         """
         from affectlens.models.registry import pull

@@ -15,7 +15,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from affectlens.core import EMOTIONS, NEUTRAL, ArtefactError
+from affectlens.core import EMOTIONS, NEUTRAL, ArtefactError, fingerprint
 from affectlens.core.jsonl import split_lines
 from affectlens.evaluation.judges.base import GARBLED, JUDGED, Verdicts
 
@@ -137,6 +137,16 @@ class LexiconJudge:
 
     def __init__(self, lexicon: Lexicon | None = None) -> None:
         self.lexicon = lexicon or default_lexicon()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the words and of the rules that read them."""
+        return fingerprint(
+            sorted(self.lexicon.phrases.items()),
+            sorted(self.lexicon.prefixes.items()),
+            [sorted(_NEGATORS), _NEGATION_REACH, _LOOP_WORDS, _LOOP_SHARE, _LETTER_SHARE],
+            self.labels,
+        )
 
     def __call__(self, texts: Sequence[str]) -> Verdicts:
         """Judge each text alone; ``probabilities`` are shares of the entries found."""

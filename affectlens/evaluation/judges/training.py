@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from affectlens.core import Provenance, fingerprint
-from affectlens.core.artefact import file_fingerprint
 from affectlens.core.progress import progress
 from affectlens.evaluation.judges.adapter import KIND, JudgeAdapter, insert_low_rank
 from affectlens.evaluation.judges.base import GARBLED, JUDGED
+from affectlens.evaluation.judges.binding import encoder_fingerprint
 from affectlens.evaluation.judges.encoder import ENCODER, EncoderJudge, encode, load_encoder
 from affectlens.evaluation.judges.report import judge_report, refusal_report
 from affectlens.evaluation.judges.training_data import (
@@ -72,6 +72,7 @@ def fit_judge(
     settings = settings or FitSettings()
     torch.manual_seed(settings.seed)
     encoder, tokenizer = load_encoder(encoder_folder)
+    bound_to = encoder_fingerprint(encoder, tokenizer)
     encoder.requires_grad_(False)
     inserted = insert_low_rank(encoder, settings.rank)
     factors = [p for p in encoder.parameters() if p.requires_grad]
@@ -123,7 +124,7 @@ def fit_judge(
         max_tokens=settings.max_tokens,
         provenance=Provenance(
             kind=KIND,
-            model=file_fingerprint(encoder_folder / "model.safetensors")[:16],
+            model=bound_to,
             model_name="all-MiniLM-L6-v2",
             corpus=_data_fingerprint(data),
             parameters=asdict(settings),
