@@ -63,7 +63,7 @@ class JudgeAdapter:
         digest = hashlib.sha256()
         for name, tensor in sorted(self._tensors().items()):
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+            digest.update(tensor.contiguous().numpy().tobytes())
         return fingerprint(digest.hexdigest(), self.labels, self.max_tokens, self.provenance.model)
 
     def require_encoder(self, found: str) -> None:
