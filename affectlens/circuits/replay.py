@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from affectlens.core.errors import DataError, ModelError
 from affectlens.core.sites import KINDS, Site
+from affectlens.models.compiled import running_eagerly
 from affectlens.models.hooks import reading
+from affectlens.models.scopes import Scope, opened, owned
 
 if TYPE_CHECKING:
     from affectlens.models.anatomy import BlockParts
@@ -42,14 +44,13 @@ def first(value: Any) -> Tensor:
 
 
 @contextmanager
-def hooked(register: Callable[[], Sequence[Any]]) -> Generator[None]:
+def hooked(register: Callable[[Scope], Sequence[Any]]) -> Generator[None]:
     """Keep the hooks that `register` sets for the length of the block, whatever happens in it."""
-    handles = register()
-    try:
+    with opened() as (scope, held):
+        held.enter_context(running_eagerly())
+        for handle in register(scope):
+            held.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,8 @@ class LastToken:
         def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
             return None if edit is None else output + edit[:, None]
 
-        with hooked(lambda: [output_module(part, "attn").register_forward_hook(add)]):
+        output = output_module(part, "attn")
+        with hooked(lambda scope: [output.register_forward_hook(owned(output, scope, add))]):
             return first(in_float(part.block, hidden[:, None], *others, **named))[:, 0]
 
 
@@ -187,10 +189,10 @@ def last_token(model: LanguageModel, ids: Sequence[int]) -> LastToken:
 
         return before
 
-    def register() -> list[Any]:
+    def register(scope: Scope) -> list[Any]:
         return [
-            part.block.register_forward_pre_hook(watch(part.layer), with_kwargs=True)
-            for part in anatomy.blocks
+            block.register_forward_pre_hook(owned(block, scope, watch(layer)), with_kwargs=True)
+            for layer, block in enumerate(part.block for part in anatomy.blocks)
         ]
 
     with hooked(register), reading(anatomy, sites, read):

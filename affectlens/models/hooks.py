@@ -3,6 +3,9 @@
 Every hook has a handle and is removed when its block ends, also on exceptions. Writers run before
 readers whatever order they were opened in, so a reader sees what was written. A hook that does not
 run in a forward pass is an error; see `affectlens.models.required`.
+
+Hooks see passes of the block that opened them, never those of other threads, nor of copies of the
+model (`scopes`); inside, nothing compiled runs (`compiled`).
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from affectlens.core.errors import UnknownNameError, unknown
 from affectlens.core.sites import KINDS, Site
 from affectlens.models._transformer_lens import unwrap
 from affectlens.models.anatomy import Anatomy, BlockParts
+from affectlens.models.compiled import running_eagerly
 from affectlens.models.patterns import watching_attention
 from affectlens.models.required import required_hooks
+from affectlens.models.scopes import Scope, opened, owned
 
 Reader = Callable[[Site, Tensor], None]
 """Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy.
@@ -162,22 +167,24 @@ def reading(
 
         return seen
 
+    def inside(scope: Scope, seen: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+        return lambda value: seen(value) if scope() else None
+
     attention: dict[nn.Module, Callable[[Tensor], None]] = {}
-    with ExitStack() as stack:
-        must = stack.enter_context(required_hooks(anatomy))
-        shapes = stack.enter_context(_shapes(anatomy, [site.layer for site in sites]))
+    with opened() as (scope, stack):
+        stack.enter_context(running_eagerly())
+        must = required_hooks(anatomy, scope, stack)
+        hooks = _Hooks(anatomy, scope, stack)
         for site in sites:
             seen = must(site.hook_name, seen_at(site))
             if site.kind != "pattern":
-                handle = _read_at(anatomy, site, seen, shapes)
-                stack.callback(handle.remove)
+                hooks.read(site, seen)
                 continue
             attn: Any = _block_of(anatomy, site.layer).attn
-            if unwrap(attn) is attn:
-                attention[attn] = seen
+            if unwrap(attn) is attn:  # attention is watched for the whole process
+                attention[attn] = inside(scope, seen)
             else:  # a TransformerBridge computes its attention itself, and shows the weights
-                handle = attn.hook_pattern.register_forward_hook(_output_to(seen))
-                stack.callback(handle.remove)
+                hooks.after(attn.hook_pattern, _output_to(seen))
         if attention:
             stack.enter_context(watching_attention(attention))
         try:
@@ -202,93 +209,113 @@ def writing(anatomy: Anatomy, writers: Mapping[WritePoint, Writer]) -> Generator
         UnknownNameError: If a layer does not exist.
         ModelError: At the end of a forward pass that did not come to one of the places.
     """
-    with ExitStack() as stack:
-        must = stack.enter_context(required_hooks(anatomy))
-        shapes = stack.enter_context(_shapes(anatomy, [place.layer for place in writers]))
-        for place, write in writers.items():
-            part = _block_of(anatomy, place.layer)
-            counted = must(f"{place.point} of block {place.layer}", write)
-            handle = _write_at(part, place.point, counted, shapes)
-            stack.callback(handle.remove)
+    with opened() as (scope, stack):
+        stack.enter_context(running_eagerly())
+        hook_writers(anatomy, writers, scope, stack)
         yield
 
 
-class _Shapes:
-    """Batch and position of the running pass, for blocks that make one axis of the two."""
+def hook_writers(
+    anatomy: Anatomy, writers: Mapping[WritePoint, Writer], scope: Scope, held: ExitStack
+) -> None:
+    """Hook writers for as long as something is held; see :func:`writing`.
 
-    def __init__(self) -> None:
-        self._now = local()  # several threads may run one model
+    Args:
+        anatomy: The model.
+        writers: Place to function.
+        scope: Whose passes they change.
+        held: Removes the hooks when it is closed.
 
-    def note(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Hook before a block."""
-        self._now.shape = tuple(_first_input(args, kwargs).shape[:-1])
+    Raises:
+        UnknownNameError: If a layer does not exist.
+    """
+    must = required_hooks(anatomy, scope, held)
+    hooks = _Hooks(anatomy, scope, held)
+    for place, write in writers.items():
+        hooks.write(place, must(f"{place.point} of block {place.layer}", write))
 
-    def whole(self, value: Tensor) -> Tensor:
-        """``[batch, pos, width]``, whatever the block made of it."""
-        return value.unflatten(0, self._now.shape) if value.ndim == 2 else value
 
+class _Hooks:
+    """Sets hooks for a scope."""
 
-@contextmanager
-def _shapes(anatomy: Anatomy, layers: Sequence[int]) -> Generator[_Shapes, None, None]:
-    shapes = _Shapes()
-    with ExitStack() as stack:
-        for part in {layer: _block_of(anatomy, layer) for layer in layers}.values():
-            if part.flat:
-                hook = part.block.register_forward_pre_hook(shapes.note, with_kwargs=True)
-                stack.callback(hook.remove)
-        yield shapes
+    def __init__(self, anatomy: Anatomy, scope: Scope, held: ExitStack) -> None:
+        self._anatomy, self._scope, self._held = anatomy, scope, held
+        self._shapes = local()  # batch and position of a thread's pass
+        self._noted: set[int] = set()
+
+    def before(self, module: nn.Module, hook: Callable[..., Any], *, prepend: bool = False) -> None:
+        """Hook the input of a module."""
+        hook = owned(module, self._scope, hook)
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True, prepend=prepend)
+        self._held.callback(handle.remove)
+
+    def after(self, module: nn.Module, hook: Callable[..., Any], *, prepend: bool = False) -> None:
+        """Hook the output of a module."""
+        hook = owned(module, self._scope, hook)
+        self._held.callback(module.register_forward_hook(hook, prepend=prepend).remove)
+
+    def read(self, site: Site, seen: Callable[[Tensor], None]) -> None:
+        """Read a site."""
+        module, side = tap(self._anatomy, site)
+        whole = self._whole(_block_of(self._anatomy, site.layer))
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen(whole(_first_input(args, kwargs)))
+
+        if side == "input":
+            self.before(module, before)
+        else:
+            self.after(module, _output_to(lambda value: seen(whole(value))))
+
+    def write(self, place: WritePoint, write: Writer) -> None:
+        """Write at a place."""
+        part = _block_of(self._anatomy, place.layer)
+        whole = self._whole(part)
+
+        def changed(value: Tensor) -> Tensor | None:
+            new = write(whole(value))
+            return None if new is None else new.reshape(value.shape)
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            new = changed(_first_input(args, kwargs))
+            if new is None:
+                return None
+            if args:
+                return (new, *args[1:]), kwargs
+            return args, {**kwargs, _input_name(kwargs): new}
+
+        def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+            new = changed(_first_output(output))
+            if new is None:
+                return None
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        module = part.block
+        if not place.point.startswith("resid"):
+            module = part.o_proj if place.point.startswith("o_proj") else part.down_proj
+        if place.point.endswith(("_in", "_pre")):
+            self.before(module, before, prepend=True)
+        else:
+            self.after(module, after, prepend=True)
+
+    def _whole(self, part: BlockParts) -> Callable[[Tensor], Tensor]:
+        """What gives a value back its ``[batch, pos, width]``: some blocks make one axis of two."""
+        if not part.flat:
+            return lambda value: value
+
+        def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._shapes.now = tuple(_first_input(args, kwargs).shape[:-1])
+
+        if part.layer not in self._noted:
+            self._noted.add(part.layer)
+            self.before(part.block, note)
+        return lambda value: value.unflatten(0, self._shapes.now) if value.ndim == 2 else value
 
 
 def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
     if not 0 <= layer < anatomy.n_layers:
         raise unknown("layer", layer, [str(i) for i in range(anatomy.n_layers)])
     return anatomy.blocks[layer]
-
-
-def _read_at(anatomy: Anatomy, site: Site, seen: Callable[[Tensor], None], shapes: _Shapes) -> Any:
-    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        whole(_first_input(args, kwargs))
-
-    module, side = tap(anatomy, site)
-    flat = anatomy.blocks[site.layer].flat
-
-    def whole(value: Tensor) -> None:
-        seen(shapes.whole(value) if flat else value)
-
-    if side == "input":
-        return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(_output_to(whole))
-
-
-def _write_at(part: BlockParts, point: str, write: Writer, shapes: _Shapes) -> Any:
-    def changed(value: Tensor) -> Tensor | None:
-        if not part.flat:
-            return write(value)
-        new = write(shapes.whole(value))
-        return None if new is None else new.reshape(value.shape)
-
-    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        new = changed(_first_input(args, kwargs))
-        if new is None:
-            return None
-        if args:
-            return (new, *args[1:]), kwargs
-        return args, {**kwargs, _input_name(kwargs): new}
-
-    def after(_module: nn.Module, _args: Any, output: Any) -> Any:
-        new = changed(_first_output(output))
-        if new is None:
-            return None
-        return (new, *output[1:]) if isinstance(output, tuple) else new
-
-    if point == "resid_pre":
-        return part.block.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-    if point == "resid_post":
-        return part.block.register_forward_hook(after, prepend=True)
-    module = part.o_proj if point.startswith("o_proj") else part.down_proj
-    if point.endswith("_in"):
-        return module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-    return module.register_forward_hook(after, prepend=True)
 
 
 def _output_to(seen: Callable[[Tensor], None]) -> Callable[..., None]:

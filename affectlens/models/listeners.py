@@ -41,13 +41,19 @@ _LISTENERS: ContextVar[tuple[tuple[Any, Listener], ...]] = ContextVar("listeners
 @contextmanager
 def listening(hf: Any, listener: Listener) -> Generator[None, None, None]:
     """Let a listener know of everything that generates with this Hugging Face model inside."""
-    token = _LISTENERS.set((*_LISTENERS.get(), (hf, listener)))
+    _LISTENERS.set((*_LISTENERS.get(), (hf, listener)))
     try:
         yield
-    finally:
-        _LISTENERS.reset(token)
+    finally:  # not by a token: the block may be left in another context than it was entered in
+        left = [pair for pair in _LISTENERS.get() if pair[1] is not listener]
+        _LISTENERS.set(tuple(left))
 
 
 def listeners(hf: Any) -> tuple[Listener, ...]:
     """Who listens to this model here, outermost first."""
     return tuple(listener for model, listener in _LISTENERS.get() if model is hf)
+
+
+def heard_models() -> tuple[Any, ...]:
+    """The models that somebody listens to here."""
+    return tuple(model for model, _ in _LISTENERS.get())

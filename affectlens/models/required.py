@@ -8,13 +8,14 @@ those that have not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from threading import get_ident
 from typing import Any, TypeVar
 
 from affectlens.core.errors import ModelError
 from affectlens.models.anatomy import Anatomy
+from affectlens.models.scopes import Scope, owned
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 
@@ -74,19 +75,23 @@ class Required:
             )
 
 
-@contextmanager
-def required_hooks(anatomy: Anatomy) -> Generator[Required, None, None]:
-    """Give hooks to the `Required` of this block, and those that never run are an error.
+def required_hooks(anatomy: Anatomy, scope: Scope, held: ExitStack) -> Required:
+    """Give hooks to the `Required` of a scope, and those that never run are an error.
 
-    ``with required_hooks(anatomy) as must: module.register_forward_hook(must("its name", hook))``.
+    ``must = required_hooks(...); module.register_forward_hook(must("its name", hook))``.
 
-    Passes that end in an exception are not looked at, nor is a block without a pass. Passes of
+    Passes that end in an exception are not looked at, nor is a scope without a pass. Passes of
     other models, of other threads and of single blocks do no harm.
+
+    Args:
+        anatomy: The model.
+        scope: Whose passes count.
+        held: Takes back what is set here when it is closed.
     """
     must = Required(anatomy.family)
-    with ExitStack() as stack:
-        # The base ends before the model does, and may be called alone.
-        for module in dict.fromkeys((anatomy.base, anatomy.model)):
-            stack.callback(module.register_forward_pre_hook(must.begin, prepend=True).remove)
-            stack.callback(module.register_forward_hook(must.end).remove)
-        yield must
+    # The base ends before the model does, and may be called alone.
+    for module in dict.fromkeys((anatomy.base, anatomy.model)):
+        begin, end = owned(module, scope, must.begin), owned(module, scope, must.end)
+        held.callback(module.register_forward_pre_hook(begin, prepend=True).remove)
+        held.callback(module.register_forward_hook(end).remove)
+    return must

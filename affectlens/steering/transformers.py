@@ -3,13 +3,18 @@
 Absolute positions come from the attention mask and the length of the cache at every call, never
 from a counter, so prefill in one pass or in chunks, cached decoding and recomputing without a cache
 all steer the same tokens. Padding on either side is not steered.
+
+Steering belongs to the block that asks for it, and to what is started inside it; other threads use
+the same model unsteered (`affectlens.models.scopes`). Inside it nothing compiled runs
+(`affectlens.models.compiled`).
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +23,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from affectlens.core import DataError
-from affectlens.steering.calls import Calls, cached_tokens, call_positions, repeat
+from affectlens.steering.calls import Calls, Pass, repeat
 from affectlens.steering.gates import EMBEDDINGS, GateTable
 from affectlens.steering.positions import inside, interval, intervals
 from affectlens.steering.table import SiteTable, SteeringTable
@@ -40,14 +45,22 @@ def steering(
 ) -> Generator[None, None, None]:
     """Steer every forward pass of a model inside the block, ``hf.generate`` and plain calls alike.
 
+    Inside are the context that opened the block (see `contextvars`), asyncio tasks made in it, and
+    threads and tasks of thread pools that are given the model in it
+    (``Thread(target=model.hf.generate, ...)``); these stay inside to their end, also when the block
+    is left meanwhile. Everybody else is not steered, nor are copies of the model; a function of
+    one's own that a thread is to run opens the block itself, or is run by
+    ``contextvars.copy_context().run``. A model that is compiled runs uncompiled inside: its
+    compiled code would leave the steering out.
+
     A batch of ``k·n`` rows under ``n`` requests gives each request ``k`` neighbouring rows, as
     ``num_return_sequences`` and beams do.
 
-    Where a prompt ends is known in our own generation. In calls of the model itself it is told from
-    the calls: a call without cached tokens is a prompt (unless it repeats the call before with one
-    token more), so is a later call with several tokens; single tokens are generated. Pass
-    ``prompt_lengths`` where that is not so: prompts that come in chunks, replies scored by teacher
-    forcing.
+    Where a prompt ends is known in our own generation and in ``hf.generate``, however that decodes.
+    In plain calls of the model it is told from the calls: a call without cached tokens is a prompt
+    (unless it repeats the call before with one token more), so is a later call with several tokens
+    (with a warning); single tokens are generated. Pass ``prompt_lengths`` where that is not so:
+    prompts that come in chunks, replies scored by teacher forcing.
 
     Args:
         model: What to steer.
@@ -60,8 +73,13 @@ def steering(
         MismatchError: If the pack is for another model.
         DataError: If the number of rows does not fit the number of requests.
     """
-    from affectlens.models.hooks import WritePoint, writing
+    from affectlens.models.compiled import running_eagerly
+    from affectlens.models.generate_calls import announcing
+    from affectlens.models.hooks import WritePoint, hook_writers
     from affectlens.models.listeners import listening
+    from affectlens.models.required import required_hooks
+    from affectlens.models.scopes import opened, owned
+    from affectlens.models.threads import carried_into_threads
 
     pack.require_model(model, force=force)
     many = isinstance(spec, (list, tuple))
@@ -77,24 +95,28 @@ def steering(
     if not table.sites:
         yield
         return
-    steerer = _Steerer(table, lengths, shared=not many)
+    steerer = _Steerer(table, lengths, Calls(model.hf), shared=not many)
     base = model.anatomy.base
-    names = list(inspect.signature(base.forward).parameters)
-    with ExitStack() as stack:
-        before = steerer.before(names)
-        stack.callback(base.register_forward_pre_hook(before, with_kwargs=True).remove)
-        stack.callback(base.register_forward_hook(steerer.after, always_call=True).remove)
-        writers = {
-            WritePoint(layer, point): steerer.writer(site)
-            for (layer, point), site in table.sites.items()
-        }
-        for gates in table.gates:
-            words = gates.layer == EMBEDDINGS
-            place = WritePoint(0, "resid_pre") if words else WritePoint(gates.layer, "resid_post")
-            writers[place] = steerer.gated(gates, writers.get(place))
-        stack.enter_context(writing(model.anatomy, writers))
-        stack.enter_context(listening(model.hf, steerer))
-        yield
+    writers = {
+        WritePoint(layer, point): steerer.writer(site)
+        for (layer, point), site in table.sites.items()
+    }
+    for gates in table.gates:
+        words = gates.layer == EMBEDDINGS
+        place = WritePoint(0, "resid_pre") if words else WritePoint(gates.layer, "resid_post")
+        writers[place] = steerer.gated(gates, writers.get(place))
+    before = steerer.before(list(inspect.signature(base.forward).parameters))
+    with opened(lasting=True) as (scope, held):
+        held.enter_context(running_eagerly())
+        held.enter_context(carried_into_threads())
+        held.enter_context(announcing(model.hf))
+        before = required_hooks(model.anatomy, scope, held)("the base", before)
+        before, after = owned(base, scope, before), owned(base, scope, steerer.after)
+        held.callback(base.register_forward_pre_hook(before, with_kwargs=True).remove)
+        held.callback(base.register_forward_hook(after, always_call=True).remove)
+        hook_writers(model.anatomy, writers, scope, held)
+        with listening(model.hf, steerer):
+            yield
 
 
 def generate_steered(
@@ -153,20 +175,31 @@ class _Batch:
     known: tuple[tuple[int, ...], tuple[int, ...]]
 
 
+class _Now(threading.local):
+    """What a thread is about: whose rows it generates, and the pass it is in."""
+
+    announced: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    batch: _Batch | None = None
+    on: Bool[Tensor, "batch pos"] | None = None
+    everywhere: bool = False
+
+
 class _Steerer:
     """Works out, before each forward pass, which rows and tokens to steer; then its writers do."""
 
     def __init__(
-        self, table: SteeringTable, prompt_lengths: tuple[int, ...] | None, *, shared: bool
+        self,
+        table: SteeringTable,
+        prompt_lengths: tuple[int, ...] | None,
+        calls: Calls,
+        *,
+        shared: bool,
     ) -> None:
         self.table = table
         self.prompt_lengths = prompt_lengths
+        self.calls = calls
         self.shared = shared  # one request for all rows
-        self.announced: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-        self.calls = Calls()
-        self.batch: _Batch | None = None
-        self.on: Bool[Tensor, "batch pos"] | None = None
-        self.everywhere = False
+        self.now = _Now()
 
     # The listener of our own generation.
 
@@ -179,9 +212,9 @@ class _Steerer:
 
     def announce(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """See `affectlens.models.listeners.Listener`."""
-        self.announced = None
+        self.now.announced = None
         if rows:
-            self.announced = tuple(self._table_row(row) for row in rows), tuple(lengths)
+            self.now.announced = tuple(self._table_row(row) for row in rows), tuple(lengths)
 
     def _table_row(self, row: int) -> int:
         if self.shared:
@@ -203,33 +236,32 @@ class _Steerer:
         """
 
         def hook(_module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            given = {**dict(zip(names, args, strict=False)), **kwargs}
-            ids = given.get("input_ids")
-            ids = ids if ids is not None else given["inputs_embeds"]
-            positions = call_positions(given, ids)
-            self.batch = self._batch(ids, positions, cached_tokens(given))
-            on = inside(positions, self.batch.bounds) & (self.batch.rows != 0)[:, None]
-            self.on = on if bool(on.any()) else None
-            self.everywhere = self.on is not None and bool(on.all())
+            given = Pass.of({**dict(zip(names, args, strict=False)), **kwargs})
+            now = self.now
+            now.batch = self._batch(given)
+            on = inside(given.positions, now.batch.bounds) & (now.batch.rows != 0)[:, None]
+            now.on = on if bool(on.any()) else None
+            now.everywhere = now.on is not None and bool(on.all())
 
         return hook
 
-    def after(self, *_: Any) -> None:
+    def after(self, _module: Any, _args: Any, output: Any) -> None:
         """Hook that runs after the base model, also when it failed."""
-        self.on = None
+        self.now.on = None
+        self.calls.returned(output)
 
     def writer(self, site: SiteTable) -> Callable[[Tensor], Tensor | None]:
         """What changes the value at one place."""
         tables: dict[torch.device, SiteTable] = {}
 
         def write(hidden: Tensor) -> Tensor | None:
-            on, batch = self.on, self.batch
+            on, batch = self.now.on, self.now.batch
             if on is None or batch is None:
                 return None
             device = hidden.device
             if device not in tables:
                 tables[device] = site.to(device)
-            where = None if self.everywhere else on.to(device)
+            where = None if self.now.everywhere else on.to(device)
             return tables[device].apply(hidden, batch.rows.to(device), where)
 
         return write
@@ -241,37 +273,37 @@ class _Steerer:
         tables: dict[torch.device, GateTable] = {}
 
         def write(hidden: Tensor) -> Tensor | None:
-            if self.on is None or self.batch is None:
+            now = self.now
+            if now.on is None or now.batch is None:
                 return None
             device = hidden.device
             if device not in tables:
                 tables[device] = gates.to(device)
-            may = tables[device].open(hidden, self.batch.rows.to(device))
-            self.on = self.on & may.to(self.on.device)
-            self.everywhere = False
+            may = tables[device].open(hidden, now.batch.rows.to(device))
+            now.on = now.on & may.to(now.on.device)
+            now.everywhere = False
             return None if then is None else then(hidden)
 
         return write
 
-    def _batch(self, ids: Tensor, positions: Int[Tensor, "batch pos"], cached: int) -> _Batch:
+    def _batch(self, given: Pass) -> _Batch:
         """Rows of the table and steered positions of the rows of a forward pass."""
-        rows, lengths = self.announced or self._inferred(ids, positions, cached)
+        positions, last = given.positions, self.now.batch
+        rows, lengths = self.now.announced or self._inferred(given)
         if len(rows) != len(positions):
             raise DataError(
                 f"The model was called with {len(positions)} rows while {len(rows)} were being "
                 "generated; do not call it from within generation."
             )
-        if self.batch is not None and self.batch.known == (rows, lengths):
-            return self.batch
+        if last is not None and last.known == (rows, lengths):
+            return last
         bounds = intervals([self.table.positions[row] for row in rows], lengths, positions.device)
         index = torch.tensor(rows, dtype=torch.long, device=positions.device)
         return _Batch(index, bounds, (rows, lengths))
 
-    def _inferred(
-        self, ids: Tensor, positions: Int[Tensor, "batch pos"], cached: int
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        batch = len(positions)
+    def _inferred(self, given: Pass) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        batch = len(given.positions)
         rows = repeat(self.table.rows, batch, "steering requests")
         if self.prompt_lengths is not None:
             return rows, repeat(self.prompt_lengths, batch, "prompt lengths")
-        return rows, self.calls.prompt_lengths(ids, positions, cached)
+        return rows, self.calls.prompt_lengths(given)

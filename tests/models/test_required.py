@@ -14,6 +14,7 @@ from affectlens.core.errors import ModelError
 from affectlens.core.sites import Site
 from affectlens.models.hooks import WritePoint, reading, writing
 from affectlens.models.required import required_hooks
+from affectlens.models.scopes import opened
 from tests.conftest import D_MODEL
 
 IDS = torch.tensor([[5, 17, 33, 42]])
@@ -63,7 +64,8 @@ def test_a_base_that_is_never_called_is_named(tiny_model: Any) -> None:
     outer = model.hf.model
     ran: list[int] = []
     for base in (outer, model.anatomy.base):
-        with required_hooks(replace(model.anatomy, base=base)) as must:
+        with opened() as (scope, held):
+            must = required_hooks(replace(model.anatomy, base=base), scope, held)
             hook = must("the base", lambda *_: ran.append(1))
             handle = base.register_forward_pre_hook(hook)
             try:
@@ -80,7 +82,8 @@ def test_a_base_that_is_never_called_is_named(tiny_model: Any) -> None:
 @torch.no_grad()
 def test_it_goes_on_being_said(tiny_model: Any) -> None:
     model = tiny_model("llama")
-    with required_hooks(model.anatomy) as must:
+    with opened() as (scope, held):
+        must = required_hooks(model.anatomy, scope, held)
         must("something", print)
         for _ in range(2):
             with pytest.raises(ModelError, match="never ran something"):
@@ -111,7 +114,8 @@ def test_other_passes_do_no_harm(tiny_model: Any) -> None:
     thread.start()
     assert inside.wait(60)
     handle.remove()
-    with required_hooks(model.anatomy) as must:
+    with opened() as (scope, held):
+        must = required_hooks(model.anatomy, scope, held)
         hook = must("the first block", lambda *_: None)
         first = model.anatomy.blocks[0].block.register_forward_hook(hook)
         waiting.set()
