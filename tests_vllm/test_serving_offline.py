@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from affectlens.core import DataError, UnknownNameError
+from affectlens.steering.servers.vllm_plugin.blocks import block_key
 from affectlens.steering.servers.vllm_plugin.frontdoor import Conflict
 from affectlens.steering.servers.vllm_plugin.management import load_pack, packs, unload_pack
-from tests_vllm.engines import SETTINGS, ask, request, start
+from affectlens.steering.servers.vllm_plugin.runners import prompt_length
+from affectlens.steering.servers.vllm_plugin.transport import Asked
+from affectlens.steering.spec import POSITIONS
+from tests_vllm.cases import FOLDER
+from tests_vllm.engines import BLOCK, SETTINGS, ask, request, start
 from tests_vllm.serving import pack
 
 PROMPT = [5, 17, 33, 90, 12, 61, 44]
+LONG = [5 + (7 * i) % 150 for i in range(2 * BLOCK + 3)]
 STRONG = "anger=6;mode=circuit"
 
 
 @pytest.fixture(scope="module")
 def llm(own_caches: Any) -> Any:
-    return start(settings=SETTINGS)
+    return start(settings=SETTINGS, enable_prompt_embeds=True)
 
 
 def tokens(llm: Any, spec: str | None, name: str | None = None, new: int = 12) -> list[int]:
@@ -138,3 +146,49 @@ def test_chat_is_steered(llm: Any) -> None:
         return found[0].outputs[0].text
 
     assert say(STRONG) != say(None) == say("none")
+
+
+def embedded(ids: list[int]) -> torch.Tensor:
+    """A prompt as the model's own embeddings of its tokens."""
+    tensors = load_file(FOLDER / "tiny" / "model.safetensors")
+    return tensors["model.embed_tokens.weight"][ids].clone()
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_prompts_that_come_as_embeddings(llm: Any, positions: str) -> None:
+    """The same as their tokens, steered at the same positions; blocks are not mixed up."""
+    from vllm import SamplingParams
+
+    def replies(spec: str | None, prompts: list[Any]) -> list[list[int]]:
+        extra = None if spec is None else {"affectlens": spec}
+        params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, extra_args=extra)
+        found = llm.generate(prompts, params, use_tqdm=False)
+        return [list(one.outputs[0].token_ids) for one in found]
+
+    texts = [[*LONG, token] for token in (9, 21, 30)]
+    vectors = [{"prompt_embeds": embedded(ids)} for ids in texts]
+    for spec in (f"fear=6;positions={positions}", f"anger=6;mode=circuit;positions={positions}"):
+        wanted = replies(spec, [{"prompt_token_ids": ids} for ids in texts])
+        assert replies(spec, vectors) == wanted
+        assert replies(spec, vectors[::-1]) == wanted[::-1]  # now from the prefix cache
+        plain = replies(None, vectors)
+        assert plain == replies(None, [{"prompt_token_ids": ids} for ids in texts]) != wanted
+
+
+def test_the_length_of_a_prompt_without_token_ids() -> None:
+    """As vLLM's own classes count it, in the worker and in the keys of blocks."""
+    from vllm import SamplingParams
+    from vllm.v1.core.sched.output import NewRequestData
+    from vllm.v1.request import Request
+
+    for positions, first in (("generated", 11), ("last_prompt+generated", 10), ("all", 0)):
+        asked = Asked("p", f"anger=1;mode=circuit;positions={positions}", False, "key")
+        params = SamplingParams(extra_args=asked.to_extra_args())
+        request = Request("r", None, params, None, prompt_embeds=torch.zeros(11, 4))
+        assert prompt_length(NewRequestData.from_request(request, ([],))) == 11
+        keyed = [end for end in range(1, 20) if block_key(request, end) is not None]
+        assert keyed == list(range(first + 1, 20))
+        both = Request("r", list(range(11)), params, None, prompt_embeds=torch.zeros(11, 4))
+        assert prompt_length(NewRequestData.from_request(both, ([],))) == 11
+    ids = Request("r", list(range(5)), SamplingParams(), None)
+    assert prompt_length(NewRequestData.from_request(ids, ([],))) == 5

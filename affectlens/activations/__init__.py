@@ -6,6 +6,7 @@ from affectlens.activations.export import export
 from affectlens.activations.info import StoreInfo
 from affectlens.activations.moments import Moments, moments, moments_of
 from affectlens.activations.positions import DEFAULT_POSITIONS, Position, parse_positions
+from affectlens.activations.scale import residual_rms
 from affectlens.activations.spread import capture_with_ray
 from affectlens.activations.store import ActivationStore
 
@@ -24,4 +25,5 @@ __all__ = [
     "moments",
     "moments_of",
     "parse_positions",
+    "residual_rms",
 ]

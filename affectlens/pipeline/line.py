@@ -64,7 +64,7 @@ LINE = (
         "pack",
         "steering pack",
         needs=("probe", "directions", "circuit"),
-        reads=MODEL,
+        reads=(*MODEL, "events"),
         work=pack,
     ),
     Row(

@@ -191,9 +191,15 @@ class CircuitSettings:
 
 @dataclass(frozen=True)
 class PackSettings:
-    """How the pack is folded."""
+    """How the pack is folded.
+
+    Attributes:
+        placement: Of the model.
+        rms_events: Fitting events on which the size of the residual stream is measured.
+    """
 
     placement: Placement = Placement()
+    rms_events: int = 32
 
 
 @dataclass(frozen=True)

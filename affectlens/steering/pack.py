@@ -115,7 +115,8 @@ class SteeringPack:
         if asked.unit == "rms" and self.rms is None and asked.operator != "project_out":
             raise DataError(
                 "This pack does not hold the residual's RMS, which unit=rms needs; use "
-                "unit=natural, or make the pack again with rms=."
+                "unit=natural, make the pack again (affectlens pack does), or put it in with "
+                "pack.with_rms(residual_rms(model, prompts))."
             )
         positions = asked.positions or self.positions[mode]
         resolved = asked.changed(self.emotions, mode=mode, positions=positions)
@@ -318,6 +319,14 @@ class SteeringPack:
             positions={**self.positions, mode: positions or self.positions[mode]},
             provenance=replace(self.provenance, parameters=known),
         )
+
+    def with_rms(self, rms: Float[Tensor, " n_layers"]) -> SteeringPack:
+        """The same pack with the size of the residual stream, for unit ``rms``.
+
+        Args:
+            rms: Mean RMS after each block, of `affectlens.activations.residual_rms`.
+        """
+        return replace(self, rms=rms)
 
     def with_readout(
         self,

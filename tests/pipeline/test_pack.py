@@ -7,15 +7,20 @@ from typing import Any
 
 import torch
 
+from affectlens.activations import residual_rms
 from affectlens.circuits import Circuit
 from affectlens.circuits.units import Unit
 from affectlens.core import TONES, Provenance, Site
+from affectlens.datasets import load
+from affectlens.models.generation import encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
+from affectlens.pipeline.expression import spread
 from affectlens.pipeline.line import row
 from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Directions, Sweep
 from affectlens.steering import SteeringPack
+from affectlens.steering.spec import UNITS
 
 EMOTIONS = ("anger", "fear")
 
@@ -85,6 +90,12 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     assert torch.equal(made.gates.weights, probes.weights[1:2])
     for mode in ("circuit", "residual"):
         assert made.decider(made.resolve(f"anger=1;mode={mode};gate=neutral>0.5")) == 0
+    # Every unit that is documented can be asked for, and rms is that of the fitting events.
+    fit = load("events").filter(split="fit")
+    shown = [encode_prompt(model, event.text) for event in spread(fit, 32)]
+    assert made.rms is not None and torch.equal(made.rms, residual_rms(model, shown))
+    for unit in UNITS:
+        assert made.resolve(f"anger=1;unit={unit}")
     tuned = made.with_recommended("circuit", 0.5)
     assert tuned.readout is not None
     assert tuned.resolve("anger=1;gate=neutral>0.5").gate is not None

@@ -48,6 +48,15 @@ def recorded(compilation: Any) -> bool:
     return any(getattr(mode, "name", "NONE") != "NONE" for mode in modes)
 
 
+def prompt_length(new: Any) -> int:
+    """Tokens of the prompt of a request that is new to a worker.
+
+    A prompt may come as embeddings, with token ids beside them or without; one row is a token.
+    """
+    given = new.prompt_token_ids if new.prompt_embeds is None else new.prompt_embeds
+    return len(given)
+
+
 def _attach_readings(runner: Any, steering: WorkerSteering) -> None:
     """Both runners sample after the forward pass in a call of its own."""
     sample = runner.sample_tokens
@@ -73,7 +82,7 @@ def _attach_v1(runner: Any, steering: WorkerSteering) -> None:
             known.pop(request, None)
         result = update(scheduler_output)
         for new in scheduler_output.scheduled_new_reqs:
-            steering.add(new.req_id, new.sampling_params, len(new.prompt_token_ids or ()))
+            steering.add(new.req_id, new.sampling_params, prompt_length(new))
         known["scheduled"] = scheduler_output.num_scheduled_tokens
         return result
 
@@ -99,8 +108,8 @@ def _attach_v2(runner: Any, steering: WorkerSteering) -> None:
 
     @functools.wraps(add)
     def add_request(req_index: int, new_req_data: Any) -> Any:
-        prompt = new_req_data.prompt_token_ids or ()
-        steering.add(new_req_data.req_id, new_req_data.sampling_params, len(prompt))
+        prompt = prompt_length(new_req_data)
+        steering.add(new_req_data.req_id, new_req_data.sampling_params, prompt)
         return add(req_index, new_req_data)
 
     @functools.wraps(remove)
