@@ -67,6 +67,14 @@ def test_prompts_that_are_shared(llm: Any, cases: list[Case]) -> None:
     assert any(answer.cached for answer in answers)
 
 
+def test_gates_that_are_always_open(llm: Any, cases: list[Case]) -> None:
+    """The dose is the same as without them, in both modes, at all positions, with any operator."""
+    free = [case for case in cases if case.spec not in (None, "none") and "gate" not in case.spec]
+    assert {m for m in ("residual", "circuit") if any(f"mode={m}" in str(c.spec) for c in free)}
+    gated = [of_case(case, spec=f"{case.spec};gate=anger>0.000001") for case in free]
+    require_equal(ask(llm, gated), free)
+
+
 def test_one_at_a_time(eager: Any, cases: list[Case]) -> None:
     require_equal([ask(eager, [of_case(case)])[0] for case in cases[::4]], cases[::4])
 

@@ -99,7 +99,10 @@ def _run(until: str | None, **options: Any) -> None:
 
 def steer(
     prompt: Annotated[str, typer.Argument(help="What the user says.")],
-    emotion: Annotated[str, typer.Option("--emotion", "-e", help="anger=0.8,sadness=-0.2")],
+    emotion: Annotated[
+        list[str],
+        typer.Option("--emotion", "-e", help="anger=0.8,sadness=-0.2; repeatable, they add up."),
+    ],
     run_folder: Annotated[
         Path, typer.Option("--run", help="Run folder with a pack.")
     ] = DEFAULT_RUN,

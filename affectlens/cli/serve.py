@@ -69,11 +69,14 @@ def serve(
 ) -> None:
     """Start vLLM with steering, or --check whether a server really steers."""
     with sentences():
+        from affectlens.core import DataError
         from affectlens.core.errors import unknown
 
         if backend not in BACKENDS:
             raise unknown("backend", backend, BACKENDS)
         if check is not None:
+            if pack and len(pack) > 1:
+                raise DataError("--check looks at one pack; give one --pack.")
             _check(check, spec, pack[0] if pack else None, api_key)
             return
         options: dict[str, Any] = {

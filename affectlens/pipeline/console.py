@@ -82,7 +82,7 @@ def print_summary(folder: Path) -> None:
 
 def print_steered(
     prompt: str,
-    emotion: str,
+    emotion: str | Sequence[str],
     *,
     pack_file: Path,
     model: str | None,
@@ -168,6 +168,10 @@ def load_corpus(name: str, columns: Sequence[str] | None, path: Path | None) -> 
         pairs = [column.partition("=") for column in columns]
         if not all(key and value for key, _, value in pairs):
             raise DataError("Columns are given as field=column, for example --column text=body.")
+        named = [key for key, _, _ in pairs]
+        for key in named:
+            if named.count(key) > 1:
+                raise DataError(f"--column names {key} twice; give one column for it.")
         options["columns"] = {key: value for key, _, value in pairs}
     if path is not None:
         options["path"] = path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from affectlens.core import ArtefactError
 
@@ -19,7 +21,7 @@ class SideBySide:
 
 def steer_beside(
     prompt: str,
-    emotion: str,
+    emotion: str | Sequence[str],
     *,
     pack_file: Path,
     model: str | None = None,
@@ -35,6 +37,7 @@ def steer_beside(
     Args:
         prompt: What the user says.
         emotion: A steering spec, ``"anger=0.8,sadness=-0.2"``; strength 1 is the recommended dose.
+            Several add up.
         pack_file: Of `SteeringPack.save`.
         model: Default: the name of the model the pack was made for.
         mode: ``"circuit"`` or ``"residual"``; default: the spec's, or the pack's first.
@@ -46,7 +49,7 @@ def steer_beside(
     Raises:
         ArtefactError: If there is no pack, or it is damaged.
         MismatchError: If it is for another model.
-        UnknownNameError, DataError: If the spec cannot be read.
+        UnknownNameError, DataError: If the spec cannot be read, or its parts contradict each other.
     """
     from affectlens.models import load_model
     from affectlens.models.generation import GenerationSettings, encode_prompt
@@ -59,10 +62,10 @@ def steer_beside(
             "with --pack or --run."
         )
     pack = SteeringPack.load(pack_file)
-    spec = SteeringSpec.parse(emotion, pack.emotions)
+    parts: list[Any] = [emotion] if isinstance(emotion, str) else list(emotion)
     if mode is not None:
-        spec = spec.changed(pack.emotions, mode=mode)
-    spec = pack.resolve(spec)
+        parts.append({"mode": mode})
+    spec = pack.resolve(SteeringSpec.combined(parts, pack.emotions))
     loaded = load_model(model or pack.provenance.model_name, device=device, dtype=dtype)
     ids = encode_prompt(loaded, prompt, system)
     settings = GenerationSettings(max_new_tokens=max_new_tokens)

@@ -169,27 +169,60 @@ class SteeringSpec:
             return value.changed(emotions)
         if value is None:
             return cls()
-        if isinstance(value, str):
-            text = value.strip()
-            value = _from_json(text) if text.startswith("{") else _from_text(text)
-        if not isinstance(value, Mapping):
-            raise DataError(
-                f"A steering spec is a text such as 'anger=0.8', a mapping or a SteeringSpec, not "
-                f"{value!r}."
-            )
-        return cls._from_mapping(cast("Mapping[Any, Any]", value), emotions)
+        weights, options = _read(value)
+        return cls(weights, emotions=emotions, **options)
 
     @classmethod
-    def _from_mapping(cls, value: Mapping[Any, Any], emotions: Sequence[str]) -> SteeringSpec:
-        options = {name: value[name] for name in _DEFAULTS if name in value}
-        rest = {name: v for name, v in value.items() if name not in _DEFAULTS}
-        if "weights" in rest:
-            weights = rest.pop("weights")
-            if rest:
-                raise unknown("steering option", next(iter(rest)), [*_DEFAULTS, "weights"])
-        else:
-            weights = rest
+    def combined(cls, values: Iterable[Any], emotions: Sequence[str] = EMOTIONS) -> SteeringSpec:
+        """One request of several that add up, such as an option that is given more than once.
+
+        Args:
+            values: What `parse` reads.
+            emotions: Names that are accepted.
+
+        Raises:
+            UnknownNameError, DataError: As `parse`; also if two of them name the same emotion, or
+                give an option different values.
+        """
+        weights: dict[Any, Any] = {}
+        options: dict[str, Any] = {}
+        for value in values:
+            found, asked = _read({} if value is None else value)
+            if not isinstance(found, Mapping):
+                return cls(found, emotions=emotions)  # which says what is wrong with it
+            for name, strength in found.items():
+                if name in weights:
+                    raise DataError(f"weights name {name} twice; give one strength for it.")
+                weights[name] = strength
+            for name, choice in asked.items():
+                if options.setdefault(name, choice) != choice:
+                    raise DataError(
+                        f"The option {name} is {options[name]} and {choice}; keep one of them."
+                    )
         return cls(weights, emotions=emotions, **options)
+
+
+def _read(value: Any) -> tuple[Any, dict[str, Any]]:
+    """Weights and options that a spec in any form names."""
+    if isinstance(value, SteeringSpec):
+        value = value.to_dict()
+    if isinstance(value, str):
+        text = value.strip()
+        value = _from_json(text) if text.startswith("{") else _from_text(text)
+    if not isinstance(value, Mapping):
+        raise DataError(
+            f"A steering spec is a text such as 'anger=0.8', a mapping or a SteeringSpec, not "
+            f"{value!r}."
+        )
+    given = cast("Mapping[Any, Any]", value)
+    options = {name: given[name] for name in _DEFAULTS if name in given}
+    rest = {name: v for name, v in given.items() if name not in _DEFAULTS}
+    if "weights" not in rest:
+        return rest, options
+    weights = rest.pop("weights")
+    if rest:
+        raise unknown("steering option", next(iter(rest)), [*_DEFAULTS, "weights"])
+    return weights, options
 
 
 def _emotion(name: Any, emotions: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectlens.core import EMOTIONS, AffectLensError, DataError, UnknownNameError
@@ -35,6 +35,7 @@ def specs(draw: Any) -> SteeringSpec:
     )
 
 
+@settings(deadline=None)
 @given(specs())
 def test_every_form_reads_back_as_the_same(spec: SteeringSpec) -> None:
     forms = [str(spec), spec.to_dict(), json.dumps(spec.to_dict()), spec, f" {spec} "]
@@ -46,11 +47,13 @@ def test_every_form_reads_back_as_the_same(spec: SteeringSpec) -> None:
     assert bool(spec) == any(spec.weights.values())
 
 
+@settings(deadline=None)
 @given(specs(), specs())
 def test_text_and_equality_agree(one: SteeringSpec, other: SteeringSpec) -> None:
     assert (one == other) == (str(one) == str(other)) == (one.fingerprint == other.fingerprint)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused_in_words(text: str) -> None:
     try:
@@ -61,6 +64,7 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
         assert parse(str(spec)) == spec
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
@@ -76,6 +80,7 @@ def test_any_json_is_read_or_refused_in_words(value: Any) -> None:
             assert len(str(error)) > 20
 
 
+@settings(deadline=None)
 @given(st.permutations(["anger=0.5", "fear=-1", "sadness=2e0"]))
 def test_order_and_spelling_do_not_matter(parts: list[str]) -> None:
     assert str(parse(" , ".join(parts))) == "anger=0.5,fear=-1,sadness=2"
@@ -189,3 +194,30 @@ def test_the_share_taken_out_has_no_unit() -> None:
     one, other = (parse(f"anger=1;operator=project_out;unit={unit}") for unit in ("raw", "rms"))
     assert one == other
     assert not math.isnan(one.weights["anger"])
+
+
+def test_several_specs_add_up_or_contradict_each_other() -> None:
+    combined = SteeringSpec.combined
+    whole = SteeringSpec.parse("anger=1,fear=0.5;mode=circuit;gate=anger>0.4")
+    for parts in (
+        ["anger=1;mode=circuit", "fear=0.5;gate=anger>0.4"],
+        ["fear=0.5;mode=circuit", '{"anger": 1, "gate": "anger>0.4"}'],
+        [{"weights": {"anger": 1}}, "none", None, "fear=0.5;gate=anger>0.4", {"mode": "circuit"}],
+        [SteeringSpec({"anger": 1, "fear": 0.5}, mode="circuit"), {"gate": "anger>0.4"}],
+    ):
+        assert combined(parts) == whole
+    assert combined([]) == combined(["none"]) == SteeringSpec()
+    assert combined(["anger=1;mode=circuit", "fear=1;mode=circuit"]).mode == "circuit"
+    for parts, sentence in (
+        (["anger=1", "anger=2"], "anger twice"),
+        (["happiness=1", "joy=2"], "happiness twice"),
+        (["anger=1;mode=circuit", "fear=1;mode=residual"], "mode is circuit and residual"),
+        # The default by name is no less of a choice.
+        (["anger=1;operator=add", "fear=1;operator=clamp"], "operator is add and clamp"),
+        (["anger=1", ["fear", 1]], "A steering spec is a text"),
+        (["anger=1", {"weights": [1]}], "weights must map"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            combined(parts)
+    with pytest.raises(UnknownNameError, match="angr"):
+        combined(["anger=1", "angr=2"])

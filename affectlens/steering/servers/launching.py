@@ -147,17 +147,28 @@ def launch(
 
 
 def _take_config(extra: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The user's own ``--additional-config`` is kept and ours joins it."""
-    rest, given = list(extra), None
-    for i, argument in enumerate(rest):
+    """The user's own ``--additional-config`` is kept and ours joins it.
+
+    vLLM takes the last of several, and shortened and dotted forms of the name, too: none of them
+    may come after ours.
+    """
+    rest: list[str] = []
+    found: list[str] = []
+    left = iter(extra)
+    for argument in left:
         name, equals, value = argument.partition("=")
-        if name.replace("_", "-") == _CONFIG:
-            value = value if equals else "".join(rest[i + 1 : i + 2])
-            del rest[i : i + (1 if equals else 2)]
-            given = value
-            break
-    if given is None:
+        option = name.replace("_", "-")
+        if option.startswith(f"{_CONFIG}."):
+            raise DataError(f"Write {name} as JSON: {_CONFIG} '{{…}}'.")
+        if len(option) > len("--a") and _CONFIG.startswith(option):
+            found.append(value if equals else next(left, ""))
+        else:
+            rest.append(argument)
+    if not found:
         return rest, {}
+    if len(found) > 1:
+        raise DataError(f"{_CONFIG} is given twice, and vLLM would take the last; write one.")
+    given = found[0]
     try:
         config = json.loads(given)
     except ValueError:

@@ -119,7 +119,12 @@ def test_the_model_of_the_pack(environment: Path, pack: str) -> None:
 
 def test_settings_of_others_are_kept(environment: Path, pack: str) -> None:
     with_vllm(environment)
-    for given in (["--additional-config", '{"x": 1}'], ['--additional-config={"x": 1}']):
+    for given in (
+        ["--additional-config", '{"x": 1}'],
+        ['--additional-config={"x": 1}'],
+        ['--additional_config={"x": 1}'],
+        ["--additional-conf", '{"x": 1}'],
+    ):
         launch = prepare([pack], "m", extra=["--a", *given, "--b"])
         assert config(launch)["x"] == 1
         assert "affectlens" in config(launch)
@@ -127,6 +132,10 @@ def test_settings_of_others_are_kept(environment: Path, pack: str) -> None:
     for wrong in ('{"affectlens": {}}', "[1]", "{", ""):
         with pytest.raises(DataError, match="additional-config"):
             prepare([pack], "m", extra=["--additional-config", wrong])
+    with pytest.raises(DataError, match="given twice"):
+        prepare([pack], "m", extra=["--additional-config", "{}", "--additional_config={}"])
+    with pytest.raises(DataError, match="as JSON"):
+        prepare([pack], "m", extra=["--additional-config.affectlens", "x"])
 
 
 def test_no_vllm_anywhere(environment: Path, pack: str) -> None:
