@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from affectlens.core.errors import unknown
 
@@ -22,7 +22,6 @@ ALIASES: Mapping[str, str] = {
     "scared": "fear",
     "disgusted": "disgust",
     "surprised": "surprise",
-    "none": NEUTRAL,
 }
 
 VAD: Mapping[str, tuple[float, float, float]] = {
@@ -37,14 +36,40 @@ VAD: Mapping[str, tuple[float, float, float]] = {
 """Valence, arousal, dominance in [-1, 1] (Mehrabian's scale as tabulated in arXiv 2404.07229)."""
 
 
+def label_key(name: str) -> str:
+    """Equal for names that differ in case or spaces only."""
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
 def emotion_name(name: str, valid: tuple[str, ...] = TONES) -> str:
-    """Normalise a label typed by a user.
+    """Find a label as a user types it: as it is, whatever its case and spaces, or by an alias.
+
+    The names in ``valid`` come first: with a label ``joy`` of one's own, ``Joy`` is that one.
 
     Raises:
         UnknownNameError: If it is neither in ``valid`` nor an alias of a name in it.
     """
-    key = name.strip().lower()
-    key = ALIASES.get(key, key)
-    if key not in valid:
-        raise unknown("emotion", name, valid)
-    return key
+    if name in valid:
+        return name
+    key = label_key(name)
+    for candidate in (key, ALIASES.get(key)):
+        found = [label for label in valid if label_key(label) == candidate]
+        if len(found) == 1:
+            return found[0]
+    raise unknown("emotion", name, valid)
+
+
+def own_emotions(labels: Iterable[str]) -> tuple[str, ...]:
+    """The emotions of a label set: all but the neutral tone."""
+    return tuple(label for label in labels if label != NEUTRAL)
+
+
+def inferred_labels(found: Iterable[str]) -> tuple[str, ...]:
+    """The label set of labels that nobody named one for: ours if it has them all, else just they.
+
+    Ours come first, in their order, then others by name.
+    """
+    names = set(found)
+    if names <= set(TONES):
+        return TONES
+    return (*(tone for tone in TONES if tone in names), *sorted(names.difference(TONES)))

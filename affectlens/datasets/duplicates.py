@@ -1,18 +1,18 @@
-"""Near-duplicates: texts that share most of their words."""
+"""Near-duplicates: texts that share most of their words, or of their neighbouring characters."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import ceil
 
-_WORD = re.compile(r"[\w']+")
+from affectlens.datasets.scripts import shingles
+
 _SLACK = 1e-9  # so that a product such as 0.6 · 5 is not rounded up past its whole number
 
 
 def near_duplicates(texts: Sequence[str], similarity: float) -> list[tuple[int, int]]:
-    """Pairs of texts whose word sets have a Jaccard index of at least ``similarity`` (> 0).
+    """Pairs of texts whose `shingles` have a Jaccard index of at least ``similarity`` (> 0).
 
     Exact, without comparing all pairs (the prefix filter of Bayardo et al., 2007, "Scaling up all
     pairs similarity search", and Xiao et al., 2008): taking sets from small to large, with words
@@ -23,7 +23,7 @@ def near_duplicates(texts: Sequence[str], similarity: float) -> list[tuple[int, 
     Returns:
         Index pairs ``i < j``, sorted. Texts without words match nothing.
     """
-    sets = [frozenset(_WORD.findall(text.lower())) for text in texts]
+    sets = [shingles(text) for text in texts]
     frequency = Counter(word for words in sets for word in words)
     index: defaultdict[str, list[int]] = defaultdict(list)
     pairs: list[tuple[int, int]] = []

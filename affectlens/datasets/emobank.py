@@ -8,7 +8,8 @@ from typing import Any
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
-from affectlens.datasets.files import read_csv, require_column
+from affectlens.datasets.delimited import read_table
+from affectlens.datasets.files import require_column
 from affectlens.datasets.hub import hub_splits
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.datasets.splits import role_of
@@ -82,7 +83,7 @@ def emobank(path: str | Path | None = None, *, hub: str | None = None) -> Corpus
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, row in read_csv(path):
+    for number, row in read_table(path):
         for column in _COLUMNS:
             require_column(path, number, row, column)
         yield f"{path}, line {number}", row
@@ -104,7 +105,7 @@ def _from_hub(repository: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _genres(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    rows = read_csv(path, delimiter="\t")
+    rows = read_table(path, delimiter="\t")
     return {row["id"]: row["category"] for _, row in rows if row.get("id") and row.get("category")}
 
 

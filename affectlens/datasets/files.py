@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,15 +46,29 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     yield from split_lines(read_text(path))
 
 
+class _Repeated(Exception):
+    """A JSON object names a field twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Repeated(repr(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
 def read_jsonl(path: Path) -> Iterator[Row]:
     """One JSON object per line.
 
     Raises:
-        DataError: If a line is no JSON object.
+        DataError: If a line is no JSON object, or names a field twice.
     """
     for number, line in read_lines(path):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_once)
+        except _Repeated as error:
+            raise DataError(f"{path}, line {number}: two values for {error}.") from None
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}: not JSON ({error.msg}).") from None
         except RecursionError:
@@ -64,36 +76,6 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: not a JSON object {{...}}.")
         yield number, cast("dict[str, Any]", row)
-
-
-def read_csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
-    """Rows of a table with a header; a row's number is that of the line it starts on.
-
-    Raises:
-        DataError: If a row has another number of fields than the header, or a quote never ends.
-    """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    start = 1
-    try:
-        for fields in reader:
-            number, start = start, reader.line_num + 1
-            if not fields:
-                continue
-            if header is None:
-                header = [name.strip() for name in fields]
-                repeated = [name for name in header if header.count(name) > 1]
-                if repeated:
-                    raise DataError(f"{path}, line {number}: two columns {repeated[0]!r}.")
-                continue
-            if len(fields) != len(header):
-                raise DataError(
-                    f"{path}, line {number}: {len(fields)} fields, but the header has "
-                    f"{len(header)}; put quotes around text that holds {delimiter!r}."
-                )
-            yield number, dict(zip(header, fields, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {start}: not a CSV table ({error}).") from None
 
 
 def require_column(path: Path, number: int, row: dict[str, Any], column: str) -> None:

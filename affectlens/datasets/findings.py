@@ -40,7 +40,8 @@ class Finding:
     Attributes:
         kind: ``"affect_words"``, ``"capitals"``, ``"exclamation_marks"``, ``"question_marks"``,
             ``"length"``, ``"punctuation"``, ``"near_duplicates"``, ``"incomplete_group"``,
-            ``"unequal_prompts"`` or ``"split_overlap"``.
+            ``"unequal_prompts"``, ``"split_overlap"``, ``"line_breaks"``, ``"unlabelled"`` or
+            ``"near_labels"``.
         message: It, in words.
         records: Ids of the records (or names of the groups) concerned.
     """

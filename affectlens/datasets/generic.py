@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from affectlens.core import TONES, VALENCES, DataError, UnknownNameError, emotion_name
+from affectlens.core import TONES, DataError
+from affectlens.core.emotions import inferred_labels
 from affectlens.core.errors import unknown
-from affectlens.datasets.files import Row, read_csv, read_jsonl, require_column
-from affectlens.datasets.schema import SPLITS, Corpus, Message, Record, scenario_of
+from affectlens.datasets.columns import Columns
+from affectlens.datasets.delimited import read_table
+from affectlens.datasets.files import Row, read_jsonl
+from affectlens.datasets.labels import SEVERAL, checked_labels, refuse_alike
+from affectlens.datasets.rows import Parsed, parse_row
+from affectlens.datasets.schema import Corpus, Record
 from affectlens.datasets.splits import DEFAULT_FRACTIONS, grouped_roles, grouped_split
 
-FIELDS: tuple[str, ...] = (
-    "id",
-    "text",
-    "system",
-    "prompt",
-    "reply",
-    "emotion",
-    "valence",
-    "group",
-    "theme",
-    "split",
-)
-"""What a column can be used as."""
-
 SUFFIXES: tuple[str, ...] = (".jsonl", ".csv", ".tsv")
-_WORDS = {"text": "text", "system": "system", "prompt": "user", "reply": "assistant"}
-_SPLIT_ALIASES = {
-    **{split: split for split in SPLITS},
-    "train": "fit",
-    "dev": "tune",
-    "val": "tune",
-    "valid": "tune",
-    "validation": "tune",
-}
 
-
-@dataclass(frozen=True)
-class _Parsed:
-    """A row before it has a split for sure."""
-
-    id: str
-    messages: tuple[Message, ...]
-    emotion: str | None
-    valence: str | None
-    group: str
-    scenario: str
-    theme: str
-    split: str | None
+logger = logging.getLogger(__name__)
 
 
 def from_file(
@@ -58,21 +27,31 @@ def from_file(
     *,
     columns: Mapping[str, str | None] | None = None,
     emotions: Sequence[str] | None = TONES,
+    several: str = "refuse",
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
     seed: int = 0,
 ) -> Corpus:
     """Load a corpus from a ``.jsonl``, ``.csv`` or ``.tsv`` file.
 
-    A row has a ``text``, or a chat: ``prompt`` with or without ``system`` and ``reply``. Rows with
-    the same ``group`` (or, without that column, the same prompt) are one content under several
-    emotions; ``valence`` becomes part of the group. The design follows from the columns: a reply
-    makes it ``"replies"``, an emotion with a system prompt ``"elicited"``, all else ``"texts"``.
+    A row has a ``text``, or a chat: ``prompt`` with or without ``system`` and ``reply``, or
+    ``messages`` (``[{"role": …, "content": …}, …]``, of which a last assistant message is the
+    reply). Rows with the same ``group`` (or, without one, the same prompt) are one content under
+    several emotions; ``valence`` becomes part of the group, and groups with the same ``scenario``
+    stay in one split. The design follows from the columns: a reply makes it ``"replies"``, an
+    emotion with a system prompt ``"elicited"``, all else ``"texts"``.
+
+    An empty cell, null, NaN and names for them (``None``, ``NA``, ``null``, …) are no value, in
+    every column: such a row has no label, no group, and so on.
 
     Args:
         path: The file, in UTF-8.
-        columns: Field (one of :data:`FIELDS`) to column name. A field left out is read from the
-            column of its own name, if there is one; a field mapped to None is ignored.
-        emotions: Labels that are valid; None takes any.
+        columns: Field (one of `FIELDS`) to column name. A field left out is read from the column of
+            its own name, if there is one (``emotion`` also from ``label``); a field mapped to None
+            is ignored. Case and outer spaces of column names do not matter.
+        emotions: The label set; None takes any labels. A label is looked up as it is, then whatever
+            its case and spaces, and then as an alias (``joy`` for ``happiness``).
+        several: What to do with a row that has several labels (``"joy,anger"``, a list):
+            ``"refuse"`` the file, take the ``"first"`` (``meta["labels"]`` has all), or ``"drop"``.
         fractions: Shares of fit, tune and test where there is no split column.
         seed: Of that split, which keeps groups whole and themes balanced.
 
@@ -81,130 +60,53 @@ def from_file(
         UnknownNameError: For an emotion, valence, split or field that does not exist.
     """
     path = Path(path)
-    fields = _field_columns(columns or {})
-    rows: list[_Parsed] = []
+    if several not in SEVERAL:
+        raise unknown("way to take several labels", several, SEVERAL)
+    labels = None if emotions is None else checked_labels(emotions)
+    found = Columns(path, columns or {})
+    source, broken = _rows(path)
+    rows: list[Parsed] = []
     seen: dict[str, int] = {}
-    for number, row in _rows(path):
-        parsed = _parse(path, number, row, fields, emotions)
+    for number, row in source:
+        parsed = parse_row(path, number, found.fields_of(number, row), labels, several)
+        if parsed is None:
+            continue
         first = seen.setdefault(parsed.id, number)
         if first != number:
             raise DataError(f"{path}, line {number}: id {parsed.id!r} is that of line {first}.")
         rows.append(parsed)
     if not rows:
-        raise DataError(f"{path} has a header but no rows.")
-    records = _with_splits(rows, fractions, seed)
+        what = "no rows with one label" if several == "drop" else "a header but no rows"
+        raise DataError(f"{path} has {what}.")
+    used = {row.emotion for row in rows if row.emotion is not None}
+    if labels is None:
+        refuse_alike(sorted(used), str(path))
+    found.warn(logger, labelled=bool(used))
     provenance = {
         "source": str(path),
-        "columns": {name: column for name, (column, _) in fields.items() if column != name},
+        "columns": {name: column for name, column in found.read.items() if column != name},
+        "not_read": list(found.not_read),
+        "broken_rows": [row.id for row in rows if row.line in broken],
         "seed": seed,
         "fractions": dict(fractions),
     }
-    return Corpus(path.stem, _design(path, rows), records, provenance)
+    records = _with_splits(path, rows, fractions, seed)
+    label_set = labels if labels is not None else inferred_labels(used)
+    return Corpus(path.stem, _design(path, rows), records, provenance, label_set)
 
 
-def _field_columns(columns: Mapping[str, str | None]) -> dict[str, tuple[str, bool]]:
-    """``field -> (column, whether it must be there)``."""
-    for name in columns:
-        if name not in FIELDS:
-            raise unknown("field", name, FIELDS)
-    fields = {name: (name, False) for name in FIELDS if name not in columns}
-    return fields | {name: (column, True) for name, column in columns.items() if column is not None}
-
-
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> tuple[Iterator[Row], frozenset[int]]:
+    """The rows of a file, and the lines of those that run over several."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path} must end in {', '.join(SUFFIXES)} to be read as a corpus.")
     if suffix == ".jsonl":
-        return read_jsonl(path)
-    return read_csv(path, delimiter="\t" if suffix == ".tsv" else ",")
+        return read_jsonl(path), frozenset()
+    table = read_table(path, delimiter="\t" if suffix == ".tsv" else ",")
+    return iter(table), frozenset(row.line for row in table.rows if row.broken)
 
 
-def _parse(
-    path: Path,
-    number: int,
-    row: Mapping[str, Any],
-    fields: Mapping[str, tuple[str, bool]],
-    emotions: Sequence[str] | None,
-) -> _Parsed:
-    where = f"{path}, line {number}"
-    values: dict[str, str] = {}
-    for name, (column, required) in fields.items():
-        if required:
-            require_column(path, number, dict(row), column)
-        if column in row:
-            value = _string(where, column, row[column], words=name in _WORDS)
-            if value.strip() or name in ("text", "prompt", "reply", "emotion"):
-                values[name] = value
-    messages = _messages(where, values)
-    emotion = _emotion(where, values["emotion"], emotions) if "emotion" in values else None
-    valence = values["valence"].strip().lower() if "valence" in values else None
-    if valence is not None and valence not in VALENCES:
-        raise _at(where, unknown("valence", valence, VALENCES))
-    split = values["split"].strip().lower() if "split" in values else None
-    if split is not None and split not in _SPLIT_ALIASES:
-        raise _at(where, unknown("split", split, _SPLIT_ALIASES))
-    group = values.get("group", values.get("prompt", f"row_{number}"))
-    scenario = scenario_of(group) if "group" in values else group
-    if valence is not None and scenario_of(group) == group:
-        group = f"{group}:{valence}"
-    return _Parsed(
-        id=values.get("id", f"row_{number}"),
-        messages=messages,
-        emotion=emotion,
-        valence=valence,
-        group=group,
-        scenario=scenario,
-        theme=values.get("theme", "all"),
-        split=None if split is None else _SPLIT_ALIASES[split],
-    )
-
-
-def _string(where: str, column: str, value: Any, *, words: bool) -> str:
-    if value is None:
-        return ""
-    if words and not isinstance(value, str):
-        raise DataError(f"{where}: {column} is {value!r}, not a text.")
-    if not isinstance(value, (str, int, float)):
-        raise DataError(f"{where}: {column} is a {type(value).__name__}, not a name.")
-    text = str(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: {column} holds half a character (a lone surrogate).") from None
-    return text
-
-
-def _messages(where: str, values: Mapping[str, str]) -> tuple[Message, ...]:
-    given = [name for name in _WORDS if name in values]
-    for name in given:
-        if not values[name].strip():
-            raise DataError(f"{where}: the {name} is empty.")
-    if "text" in given and len(given) > 1:
-        raise DataError(f"{where}: has both text and {given[1]}; map only one of them.")
-    if "text" not in given and "prompt" not in given:
-        raise DataError(
-            f"{where}: has neither a text nor a prompt; name the column with columns={{'text': …}}."
-        )
-    return tuple(Message(_WORDS[name], values[name]) for name in given)
-
-
-def _emotion(where: str, label: str, emotions: Sequence[str] | None) -> str:
-    if not label.strip():
-        raise DataError(f"{where}: the emotion is empty.")
-    if emotions is None or label.strip() in emotions:
-        return label.strip()
-    try:
-        return emotion_name(label, tuple(emotions))
-    except UnknownNameError as error:
-        raise _at(where, error) from None
-
-
-def _at(where: str, error: UnknownNameError) -> UnknownNameError:
-    return UnknownNameError(f"{where}: {error}")
-
-
-def _design(path: Path, rows: Sequence[_Parsed]) -> str:
+def _design(path: Path, rows: Sequence[Parsed]) -> str:
     """The design that all rows share."""
     designs: dict[str, int] = {}
     for row in rows:
@@ -228,15 +130,21 @@ def _design(path: Path, rows: Sequence[_Parsed]) -> str:
 
 
 def _with_splits(
-    rows: Sequence[_Parsed], fractions: Mapping[str, float], seed: int
+    path: Path, rows: Sequence[Parsed], fractions: Mapping[str, float], seed: int
 ) -> tuple[Record, ...]:
     scenarios = [row.scenario for row in rows]
-    if all(row.split is None for row in rows):
+    without = [row.line for row in rows if row.split is None]
+    if len(without) == len(rows):
         themes: dict[str, str] = {}
         strata = [themes.setdefault(row.scenario, row.theme) for row in rows]
         splits = grouped_split(scenarios, fractions=fractions, strata=strata, seed=seed)
+    elif without:
+        raise DataError(
+            f"{path}, line {without[0]}: the split is missing, but other rows have one; fill it "
+            "in, or ignore the column with columns={'split': None}."
+        )
     else:
-        splits = [row.split or "fit" for row in rows]
+        splits = [str(row.split) for row in rows]
     return tuple(
         Record(
             id=row.id,
@@ -246,7 +154,8 @@ def _with_splits(
             group=row.group,
             theme=row.theme,
             split=split,
-            meta={"role": role, "scenario": row.scenario},
+            meta={"role": role, "scenario": row.scenario}
+            | ({"labels": list(row.labels)} if len(row.labels) > 1 else {}),
         )
         for row, split, role in zip(rows, splits, grouped_roles(scenarios, splits), strict=True)
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core import DataError
-from affectlens.core.emotions import NEUTRAL
+from affectlens.core.emotions import NEUTRAL, TONES
 from affectlens.core.errors import unknown
-from affectlens.datasets.files import existing, read_lines
+from affectlens.datasets.delimited import read_table
+from affectlens.datasets.files import existing
 from affectlens.datasets.hub import hub_splits
 from affectlens.datasets.schema import ROLES, Corpus, Message, Record
 from affectlens.datasets.splits import role_of
@@ -108,7 +109,8 @@ def goemotions(
         "mapping": mapping,
         "single_label": single_label,
     }
-    return Corpus("goemotions", "texts", tuple(records), provenance)
+    label_set = TONES if mapping == "ekman" else LABELS
+    return Corpus("goemotions", "texts", tuple(records), provenance, label_set)
 
 
 _Row = tuple[str, str, str, Sequence[str]]
@@ -117,14 +119,8 @@ _Row = tuple[str, str, str, Sequence[str]]
 def _from_folder(folder: Path) -> Iterator[_Row]:
     """``(split, id, text, labels)`` of every row of the three files."""
     for path in existing(folder, ("train.tsv", "dev.tsv", "test.tsv")):
-        for number, line in read_lines(path):
-            fields = line.split("\t")
-            if len(fields) != 3:
-                raise DataError(
-                    f"{path}, line {number}: {len(fields)} fields instead of text, label ids and "
-                    "comment id between tabs."
-                )
-            text, ids, comment = fields
+        for number, row in read_table(path, "\t", ("text", "label ids", "comment id")):
+            text, ids, comment = row.values()
             if not text.strip():
                 raise DataError(f"{path}, line {number}: the text is empty.")
             try:

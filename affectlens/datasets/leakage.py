@@ -24,7 +24,9 @@ from affectlens.datasets.findings import (
     verb,
 )
 from affectlens.datasets.lexicon import affect_words
+from affectlens.datasets.reading_findings import reading_findings
 from affectlens.datasets.schema import Corpus, Record, incomplete_groups
+from affectlens.datasets.scripts import n_words, normalised
 
 _CAPITALS = re.compile(r"\b[A-Z]{3,}\b")
 _MIN_TEXTS = 5
@@ -46,19 +48,23 @@ class _Statistic:
         return limits.punctuation * overall if self.relative else limits.share
 
 
-def _n_words(text: str) -> int:
-    return len(text.split())
+def _exclaims(text: str) -> bool:
+    return "!" in normalised(text)
+
+
+def _asks(text: str) -> bool:
+    return any(mark in normalised(text) for mark in ("?", "\u061f"))
 
 
 _STATISTICS = (
     _Statistic("capitals", "share of texts in CAPS", lambda t: bool(_CAPITALS.search(t)), False),
-    _Statistic("exclamation_marks", "share of texts with '!'", lambda t: "!" in t, False),
-    _Statistic("question_marks", "share of texts with '?'", lambda t: "?" in t, False),
-    _Statistic("length", "words per text", _n_words, True),
+    _Statistic("exclamation_marks", "share of texts with '!'", _exclaims, False),
+    _Statistic("question_marks", "share of texts with '?'", _asks, False),
+    _Statistic("length", "words per text", n_words, True),
     _Statistic(
         "punctuation",
         "punctuation marks per word",
-        lambda t: len(_PUNCTUATION.findall(t)) / max(1, _n_words(t)),
+        lambda t: len(_PUNCTUATION.findall(t)) / max(1, n_words(t)),
         True,
     ),
 )  # fmt: skip
@@ -79,6 +85,7 @@ def check_leakage(corpus: Corpus, limits: LeakageLimits | None = None) -> Leakag
     labelled = [r for r in corpus if r.emotion and r.messages[-1].role in ("assistant", "text")]
     statistics, imbalances = _imbalances(labelled, limits)
     findings = [
+        *reading_findings(corpus, limits),
         *_affect_in_content(corpus, limits),
         *_affect_in_neutral(labelled, limits),
         *imbalances,
@@ -176,7 +183,7 @@ def _near_duplicates(
         "texts": [(r.id, group_name(r.group_key), r.text) for r in labelled],
     }
     for what, every in pools.items():
-        pool = [entry for entry in every if _n_words(entry[2]) >= limits.min_words]
+        pool = [entry for entry in every if n_words(entry[2]) >= limits.min_words]
         pairs = [
             (pool[i][0], pool[j][0])
             for i, j in near_duplicates([text for _, _, text in pool], limits.similarity)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from affectlens.core import (
-    TONES,
     VALENCES,
     DataError,
     GroupKey,
+    UnknownNameError,
+    emotion_name,
     fingerprint,
     group_key,
     group_name,
 )
+from affectlens.core.emotions import inferred_labels
 from affectlens.core.errors import unknown
 
 MESSAGE_ROLES: tuple[str, ...] = ("system", "user", "assistant", "text")
@@ -135,12 +137,15 @@ class Corpus:
             token), ``"replies"`` (a reply carries it) or ``"texts"``.
         records: At least one; ids are unique. The order is part of the fingerprint.
         provenance: Source, licence, citation and the options of the loader.
+        label_set: The labels that records may have, in order. By default ours (`TONES`), or, if
+            others occur, those that do. It goes with the corpus through every later stage.
     """
 
     name: str
     design: str
     records: tuple[Record, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    label_set: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:
@@ -152,6 +157,13 @@ class Corpus:
             if record.id in seen:
                 raise DataError(f"Corpus {self.name} has two records with the id {record.id!r}.")
             seen.add(record.id)
+        found = {record.emotion for record in self.records if record.emotion is not None}
+        if not self.label_set:
+            object.__setattr__(self, "label_set", inferred_labels(found))
+        for name in sorted(found.difference(self.label_set)):
+            raise unknown(f"label in corpus {self.name}", name, self.label_set)
+        if len(set(self.label_set)) < len(self.label_set):
+            raise DataError(f"The label set of corpus {self.name} names a label twice.")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -161,18 +173,17 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the design and of every field of every record, in order."""
+        """Hash of the design, the label set and every field of every record, in order."""
         rows = [
             [r.id, r.chat, r.emotion, r.valence, r.group, r.theme, r.split, dict(r.meta)]
             for r in self.records
         ]
-        return fingerprint(self.design, rows)
+        return fingerprint(self.design, list(self.label_set), rows)
 
     def labels(self) -> tuple[str, ...]:
-        """The emotions that occur: ours in their canonical order, then others by name."""
-        found = {record.emotion for record in self.records if record.emotion is not None}
-        ours = tuple(tone for tone in TONES if tone in found)
-        return (*ours, *sorted(found.difference(TONES)))
+        """The labels that occur, in the order of the label set."""
+        found = {record.emotion for record in self.records}
+        return tuple(label for label in self.label_set if label in found)
 
     def groups(self) -> tuple[str, ...]:
         """The groups that occur, in order of appearance, their valence in the name."""
@@ -193,6 +204,9 @@ class Corpus:
     ) -> Corpus:
         """Keep the records that match every condition given; each takes one name or several.
 
+        An emotion may be named as in a steering spec (``joy`` for ``happiness``, if ``joy`` is no
+        label of the corpus); those named become the label set.
+
         Raises:
             UnknownNameError: If a name does not occur (nor is a valid split or role).
             DataError: If nothing is left.
@@ -209,6 +223,8 @@ class Corpus:
             for key, value in asked.items()
             if value is not None
         }
+        if "emotion" in conditions:
+            conditions["emotion"] = self._label_names(conditions["emotion"])
         always_valid = {"split": SPLITS, "role": ROLES}
         for key, names in conditions.items():
             valid = [
@@ -228,7 +244,23 @@ class Corpus:
         chosen = {key: sorted(names) for key, names in conditions.items()}
         previous: Sequence[Any] = self.provenance.get("filters", ())
         filters = [*previous, chosen] if chosen else list(previous)
-        return replace(self, records=kept, provenance={**self.provenance, "filters": filters})
+        named = conditions.get("emotion", self.label_set)
+        return replace(
+            self,
+            records=kept,
+            provenance={**self.provenance, "filters": filters},
+            label_set=tuple(label for label in self.label_set if label in named),
+        )
+
+    def _label_names(self, names: Iterable[str]) -> frozenset[str]:
+        """Labels as a user types them; those that do not exist stay as they are."""
+        found: list[str] = []
+        for name in names:
+            try:
+                found.append(emotion_name(name, self.label_set))
+            except UnknownNameError:
+                found.append(name)
+        return frozenset(found)
 
     def require_emotions(self, emotions: Sequence[str] | None = None) -> None:
         """Check that these emotions occur, or, if none are named, at least two.

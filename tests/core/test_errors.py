@@ -34,7 +34,6 @@ def test_everything_a_user_can_cause_has_one_base() -> None:
 def test_labels_people_type() -> None:
     assert emotion_name(" Joy ") == "happiness"
     assert emotion_name("ANGER") == "anger"
-    assert emotion_name("none") == "neutral"
     with pytest.raises(UnknownNameError, match="emotion 'none'"):
         emotion_name("none", EMOTIONS)
     with pytest.raises(UnknownNameError, match="emotion 'angst'; choose one of: anger"):

@@ -139,7 +139,9 @@ JSONL_ERRORS = {
     '{"text": "a", "prompt": "b"}\n': "line 1: has both text and prompt",
     '{"text": "a"}\n{"text": "b", "emotion": "angre"}\n': "line 2: Unknown emotion 'angre'; "
     "choose one of: anger",
-    '{"text": "a", "emotion": ""}\n': "line 1: the emotion is empty",
+    '{"text": "a", "text": "b"}\n': "line 1: two values for 'text'",
+    '{"text": "NaN"}\n': "line 1: the text is 'NaN', which stands for a missing value",
+    '{"text": "a", "split": "fit"}\n{"text": "b", "split": null}\n': "line 2: the split is missing",
     '{"text": "a", "valence": "good"}\n': "line 1: Unknown valence 'good'",
     '{"text": "a", "split": "tset"}\n': "line 1: Unknown split 'tset'; choose one of: test",
     '{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}\n': "line 2: id 'x' is that of line 1",
