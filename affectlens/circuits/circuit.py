@@ -181,7 +181,22 @@ class Circuit:
         return replace(self, **changes, provenance=self._changed(only=kind))
 
     def randomised(self, seed: int = 0) -> Circuit:
-        """The control: as many units in every sublayer, drawn at random, with their own deltas."""
+        """The control: as many units in every sublayer, drawn at random, with their own deltas.
+
+        Raises:
+            DataError: If the circuit has values for its own units alone, as a refined one does:
+                random units would then have nothing to add.
+        """
+        masks = dict(zip(("neurons", "heads"), self.masks(), strict=True))
+        deltas = {"neurons": self.delta_neurons, "heads": self.delta_heads}
+        for kind, mask in masks.items():
+            outside = deltas[kind].masked_fill(mask, 0.0)
+            if bool(mask.any()) and not bool(mask.all()) and not bool(outside.any()):
+                raise DataError(
+                    f"The {kind} outside this circuit ({self.delta_source}) have nothing to add, "
+                    "so random ones would be no control. Draw random units from the circuit before "
+                    "it was refined, and refine them alike."
+                )
         generator = torch.Generator().manual_seed(seed)
         neurons = torch.rand(self.neuron_scores.shape, generator=generator)
         heads = torch.rand(self.head_scores.shape, generator=generator)

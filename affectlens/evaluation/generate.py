@@ -43,8 +43,9 @@ def arm_requests(
 ) -> list[Request]:
     """All requests of an arm, at the strengths its pack recommends.
 
-    The ``random`` arm is steered like ``residual``; what differs is the pack, see
-    `affectlens.evaluation.controls.random_pack`.
+    Arms of one steering mode ask for the same; what differs is the pack. The system prompt of the
+    ``prompted`` arm asks for the emotion and for nothing else: no arm has a limit of length but the
+    one in tokens, which all share.
 
     Raises:
         UnknownNameError: If there is no such arm.
@@ -54,11 +55,13 @@ def arm_requests(
     if arm == "unsteered":
         return [Request(event, "") for event in events]
     if arm == "prompted":
-        return [Request(ev, e, system=elicitation_prompt(e)) for ev in events for e in emotions]
-    mode = "circuit" if arm == "circuit" else "residual"
-    return [
-        Request(event, e, SteeringSpec({e: 1.0}, mode=mode)) for event in events for e in emotions
-    ]
+        return [
+            Request(ev, e, system=elicitation_prompt(e, limited=False))
+            for ev in events
+            for e in emotions
+        ]
+    spec = {e: SteeringSpec({e: 1.0}, mode=ARMS[arm].mode) for e in emotions}
+    return [Request(event, e, spec[e]) for event in events for e in emotions]
 
 
 def generate_replies(

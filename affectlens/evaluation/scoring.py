@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from affectlens.core import DataError
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
+
+_LOGIT_ROWS = 1024
 
 
 @torch.inference_mode()
@@ -28,6 +31,7 @@ def reply_nll(
 
     ``nll[i] = -1/T Σ_t log p(reply[t] | prompt, reply[<t])`` under the model as it is, without any
     steering, on the exact token ids that were generated (no decoding and encoding in between).
+    A prompt with several replies is run once for all of them.
 
     Args:
         model: The unsteered model.
@@ -42,38 +46,81 @@ def reply_nll(
     if len(prompts) != len(replies):
         raise DataError(f"There are {len(prompts)} prompts but {len(replies)} replies.")
     result = np.full(len(prompts), np.nan)
-    todo = [i for i, reply in enumerate(replies) if len(reply) > 0]
-    todo.sort(key=lambda i: len(prompts[i]) + len(replies[i]))
-    for batch in _batches(
-        todo, [len(p) + len(r) for p, r in zip(prompts, replies, strict=True)], max_tokens_per_batch
-    ):
-        rows = [[*prompts[i], *replies[i]] for i in batch]
-        ids, mask = model.encode_batch(rows, side="right")
-        hidden = model.anatomy.base(
-            input_ids=ids, attention_mask=mask, position_ids=model.position_ids(mask)
-        ).last_hidden_state
-        # Logits of reply positions alone: with 49k-200k words the rest would dwarf the model.
-        where = [
-            (row, len(prompts[i]) - 1 + t)
-            for row, i in enumerate(batch)
-            for t in range(len(replies[i]))
-        ]
-        at = torch.tensor(where, device=ids.device)
-        nll = torch.empty(len(where))
-        for start in range(0, len(where), 1024):
-            part = at[start : start + 1024]
-            logits = model.logits(hidden[part[:, 0], part[:, 1]]).float()
-            target = ids[part[:, 0], part[:, 1] + 1]
-            nll[start : start + 1024] = torch.nn.functional.cross_entropy(
-                logits, target, reduction="none"
-            ).cpu()
-        offset = 0
-        for i in batch:
-            n = len(replies[i])
-            result[i] = float(nll[offset : offset + n].mean())
-            offset += n
+    lengths = [len(p) + len(r) for p, r in zip(prompts, replies, strict=True)]
+    of_prompt: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i in sorted((i for i, r in enumerate(replies) if len(r)), key=lambda i: lengths[i]):
+        of_prompt[tuple(prompts[i])].append(i)
+    alone: list[int] = []
+    for prompt, rows in of_prompt.items():
+        if len(rows) == 1 or len(prompt) == 1:
+            alone += rows
+            continue
+        for batch in _batches(rows, lengths, max_tokens_per_batch):
+            result[batch] = _continued(model, prompt, [replies[i] for i in batch])
+            advance(len(batch))
+    alone.sort(key=lambda i: lengths[i])
+    for batch in _batches(alone, lengths, max_tokens_per_batch):
+        result[batch] = _whole(model, [prompts[i] for i in batch], [replies[i] for i in batch])
         advance(len(batch))
     return result
+
+
+def _whole(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+) -> list[float]:
+    """Mean nats per token of each reply, each row from its first prompt token on."""
+    ids, mask = model.encode_batch(
+        [[*p, *r] for p, r in zip(prompts, replies, strict=True)], side="right"
+    )
+    hidden = model.anatomy.base(
+        input_ids=ids, attention_mask=mask, position_ids=model.position_ids(mask)
+    ).last_hidden_state
+    return _mean_nll(model, hidden, replies, [len(p) - 1 for p in prompts])
+
+
+def _continued(
+    model: LanguageModel, prompt: Sequence[int], replies: Sequence[Sequence[int]]
+) -> list[float]:
+    """The same for replies to one prompt of two tokens or more, run once up to its last token."""
+    ids, _ = model.encode_batch([prompt])
+    cache = model.anatomy.base(input_ids=ids[:, :-1], use_cache=True).past_key_values
+    cache.batch_repeat_interleave(len(replies))
+    tail, mask = model.encode_batch([[prompt[-1], *reply] for reply in replies], side="right")
+    before = mask.new_ones(len(replies), len(prompt) - 1)
+    full = torch.cat([before, mask], dim=1)
+    hidden = model.anatomy.base(
+        input_ids=tail,
+        attention_mask=full,
+        position_ids=model.position_ids(full)[:, len(prompt) - 1 :],
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return _mean_nll(model, hidden, replies, [0] * len(replies))
+
+
+def _mean_nll(
+    model: LanguageModel,
+    hidden: Float[torch.Tensor, "row pos d_model"],
+    replies: Sequence[Sequence[int]],
+    first: Sequence[int],
+) -> list[float]:
+    """Mean nats per token; ``first`` says at which position each reply's first token is told.
+
+    Logits are made at positions of replies alone: with 49k-200k words the rest would dwarf the
+    model.
+    """
+    where = [(row, first[row] + t) for row, reply in enumerate(replies) for t in range(len(reply))]
+    at = torch.tensor(where, device=hidden.device)
+    target = torch.tensor([token for reply in replies for token in reply], device=hidden.device)
+    nll = torch.cat(
+        [
+            torch.nn.functional.cross_entropy(
+                model.logits(hidden[part[:, 0], part[:, 1]]).float(), told, reduction="none"
+            ).cpu()
+            for part, told in zip(at.split(_LOGIT_ROWS), target.split(_LOGIT_ROWS), strict=True)
+        ]
+    )
+    return [float(part.mean()) for part in nll.split([len(reply) for reply in replies])]
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -99,10 +146,17 @@ def perplexity_ratio(
     carry no tokens and drop out.
     """
 
-    def pooled(values: Float[np.ndarray, " k"], counts: Sequence[int]) -> float:
-        weights = np.where(np.isnan(values), 0, np.asarray(counts, dtype=np.float64))
-        if weights.sum() == 0:
-            raise DataError("All replies are empty, so they have no perplexity.")
-        return float((np.nan_to_num(values) * weights).sum() / weights.sum())
+    arm, reference = pooled_nll(nll, tokens), pooled_nll(reference_nll, reference_tokens)
+    return float(np.exp(arm - reference))
 
-    return float(np.exp(pooled(nll, tokens) - pooled(reference_nll, reference_tokens)))
+
+def pooled_nll(nll: Float[np.ndarray, " n"], tokens: Sequence[int]) -> float:
+    """Mean nats per token over all replies together: ``Σ nll·T / Σ T``; empty ones drop out.
+
+    Raises:
+        DataError: If all are empty.
+    """
+    weights = np.where(np.isnan(nll), 0, np.asarray(tokens, dtype=np.float64))
+    if weights.sum() == 0:
+        raise DataError("All replies are empty, so they have no perplexity.")
+    return float((np.nan_to_num(nll) * weights).sum() / weights.sum())

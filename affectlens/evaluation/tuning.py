@@ -11,18 +11,18 @@ from affectlens.core import DataError
 
 @dataclass(frozen=True)
 class StrengthPoint:
-    """What one strength does to the replies of one mode and emotion.
+    """What one strength does to the replies of one arm and emotion.
 
     Attributes:
-        mode: ``"residual"`` or ``"circuit"``.
+        arm: One of `affectlens.evaluation.ARMS`.
         emotion: The target.
         strength: In natural units.
         accuracy: Share of tuning replies in which the judge finds the target.
         perplexity_ratio: To unsteered replies.
-        harmonic: Mean harmonic score, see `affectlens.evaluation.arms.ArmMetrics`.
+        harmonic: Mean harmonic score, see `affectlens.evaluation.measuring.ArmMetrics`.
     """
 
-    mode: str
+    arm: str
     emotion: str
     strength: float
     accuracy: float
@@ -30,41 +30,79 @@ class StrengthPoint:
     harmonic: float
 
 
+MAX_PERPLEXITY_RATIO = 4.0
+"""Largest price in fluency that a chosen strength may have, the same for every arm."""
+
+
 def choose_strengths(
-    points: Sequence[StrengthPoint], *, max_perplexity_ratio: float = 4.0
+    points: Sequence[StrengthPoint], *, max_perplexity_ratio: float = MAX_PERPLEXITY_RATIO
 ) -> dict[str, dict[str, float]]:
-    """Pick, per mode and emotion, the strength with the best harmonic score.
+    """Pick, per arm and emotion, the strength with the best harmonic score.
 
     The score of a strength is averaged with its neighbours' (weights 1, 2, 1), because with a few
     dozen replies per point the best single point is partly luck. Strengths whose perplexity ratio
     exceeds the limit are not considered, unless all do: then the weakest is taken.
 
     Args:
-        points: Every strength once per mode and emotion.
+        points: Every strength once per arm and emotion.
         max_perplexity_ratio: Largest price in fluency.
 
     Returns:
-        mode → emotion → strength.
+        arm → emotion → strength.
 
     Raises:
         DataError: If there are no points.
     """
     if not points:
         raise DataError("There are no tuning results to choose a strength from.")
-    curves: defaultdict[tuple[str, str], list[StrengthPoint]] = defaultdict(list)
-    for point in points:
-        curves[point.mode, point.emotion].append(point)
     chosen: dict[str, dict[str, float]] = {}
-    for (mode, emotion), curve in curves.items():
-        curve.sort(key=lambda p: p.strength)
+    for (arm, emotion), curve in _curves(points).items():
         smooth = {
             p.strength: _smoothed(curve, i)
             for i, p in enumerate(curve)
             if p.perplexity_ratio <= max_perplexity_ratio
         }
         best = max(smooth, key=lambda s: (smooth[s], -s)) if smooth else curve[0].strength
-        chosen.setdefault(mode, {})[emotion] = best
+        chosen.setdefault(arm, {})[emotion] = best
     return chosen
+
+
+def beyond(
+    points: Sequence[StrengthPoint], chosen: Mapping[str, Mapping[str, float]]
+) -> dict[tuple[str, str], float]:
+    """What to try next where the chosen strength is the weakest or strongest that was tried.
+
+    A choice at the end of its grid says that the grid was too narrow. The next strength is as much
+    further out as the last step was (a ratio).
+
+    Args:
+        points: What has been measured.
+        chosen: Of `choose_strengths`.
+
+    Returns:
+        (arm, emotion) → strength, for those arms and emotions only.
+
+    Raises:
+        DataError: If a curve has but one strength.
+    """
+    further: dict[tuple[str, str], float] = {}
+    for (arm, emotion), curve in _curves(points).items():
+        if len(curve) < 2:
+            raise DataError(f"Give at least two strengths to try for {arm}.")
+        grid = [p.strength for p in curve]
+        if chosen[arm][emotion] == grid[-1]:
+            further[arm, emotion] = grid[-1] ** 2 / grid[-2]
+        elif chosen[arm][emotion] == grid[0]:
+            further[arm, emotion] = grid[0] ** 2 / grid[1]
+    return further
+
+
+def _curves(points: Sequence[StrengthPoint]) -> dict[tuple[str, str], list[StrengthPoint]]:
+    """Points by arm and emotion, the weakest first."""
+    curves: defaultdict[tuple[str, str], list[StrengthPoint]] = defaultdict(list)
+    for point in points:
+        curves[point.arm, point.emotion].append(point)
+    return {key: sorted(curve, key=lambda p: p.strength) for key, curve in curves.items()}
 
 
 def _smoothed(curve: Sequence[StrengthPoint], i: int) -> float:
@@ -79,16 +117,22 @@ def _smoothed(curve: Sequence[StrengthPoint], i: int) -> float:
 def pooled_by_strength(
     points: Sequence[StrengthPoint],
 ) -> Mapping[tuple[str, float], tuple[float, float]]:
-    """Accuracy and (geometric mean) perplexity ratio over emotions, by mode and strength."""
+    """Accuracy and (geometric mean) perplexity ratio over emotions, by arm and strength.
+
+    Only strengths that were tried for every emotion of the arm: others would not be comparable.
+    """
     import math
 
+    emotions: defaultdict[str, set[str]] = defaultdict(set)
     cells: defaultdict[tuple[str, float], list[StrengthPoint]] = defaultdict(list)
     for point in points:
-        cells[point.mode, point.strength].append(point)
+        emotions[point.arm].add(point.emotion)
+        cells[point.arm, point.strength].append(point)
     return {
-        key: (
+        (arm, strength): (
             sum(p.accuracy for p in group) / len(group),
             math.exp(sum(math.log(p.perplexity_ratio) for p in group) / len(group)),
         )
-        for key, group in cells.items()
+        for (arm, strength), group in cells.items()
+        if len(group) == len(emotions[arm])
     }

@@ -23,7 +23,7 @@ from affectlens.probes.plan import make_plan
 
 __all__ = ["Directions", "bootstrap_cosine", "directions", "group_centred"]
 
-_TENSORS = ("vectors", "norms", "split_half")
+_TENSORS = ("vectors", "norms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Directions:
         norms: Natural doses: how far the emotion moves the activation along its direction.
         estimator: How they were made (see `affectlens.probes.estimators`).
         split_half: Cosine between the directions of two random halves of the groups, mean over
-            several splits.
+            several splits; None if it was not measured for these vectors (refined ones).
         provenance: What made them.
     """
 
@@ -46,7 +46,7 @@ class Directions:
     vectors: Float[Tensor, "site emotion d_model"]
     norms: Float[Tensor, "site emotion"]
     estimator: str
-    split_half: Float[Tensor, "site emotion"]
+    split_half: Float[Tensor, "site emotion"] | None
     provenance: Provenance
 
     def site_index(self, site: Site | str) -> int:
@@ -98,6 +98,8 @@ class Directions:
             "estimator": self.estimator,
         }
         tensors = {name: getattr(self, name) for name in _TENSORS}
+        if self.split_half is not None:
+            tensors["split_half"] = self.split_half
         write_tensors(Path(path), tensors, self.provenance, extra)
 
     @classmethod
@@ -112,12 +114,14 @@ class Directions:
         try:
             emotions = tuple(str(e) for e in file.extra["emotions"])
             sites = tuple(Site.parse(name) for name in file.extra["sites"])
-            vectors, norms, halves = (file.tensors[name] for name in _TENSORS)
+            vectors, norms = (file.tensors[name] for name in _TENSORS)
+            halves = file.tensors.get("split_half")
             estimator = str(file.extra["estimator"])
         except KeyError as error:
             raise ArtefactError(f"{path} lacks {error}; make the directions again.") from error
         shape = (len(sites), len(emotions))
-        if vectors.ndim != 3 or not vectors.shape[:2] == norms.shape == halves.shape == shape:
+        measured = norms if halves is None else halves
+        if vectors.ndim != 3 or not vectors.shape[:2] == norms.shape == measured.shape == shape:
             raise ArtefactError(f"{path}: shapes and labels do not fit; make the directions again.")
         return cls(emotions, sites, vectors, norms, estimator, halves, file.provenance)
 

@@ -102,7 +102,8 @@ def refine_directions(
         advance: Told about every step.
 
     Returns:
-        Directions at those sites alone; natural dose = length of the refined vector.
+        Directions at those sites alone; natural dose = length of the refined vector. They have no
+        split-half cosine: that of the start says nothing about what the descent made of it.
 
     Raises:
         DataError: If no group has every emotion, or one has several prompts.
@@ -138,7 +139,7 @@ def refine_directions(
         vectors=found / norms[..., None].clamp_min(1e-12),
         norms=norms,
         estimator=f"{directions.estimator}+refined",
-        split_half=directions.split_half[index],
+        split_half=None,
         provenance=replace(
             directions.provenance,
             parameters=parameters,

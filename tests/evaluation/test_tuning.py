@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 
 from affectlens.core import DataError
-from affectlens.evaluation.tuning import StrengthPoint, choose_strengths, pooled_by_strength
+from affectlens.evaluation.tuning import (
+    StrengthPoint,
+    beyond,
+    choose_strengths,
+    pooled_by_strength,
+)
 
 
-def curve(mode: str, emotion: str, rows: list[tuple[float, float, float]]) -> list[StrengthPoint]:
-    return [StrengthPoint(mode, emotion, s, h, ratio, h) for s, h, ratio in rows]
+def curve(arm: str, emotion: str, rows: list[tuple[float, float, float]]) -> list[StrengthPoint]:
+    return [StrengthPoint(arm, emotion, s, h, ratio, h) for s, h, ratio in rows]
 
 
 def test_best_after_smoothing_not_a_lucky_spike() -> None:
@@ -39,3 +44,28 @@ def test_pooling() -> None:
     accuracy, ratio = pooled_by_strength(points)["m", 1]
     assert accuracy == pytest.approx(0.4)
     assert ratio == pytest.approx(2.0)
+
+
+def test_pooling_leaves_out_strengths_that_some_emotions_lack() -> None:
+    points = [
+        *curve("m", "a", [(1, 0.2, 1.0), (2, 0.9, 1.0)]),
+        *curve("m", "b", [(1, 0.6, 4.0)]),
+        *curve("n", "a", [(2, 0.5, 1.0)]),
+    ]
+    assert set(pooled_by_strength(points)) == {("m", 1), ("n", 2)}
+
+
+def test_a_choice_at_the_end_asks_for_more() -> None:
+    rising = curve("m", "up", [(1, 0.1, 1), (2, 0.2, 1), (3, 0.9, 1)])
+    falling = curve("m", "down", [(4, 0.9, 1), (8, 0.2, 1), (9, 0.1, 1)])
+    inside = curve("m", "in", [(1, 0.1, 1), (2, 0.9, 1), (3, 0.1, 1)])
+    points = [*rising, *falling[::-1], *inside]
+    assert beyond(points, choose_strengths(points)) == {("m", "up"): 4.5, ("m", "down"): 2.0}
+    # Beyond the limit of fluency there is nothing to look for.
+    points = curve("m", "a", [(1, 0.1, 1), (2, 0.5, 2), (3, 0.9, 5)])
+    assert beyond(points, choose_strengths(points)) == {}
+    # All too dear: weaker ones are to be tried.
+    points = curve("m", "a", [(1, 0.1, 5), (2, 0.5, 6)])
+    assert beyond(points, choose_strengths(points)) == {("m", "a"): 0.5}
+    with pytest.raises(DataError, match="two"):
+        beyond(curve("m", "a", [(1, 0.1, 5)]), {"m": {"a": 1.0}})

@@ -22,15 +22,21 @@ _PROVENANCE = {
 }
 
 
-def elicitation_prompt(emotion: str) -> str:
+def elicitation_prompt(emotion: str, *, limited: bool = True) -> str:
     """The system prompt that asks for an emotion.
 
     The prompts of two emotions differ in one word and nothing else, white space included; the
     neutral one holds the length limit alone. After Wang et al., 2025, "Do LLMs 'Feel'?"
     (arXiv:2510.11328), §3.
+
+    Args:
+        emotion: One of the tones, aliases allowed.
+        limited: Ask for at most two sentences as well, as published. Leave that out where the
+            replies are compared with ones that nobody asked to be short.
     """
     name = emotion_name(emotion)
-    return LENGTH_LIMIT if name == NEUTRAL else f"Always reply in {name}. {LENGTH_LIMIT}"
+    asked = "" if name == NEUTRAL else f"Always reply in {name}."
+    return " ".join(part for part in (asked, LENGTH_LIMIT if limited else "") if part)
 
 
 def _rows(kind: str) -> Iterator[dict[str, Any]]:

@@ -70,27 +70,33 @@ class Lexicon:
                     phrases[tuple(entry.rstrip("*").split())] = emotion
         return cls(phrases, prefixes)
 
-    def hits(self, words: Sequence[str]) -> list[tuple[str, str]]:
-        """Find entries in lower-case words, longest first, none overlapping, negated ones left out.
+    def spans(self, words: Sequence[str]) -> list[tuple[int, int, str, str]]:
+        """Find all entries in lower-case words, longest first, none overlapping, negated ones too.
 
         Returns:
-            Pairs ``(entry, emotion)`` in reading order.
+            ``(first word, number of words, entry, emotion)`` in reading order.
         """
         longest = max((len(phrase) for phrase in self.phrases), default=1)
-        found: list[tuple[str, str]] = []
+        found: list[tuple[int, int, str, str]] = []
         start = 0
         while start < len(words):
             step = 1
             for length in range(min(longest, len(words) - start), 0, -1):
                 entry, emotion = self._entry(words[start : start + length])
                 if emotion:
-                    before = words[max(0, start - _NEGATION_REACH) : start]
-                    if not _NEGATORS.intersection(before):
-                        found.append((entry, emotion))
+                    found.append((start, length, entry, emotion))
                     step = length
                     break
             start += step
         return found
+
+    def hits(self, words: Sequence[str]) -> list[tuple[str, str]]:
+        """The entries of `spans` that are not negated, as pairs ``(entry, emotion)``."""
+        return [
+            (entry, emotion)
+            for start, _, entry, emotion in self.spans(words)
+            if not _NEGATORS.intersection(words[max(0, start - _NEGATION_REACH) : start])
+        ]
 
     def _entry(self, words: Sequence[str]) -> tuple[str, str]:
         for candidate in (tuple(words), (*words[:-1], words[-1].rstrip("?"))):
@@ -113,7 +119,16 @@ def default_lexicon() -> Lexicon:
 
 def words_of(text: str) -> list[str]:
     """Lower-case words; a question mark stays on its word ("really?"), apostrophes are straight."""
-    return [match.group().replace("’", "'").lower() for match in _WORD.finditer(text)]
+    return [word for word, _, _ in placed_words(text)]
+
+
+def placed_words(text: str) -> list[tuple[str, int, int]]:
+    """The words of `words_of` and where each begins and ends, its question mark left out."""
+    return [
+        (found.replace("’", "'").lower(), match.start(), match.start() + len(found.rstrip("?")))
+        for match in _WORD.finditer(text)
+        for found in (match.group(),)
+    ]
 
 
 def is_loop(text: str) -> bool:
