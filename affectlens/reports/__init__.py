@@ -3,6 +3,7 @@
 from affectlens.reports.data import (
     Arm,
     CircuitData,
+    Comparison,
     CrossCorpus,
     Directions,
     EmotionMap,
@@ -13,6 +14,7 @@ from affectlens.reports.data import (
     Probes,
     Reply,
     ReportData,
+    Share,
     StrengthPoint,
     Tuning,
 )
@@ -22,6 +24,7 @@ from affectlens.reports.serial import load, save
 __all__ = [
     "Arm",
     "CircuitData",
+    "Comparison",
     "CrossCorpus",
     "Directions",
     "EmotionMap",
@@ -32,6 +35,7 @@ __all__ = [
     "Probes",
     "Reply",
     "ReportData",
+    "Share",
     "StrengthPoint",
     "Tuning",
     "load",

@@ -138,7 +138,7 @@ class CircuitData:
 class StrengthPoint:
     """One measurement on the tuning scenarios; ``emotion`` may be "" for all together."""
 
-    mode: str
+    arm: str
     emotion: str
     strength: float
     accuracy: float
@@ -147,7 +147,7 @@ class StrengthPoint:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Strength against accuracy and fluency, and the strengths chosen: mode -> emotion -> s."""
+    """Strength against accuracy and fluency, and the strengths chosen: arm -> emotion -> s."""
 
     points: Sequence[StrengthPoint]
     chosen: Mapping[str, Mapping[str, float]] = field(
@@ -156,34 +156,81 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share of replies, with its 95 % interval over scenarios."""
+
+    value: float
+    low: float = _NAN
+    high: float = _NAN
+
+
+@dataclass(frozen=True)
 class Arm:
     """One way to make the model emotional, measured on the test scenarios.
 
     Attributes:
+        name: By which comparisons and examples name it.
         accuracy: Share judged as the target emotion, with 95 % interval ``low``..``high``.
+        title: For people; the name if empty.
+        masked: Accuracy with every feeling word taken out of the reply.
+        later: Accuracy without the first sentence.
+        copied: Share of replies that begin like an opener the vectors were made from.
         perplexity_ratio: Under the unsteered model, relative to unsteered text.
         distinct_2: Distinct bigrams over all bigrams.
         repetition: Share of text that repeats itself.
         capitals: Share of letters that are capitals.
         topic: Similarity of reply to prompt, in [0, 1].
         harmonic: Harmonic mean of the emotion, topic and fluency scores.
+        masked_harmonic: The same with feeling words taken out for the emotion score.
         per_emotion: Accuracy per target emotion.
         other_judges: Accuracy according to further judges, by name.
+        n: Number of replies.
     """
 
     name: str
     accuracy: float
     low: float
     high: float
+    title: str = ""
+    masked: Share | None = None
+    later: Share | None = None
+    copied: Share | None = None
     perplexity_ratio: float = _NAN
     distinct_2: float = _NAN
     repetition: float = _NAN
     capitals: float = _NAN
     topic: float = _NAN
     harmonic: float = _NAN
+    masked_harmonic: float = _NAN
     per_emotion: Mapping[str, float] = field(default_factory=dict[str, float])
     other_judges: Mapping[str, float] = field(default_factory=dict[str, float])
     n: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What people read."""
+        return self.title or self.name
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm minus another on one measure, by paired bootstrap over scenarios.
+
+    Attributes:
+        arm, control: Names of the arms.
+        measure: ``"accuracy"``, ``"masked_accuracy"`` or ``"harmonic"``.
+        difference: Mean of the arm minus mean of the control.
+        low, high: 95 % interval.
+        p: Two-sided, not corrected for the number of comparisons.
+    """
+
+    arm: str
+    control: str
+    measure: str
+    difference: float
+    low: float = _NAN
+    high: float = _NAN
+    p: float = _NAN
 
 
 @dataclass(frozen=True)
@@ -211,12 +258,22 @@ class Judge:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Arms on test scenarios, and the judges that scored them."""
+    """Arms on test scenarios, and the judges that scored them.
+
+    Attributes:
+        labels: The targets.
+        arms: In the order to show.
+        false_hits: Share of unsteered replies in which the judge hears the target all the same,
+            mean over targets: what an arm that does nothing scores.
+        judges: How far they can be trusted.
+        comparisons: Of arms in pairs.
+    """
 
     labels: Sequence[str]
     arms: Sequence[Arm]
-    chance: float | None = None
+    false_hits: float | None = None
     judges: Sequence[Judge] = ()
+    comparisons: Sequence[Comparison] = ()
 
 
 @dataclass(frozen=True)

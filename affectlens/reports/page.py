@@ -43,8 +43,10 @@ taken away first, so that what is left is the emotion and not the subject.</li>
 0.</li>
 <li>A circuit shifts its neurons and heads by their mean difference under the emotion; this is the
 same as adding two constant vectors per layer, which is what a steering pack stores.</li>
-<li>Strengths are chosen on tuning scenarios and reported once on test scenarios. Intervals are
-95 % bootstrap intervals over scenarios.</li>
+<li>Strengths are chosen on tuning scenarios, for every arm under the same limit of fluency, and
+reported once on test scenarios. Intervals are 95 % bootstrap intervals over scenarios.</li>
+<li>All arms answer the same prompts with the same decoding. Its repetition penalty stands above;
+the default of Hugging Face is 1.0, none.</li>
 <li>All of it describes one model, one corpus and one set of judges. An emotion that can be read or
 written in a model says nothing about whether anything is felt.</li></ul>"""
 
@@ -100,7 +102,10 @@ def _tiles(data: ReportData) -> str:
                 if finite(arm.perplexity_ratio)
                 else ""
             )
-            tiles.append((percent(arm.accuracy), f"heard as meant, {name}{cost}"))
+            masked = (
+                f", {percent(arm.masked.value)} with feeling words masked" if arm.masked else ""
+            )
+            tiles.append((percent(arm.accuracy), f"heard as meant, {name}{cost}{masked}"))
     if not tiles:
         return ""
     items = "".join(f"<li><b>{value}</b><span>{label}</span></li>" for value, label in tiles)

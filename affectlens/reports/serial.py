@@ -12,6 +12,7 @@ from affectlens.core.errors import AffectLensError, ArtefactError
 from affectlens.reports.data import (
     Arm,
     CircuitData,
+    Comparison,
     CrossCorpus,
     Directions,
     EmotionMap,
@@ -22,6 +23,7 @@ from affectlens.reports.data import (
     Probes,
     Reply,
     ReportData,
+    Share,
     StrengthPoint,
     Tuning,
 )
@@ -90,12 +92,16 @@ _ONE: Mapping[tuple[type, str], type] = {
     (ReportData, "tuning"): Tuning,
     (ReportData, "evaluation"): Evaluation,
     (Example, "unsteered"): Reply,
+    (Arm, "masked"): Share,
+    (Arm, "later"): Share,
+    (Arm, "copied"): Share,
 }
 _MANY: Mapping[tuple[type, str], type] = {
     (ReportData, "examples"): Example,
     (Tuning, "points"): StrengthPoint,
     (Evaluation, "arms"): Arm,
     (Evaluation, "judges"): Judge,
+    (Evaluation, "comparisons"): Comparison,
     (Judge, "cross_corpus"): CrossCorpus,
 }
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affectlens.reports import figures, style
+from affectlens.reports.comparisons import comparison_card
+from affectlens.reports.data import Share
 from affectlens.reports.markup import (
     Cell,
     card,
@@ -26,22 +28,24 @@ if TYPE_CHECKING:
 
 
 def tuning(data: ReportData) -> str:
-    """Strength against accuracy and fluency, one card per mode."""
+    """Strength against accuracy and fluency, one card per arm that has strengths of its own."""
     if data.tuning is None or not data.tuning.points:
         return ""
-    modes = list(dict.fromkeys(point.mode for point in data.tuning.points))
+    names = list(dict.fromkeys(point.arm for point in data.tuning.points))
+    titles = {} if data.evaluation is None else {a.name: a.label for a in data.evaluation.arms}
     cards: list[str] = []
-    for index, mode in enumerate(modes):
-        chosen = data.tuning.chosen.get(mode, {})
-        figure = figures.strength_curves([p for p in data.tuning.points if p.mode == mode], chosen)
+    for index, name in enumerate(names):
+        chosen = data.tuning.chosen.get(name, {})
+        figure = figures.strength_curves([p for p in data.tuning.points if p.arm == name], chosen)
+        title = text(titles.get(name, name))
         picked = ", ".join(f"{text(e or 'all')} {number(s)}" for e, s in chosen.items())
         cards.append(
             card(
-                f"Strength: {text(mode)}",
+                f"Strength: {title}",
                 plot(
                     figure,
                     f"plot-strength-{index}",
-                    f"Line charts: accuracy and perplexity ratio over strength, {mode}",
+                    f"Line charts: accuracy and perplexity ratio over strength, {title}",
                 ),
                 finding=f"Chosen: {picked}." if picked else "",
             )
@@ -64,6 +68,12 @@ _COLUMNS: Sequence[tuple[str, str, str]] = (
     ("capitals", "capitals", "percent"),
     ("topic", "topic kept", "number"),
     ("harmonic", "harmonic mean", "number"),
+    ("masked_harmonic", "harmonic mean, masked", "number"),
+)
+_SHARES: Sequence[tuple[str, str]] = (
+    ("masked", "feeling words masked"),
+    ("later", "without first sentence"),
+    ("copied", "copied openers"),
 )
 
 
@@ -74,15 +84,12 @@ def _arms_table(arms: Sequence[Arm]) -> str:
         name: max((v for arm in arms if finite(v := getattr(arm, name))), default=None)
         for name in ("accuracy", "harmonic")
     }
+    shares = [c for c in _SHARES if any(getattr(arm, c[0]) is not None for arm in arms)]
     rows: list[tuple[str, list[Cell]]] = []
     for arm in arms:
-        interval = f"<small>{percent(arm.low)} to {percent(arm.high)}</small>"
         cells = [
-            Cell(
-                f"{percent(arm.accuracy, 1)} {interval}",
-                arm.accuracy,
-                arm.accuracy == top["accuracy"],
-            )
+            _share(Share(arm.accuracy, arm.low, arm.high), arm.accuracy == top["accuracy"]),
+            *(_share(getattr(arm, attribute)) for attribute, _ in shares),
         ]
         cells += [
             Cell(percent(arm.other_judges.get(name), 1), arm.other_judges.get(name))
@@ -95,48 +102,79 @@ def _arms_table(arms: Sequence[Arm]) -> str:
             cells.append(Cell(rendered, value, best))
         if any(a.n is not None for a in arms):
             cells.append(Cell("–" if arm.n is None else str(arm.n), arm.n))
-        rows.append((text(arm.name), cells))
-    heads = ["arm", "accuracy, 95 % interval", *(f"accuracy, {text(name)}" for name in judges)]
+        rows.append((text(arm.label), cells))
+    heads = ["arm", "accuracy, 95 % interval", *(head for _, head in shares)]
+    heads += [f"accuracy, {text(name)}" for name in judges]
     heads += [head for _, head, _ in shown]
     if any(arm.n is not None for arm in arms):
         heads.append("texts")
     return table(heads, rows, sortable=True)
 
 
+def _share(share: Share | None, best: bool = False) -> Cell:
+    """A share with its interval, where there is one."""
+    if share is None:
+        return Cell("–")
+    interval = ""
+    if finite(share.low) and finite(share.high):
+        interval = f" <small>{percent(share.low)} to {percent(share.high)}</small>"
+    return Cell(f"{percent(share.value, 1)}{interval}", share.value, best)
+
+
 def arms(data: ReportData) -> str:
-    """Arms compared: bars, table, per emotion."""
+    """Arms compared: bars, table, pairs, per emotion."""
     evaluation = data.evaluation
     if evaluation is None or not evaluation.arms:
         return ""
     found = evaluation.arms
     best = max(found, key=lambda arm: arm.accuracy if finite(arm.accuracy) else -1.0)
-    finding = f"Heard most often: <b>{text(best.name)}</b>, {percent(best.accuracy, 1)}"
+    finding = f"Heard most often: <b>{text(best.label)}</b>, {percent(best.accuracy, 1)}"
+    if best.masked is not None:
+        finding += f" ({percent(best.masked.value, 1)} with feeling words masked)"
     prompted = next((a for a in found if a.name == "prompted" and a is not best), None)
     if prompted is not None:
         finding += f", against {percent(prompted.accuracy, 1)} when the model is asked in words"
-    chance = "" if evaluation.chance is None else " The dashed line is a judge that guesses."
+    line = ""
+    if evaluation.false_hits is not None:
+        line = (
+            f" The dashed line, {percent(evaluation.false_hits, 1)}, is how often the judge hears "
+            "a target in text that nobody steered: its false hits, measured, not a guess at 1 in "
+            f"{len(evaluation.labels)}."
+        )
+    diamond = " Diamonds: the same with feeling words masked." if best.masked is not None else ""
     out = card(
         "Emotion heard, and what it costs",
         plot(
-            figures.arms_bars(found, evaluation.chance),
+            figures.arms_bars(found, evaluation.false_hits),
             "plot-arms",
             "Bars: accuracy and perplexity ratio of every arm",
         ),
         finding=finding + ".",
         explain="<b>Reading it.</b> Left: the share of replies in which a judge that does not "
-        f"know the target hears it, with its 95 % interval over scenarios.{chance} Right: how much "
-        "more the text surprises the unsteered model. <b>Limits.</b> Accuracy without fluency is "
-        "easy: read both. A random direction of equal norm shows what any push would do.",
+        f"know the target hears it, with its 95 % interval over scenarios.{diamond}{line} Right: "
+        "how much more the text surprises the unsteered model. <b>Limits.</b> Accuracy without "
+        "fluency is easy: read both. Controls leave one thing out each: the refining, the choice "
+        "of units, the direction.",
     )
+    naming = ""
+    if any(arm.masked is not None for arm in found):
+        naming = (
+            "<b>Feeling words masked</b>: accuracy after every entry of the feeling lexicon has "
+            "been taken out of the reply, so that naming the feeling does not count. <b>Without "
+            "first sentence</b>: accuracy of what follows it; a reply of one sentence is a miss, "
+            "since nothing is left. <b>Copied openers</b>: share of replies that begin with three "
+            "words of an opener that the vectors were made from. "
+        )
     out += card(
         "All measures",
         _arms_table(found),
-        explain="<b>Distinct‑2</b>: share of word pairs that are not repeats, higher is more "
-        "varied. <b>Repetition</b> and <b>capitals</b>: high values are the usual ways steered "
-        "text goes wrong. <b>Topic kept</b>: similarity of the reply to its prompt. "
+        explain=naming + "<b>Distinct‑2</b>: share of word pairs that are not repeats, higher is "
+        "more varied. <b>Repetition</b> and <b>capitals</b>: high values are the usual ways "
+        "steered text goes wrong. <b>Topic kept</b>: similarity of the reply to its prompt. "
         "<b>Harmonic mean</b> of the emotion, topic and fluency scores: one bad score pulls it "
         "down. The best accuracy and the best harmonic mean are in bold.",
     )
+    out += comparison_card(evaluation)
     if any(arm.per_emotion for arm in found):
         shown = [arm for arm in found if arm.per_emotion]
         matrix = [
@@ -149,7 +187,7 @@ def arms(data: ReportData) -> str:
         out += card(
             "Emotion by emotion",
             plot(
-                figures.per_emotion_heatmap([a.name for a in shown], evaluation.labels, matrix),
+                figures.per_emotion_heatmap([a.label for a in shown], evaluation.labels, matrix),
                 "plot-per-emotion",
                 "Heat map: accuracy by arm and target emotion",
             ),

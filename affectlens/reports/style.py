@@ -33,6 +33,11 @@ _ARMS: Mapping[str, tuple[str, str]] = {
     "residual": ("#4E5B70", "#B9C2D0"),
     "prompted": ("#7F8B9D", "#8692A6"),
     "unsteered": ("#A9B2C0", "#667286"),
+    "analytic_circuit": ("#3A4556", "#CBD2DD"),
+    "analytic_residual": ("#66738A", "#A3AEBF"),
+    "random_units_refined_1": ("#8994A4", "#7A879B"),
+    "random_units_refined_2": ("#949EAD", "#707D91"),
+    "random_units_analytic": ("#B4BCC8", "#5A667A"),
     "random": ("#C6CDD7", "#4C5667"),
 }
 _OTHER: Sequence[tuple[str, str]] = (

@@ -139,7 +139,7 @@ def made_up(n: int = 60, seed: int = 0, targets: Sequence[str] = EMOTIONS) -> li
 
 
 def test_new_columns_by_brute_force() -> None:
-    rows, openers = made_up(), ["I'm furious about this.", "How vile!"]
+    rows, openers = made_up(240), ["I'm furious about this.", "How vile!"]
     judge = Cue()
     out = measure(rows, BASE, judge=judge, lexicon=Cue(), embed=embed, openers=openers, seed=3)
 

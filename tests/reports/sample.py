@@ -11,6 +11,7 @@ from affectlens.core import EMOTIONS, TONES
 from affectlens.reports import (
     Arm,
     CircuitData,
+    Comparison,
     CrossCorpus,
     Directions,
     EmotionMap,
@@ -21,6 +22,7 @@ from affectlens.reports import (
     Probes,
     Reply,
     ReportData,
+    Share,
     StrengthPoint,
     Tuning,
 )
@@ -97,34 +99,39 @@ def _circuit(rng: np.random.Generator) -> CircuitData:
 def _tuning(rng: np.random.Generator) -> Tuning:
     points: list[StrengthPoint] = []
     chosen: dict[str, dict[str, float]] = {}
-    for mode, top, cost in (("residual", 0.78, 1.0), ("circuit", 0.74, 0.7)):
-        chosen[mode] = {}
+    for arm, top, cost in (("residual", 0.78, 1.0), ("circuit", 0.74, 0.7)):
+        chosen[arm] = {}
         for index, emotion in enumerate(EMOTIONS):
             ceiling = top - 0.07 * (index % 3)
             for strength in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5):
                 rise = 1 / (1 + np.exp(-6 * (strength - 0.62 - 0.05 * index)))
                 points.append(
                     StrengthPoint(
-                        mode,
+                        arm,
                         emotion,
                         strength,
                         float(np.clip(0.12 + ceiling * rise + rng.normal(0, 0.015), 0, 1)),
                         float(np.exp(cost * strength**1.6 * (1 + 0.12 * (index % 4)))),
                     )
                 )
-            chosen[mode][emotion] = (0.75, 1.0)[index % 2]
+            chosen[arm][emotion] = (0.75, 1.0)[index % 2]
     return Tuning(points, chosen)
 
 
 def _evaluation(rng: np.random.Generator) -> Evaluation:
     arms = []
-    for name, accuracy, ratio, repetition, capitals, topic in (
-        ("unsteered", 0.167, 1.0, 0.03, 0.031, 0.52),
-        ("prompted", 0.211, 1.18, 0.05, 0.034, 0.50),
-        ("residual", 0.684, 3.74, 0.16, 0.062, 0.37),
-        ("circuit", 0.721, 2.63, 0.09, 0.045, 0.42),
-        ("random", 0.174, 2.91, 0.14, 0.048, 0.36),
-    ):
+    for name, title, accuracy, masked, ratio, repetition, capitals, topic in (
+        ("unsteered", "", 0.061, 0.058, 1.0, 0.03, 0.031, 0.52),
+        ("prompted", "", 0.211, 0.146, 1.18, 0.05, 0.034, 0.50),
+        ("residual", "", 0.684, 0.405, 3.74, 0.16, 0.062, 0.37),
+        ("circuit", "", 0.921, 0.452, 2.63, 0.09, 0.045, 0.42),
+        ("analytic_residual", "residual, not refined", 0.281, 0.232, 1.38, 0.06, 0.03, 0.47),
+        ("analytic_circuit", "circuit, not refined", 0.562, 0.431, 2.08, 0.07, 0.04, 0.44),
+        ("random_units_refined_1", "random units refined alike, 1", 0.88, 0.44, 2.1, 0.1, 0.04, 0.4),
+        ("random_units_refined_2", "random units refined alike, 2", 0.89, 0.41, 2.3, 0.1, 0.1, 0.4),
+        ("random_units_analytic", "random units, not refined", 0.342, 0.203, 1.82, 0.1, 0.04, 0.43),
+        ("random", "random direction, equal norm", 0.074, 0.071, 2.91, 0.14, 0.048, 0.36),
+    ):  # fmt: skip
         fluency = 1 / ratio**0.5
         per = np.clip(accuracy + rng.normal(0, 0.09, 6), 0.01, 0.99)
         arms.append(
@@ -133,23 +140,47 @@ def _evaluation(rng: np.random.Generator) -> Evaluation:
                 accuracy,
                 accuracy - 0.051,
                 accuracy + 0.049,
+                title=title,
+                masked=Share(masked, masked - 0.048, masked + 0.047),
+                later=Share(accuracy * 0.85, accuracy * 0.85 - 0.04, accuracy * 0.85 + 0.05),
+                copied=Share(accuracy * 0.26, accuracy * 0.2, accuracy * 0.3),
                 perplexity_ratio=ratio,
                 distinct_2=0.93 - repetition,
                 repetition=repetition,
                 capitals=capitals,
                 topic=topic,
                 harmonic=3 / (1 / accuracy + 1 / topic + 1 / fluency),
+                masked_harmonic=3 / (1 / masked + 1 / topic + 1 / fluency),
                 per_emotion=dict(zip(EMOTIONS, per.tolist(), strict=True)),
-                other_judges={"linear": accuracy * 0.9 + 0.01},
-                n=288,
+                other_judges={"lexicon": accuracy * 0.9 + 0.01},
+                n=240,
             )
         )
+    by_name = {arm.name: arm for arm in arms}
+    comparisons: list[Comparison] = []
+    for arm, control in (
+        *(("circuit", name) for name in by_name if name != "circuit"),
+        ("analytic_circuit", "random_units_analytic"),
+    ):
+        a, b = by_name[arm], by_name[control]
+        for measure, difference in (
+            ("accuracy", a.accuracy - b.accuracy),
+            ("masked_accuracy", a.masked.value - b.masked.value),
+            ("harmonic", a.harmonic - b.harmonic),
+        ):
+            p = float(np.clip(np.exp(-60 * abs(difference)), 0.0002, 1))
+            comparisons.append(
+                Comparison(
+                    arm, control, measure, difference, difference - 0.05, difference + 0.05, p
+                )
+            )
     confusion = np.round(rng.uniform(0, 3, (7, 7)) + np.diag(rng.uniform(34, 46, 7)))
     linear = np.round(rng.uniform(0, 5, (7, 7)) + np.diag(rng.uniform(24, 38, 7)))
     return Evaluation(
         EMOTIONS,
         arms,
-        chance=1 / 7,
+        false_hits=by_name["unsteered"].accuracy,
+        comparisons=comparisons,
         judges=(
             Judge(
                 "fine-tuned encoder",

@@ -40,9 +40,9 @@ def all_figures() -> dict[str, Any]:
         "allocation_bars": figures.allocation_bars(c.layers, c.labels, c.counts),
         "overlap_heatmap": figures.overlap_heatmap(c.labels, c.overlap, c.overlap_chance),
         "strength_curves": figures.strength_curves(t.points[:42], t.chosen["residual"]),
-        "arms_bars": figures.arms_bars(e.arms, e.chance),
+        "arms_bars": figures.arms_bars(e.arms, e.false_hits),
         "per_emotion_heatmap": figures.per_emotion_heatmap(
-            [a.name for a in e.arms],
+            [a.label for a in e.arms],
             e.labels,
             [[a.per_emotion[label] for label in e.labels] for a in e.arms],
         ),
@@ -145,9 +145,13 @@ def test_strength_curves_sort_points_and_ring_the_chosen_one():
 def test_arms_bars_hold_accuracy_interval_and_ratio():
     e = DATA.evaluation
     assert e
-    bar, point, ratio = FIGURES["arms_bars"].data
-    names = [arm.name for arm in e.arms]
-    assert list(bar.y) == list(point.y) == list(ratio.y) == names
+    bar, point, ratio, masked = FIGURES["arms_bars"].data
+    names = [arm.label for arm in e.arms]
+    assert "circuit, not refined" in names
+    assert list(bar.y) == list(point.y) == list(ratio.y) == list(masked.y) == names
+    np.testing.assert_array_equal(masked.x, [arm.masked.value for arm in e.arms])
+    (line,) = FIGURES["arms_bars"].layout.shapes
+    assert line.x0 == line.x1 == e.false_hits
     np.testing.assert_array_equal(bar.x, [arm.accuracy for arm in e.arms])
     np.testing.assert_array_equal(point.x, bar.x)
     np.testing.assert_allclose(np.add(point.x, point.error_x.array), [arm.high for arm in e.arms])
@@ -160,6 +164,12 @@ def test_arms_bars_hold_accuracy_interval_and_ratio():
 def test_an_arm_without_a_ratio_still_has_its_bar():
     bar, _, ratio = figures.arms_bars([Arm("prompted", 0.2, 0.1, 0.3)]).data
     assert bar.x == (0.2,) and ratio.text == ("",)
+
+
+def test_an_arm_without_an_interval_has_no_error_bar():
+    nan = float("nan")
+    _, point, _ = figures.arms_bars([Arm("prompted", 0.2, nan, nan)]).data
+    assert point.error_x.array == point.error_x.arrayminus == (0.0,)
 
 
 def test_confusion_rows_sum_to_one_and_keep_the_counts():

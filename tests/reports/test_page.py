@@ -17,6 +17,7 @@ from sample import sample
 from affectlens.core.errors import ArtefactError, DataError
 from affectlens.reports import (
     Arm,
+    Comparison,
     Evaluation,
     Example,
     Header,
@@ -24,6 +25,7 @@ from affectlens.reports import (
     Probes,
     Reply,
     ReportData,
+    Share,
     Tuning,
     render,
     write,
@@ -137,28 +139,35 @@ def test_header_names_what_made_the_run(page: Page):
 
 
 def test_the_table_shows_the_numbers_given(page: Page):
-    arms = {row[0][0]: row[1:] for row in page.rows if len(row) == 10 and row[0][1] is None}
+    arms = {row[0][0]: row[1:] for row in page.rows if len(row) == 14 and row[0][1] is None}
     evaluation = DATA.evaluation
     assert evaluation
     for arm in evaluation.arms:
-        values = [float(value or "nan") for _, value in arms[arm.name]]
+        assert arm.masked and arm.later and arm.copied
+        values = [float(value or "nan") for _, value in arms[arm.label]]
         assert values == [
             arm.accuracy,
-            arm.other_judges["linear"],
+            arm.masked.value,
+            arm.later.value,
+            arm.copied.value,
+            arm.other_judges["lexicon"],
             arm.perplexity_ratio,
             arm.distinct_2,
             arm.repetition,
             arm.capitals,
             arm.topic,
             arm.harmonic,
+            arm.masked_harmonic,
             arm.n,
         ]
-        shown = [text.replace("\u202f", "").replace("−", "-") for text, _ in arms[arm.name]]
-        assert shown[0] == (
-            f"{arm.accuracy * 100:.1f}% {arm.low * 100:.0f}% to {arm.high * 100:.0f}%"
-        )
-        assert shown[2] == f"{arm.perplexity_ratio:.2f}"
-        assert shown[4] == f"{arm.repetition * 100:.1f}%"
+        shown = [text.replace("\u202f", "").replace("−", "-") for text, _ in arms[arm.label]]
+        for place, share in enumerate(
+            (Share(arm.accuracy, arm.low, arm.high), arm.masked, arm.later, arm.copied)
+        ):
+            value, low, high = (100 * x for x in (share.value, share.low, share.high))
+            assert shown[place] == f"{value:.1f}% {low:.0f}% to {high:.0f}%"
+        assert shown[5] == f"{arm.perplexity_ratio:.2f}"
+        assert shown[7] == f"{arm.repetition * 100:.1f}%"
 
 
 def test_only_the_best_arm_is_marked(html: str):
@@ -200,7 +209,8 @@ def hostile_data() -> ReportData:
         probes=Probes([0], [0.5], [0.4], [0.6], 0.5, 0, site=evil, baselines={evil: 0.1}),
         evaluation=Evaluation(
             [evil],
-            [Arm(evil, 0.5, 0.4, 0.6, per_emotion={evil: 0.5}, other_judges={evil: 0.5})],
+            [Arm(evil, 0.5, 0.4, 0.6, evil, per_emotion={evil: 0.5}, other_judges={evil: 0.5})],
+            comparisons=[Comparison(evil, evil, "accuracy", 0.1, 0.0, 0.2, 0.04)],
             judges=[Judge(evil, [evil, "b"], [[1, 2], [3, 4]])],
         ),
         tuning=Tuning([], {evil: {evil: 1.0}}),

@@ -10,7 +10,17 @@ import pytest
 from sample import sample
 
 from affectlens.core.errors import ArtefactError, DataError
-from affectlens.reports import Arm, Evaluation, Header, ReportData, load, render, save
+from affectlens.reports import (
+    Arm,
+    Comparison,
+    Evaluation,
+    Header,
+    ReportData,
+    Share,
+    load,
+    render,
+    save,
+)
 from affectlens.reports.serial import from_dict, to_dict
 
 
@@ -28,6 +38,19 @@ def test_nan_is_null_in_the_file_and_nan_again_after_it(tmp_path: Path):
     assert "NaN" not in (tmp_path / "r.json").read_text()
     back = load(tmp_path / "r.json").evaluation
     assert back and math.isnan(back.arms[0].topic) and back.arms[0].n is None
+    assert back.arms[0].masked is None
+
+
+def test_shares_and_comparisons_come_back_as_what_they_were(tmp_path: Path):
+    nan = float("nan")
+    arm = Arm("circuit", 0.9, 0.8, 1.0, masked=Share(0.4, nan, nan))
+    pair = Comparison("circuit", "random", "harmonic", 0.1)
+    evaluation = Evaluation(["fear"], [arm], comparisons=[pair], false_hits=0.06)
+    save(ReportData(Header("m"), evaluation=evaluation), tmp_path / "r.json")
+    back = load(tmp_path / "r.json").evaluation
+    assert back and isinstance(back.arms[0].masked, Share) and back.arms[0].masked.value == 0.4
+    assert math.isnan(back.arms[0].masked.low) and math.isnan(back.comparisons[0].p)
+    assert back.comparisons[0].measure == "harmonic" and back.false_hits == 0.06
 
 
 def test_tensors_and_numpy_scalars_are_written_plainly():

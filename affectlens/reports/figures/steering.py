@@ -22,7 +22,7 @@ def strength_curves(
     """Accuracy and perplexity ratio over steering strength, one line per emotion.
 
     Args:
-        points: The measurements of one mode, in any order.
+        points: The measurements of one arm, in any order.
         chosen: The strength picked per emotion; drawn as a ring.
     """
     from plotly.subplots import make_subplots
@@ -75,25 +75,26 @@ def strength_curves(
     return figure
 
 
-def arms_bars(arms: Sequence[Arm], chance: float | None = None) -> go.Figure:
-    """Accuracy with its interval, and perplexity ratio, of every arm.
+def arms_bars(arms: Sequence[Arm], false_hits: float | None = None) -> go.Figure:
+    """Accuracy with its interval, plain and with feeling words masked, and perplexity ratio.
 
     Args:
         arms: In the order to show, first on top.
-        chance: Accuracy of a judge that guesses.
+        false_hits: Accuracy of text that nobody steered; drawn as a dashed line.
     """
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
         rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06, column_widths=[0.62, 0.38]
     )
-    names = [arm.name for arm in arms]
+    names = [arm.label for arm in arms]
+    colours = [style.arm_colour(arm.name) for arm in arms]
     accuracy = [arm.accuracy for arm in arms]
     figure.add_bar(
         y=names,
         x=accuracy,
         orientation="h",
-        marker={"color": [style.fade(style.arm_colour(name), style.BAR) for name in names]},
+        marker={"color": [style.fade(colour, style.BAR) for colour in colours]},
         hoverinfo="skip",
         row=1,
         col=1,
@@ -102,12 +103,12 @@ def arms_bars(arms: Sequence[Arm], chance: float | None = None) -> go.Figure:
         y=names,
         x=accuracy,
         mode="markers",
-        marker={"color": [style.arm_colour(name) for name in names], "size": 9},
+        marker={"color": colours, "size": 9},
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [max(0.0, arm.high - arm.accuracy) for arm in arms],
-            "arrayminus": [max(0.0, arm.accuracy - arm.low) for arm in arms],
+            "array": [_reach(arm.high - arm.accuracy) for arm in arms],
+            "arrayminus": [_reach(arm.accuracy - arm.low) for arm in arms],
             "color": style.MUTED,
             "thickness": 2,
             "width": 5,
@@ -122,7 +123,7 @@ def arms_bars(arms: Sequence[Arm], chance: float | None = None) -> go.Figure:
         if np.isfinite(arm.accuracy):
             figure.add_annotation(
                 x=arm.high if np.isfinite(arm.high) else arm.accuracy,
-                y=arm.name,
+                y=arm.label,
                 text=f"{arm.accuracy:.0%}",
                 showarrow=False,
                 xanchor="left",
@@ -136,7 +137,7 @@ def arms_bars(arms: Sequence[Arm], chance: float | None = None) -> go.Figure:
         y=names,
         x=ratios,
         mode="markers+text",
-        marker={"color": [style.arm_colour(name) for name in names], "size": 9},
+        marker={"color": colours, "size": 9},
         text=[f"{ratio:.1f}×" if np.isfinite(ratio) else "" for ratio in ratios],
         textposition="middle right",
         textfont={"size": 12, "color": style.MUTED},
@@ -145,11 +146,22 @@ def arms_bars(arms: Sequence[Arm], chance: float | None = None) -> go.Figure:
         row=1,
         col=2,
     )
-    if chance is not None:
+    masked = [(arm.label, arm.masked.value) for arm in arms if arm.masked is not None]
+    if masked:
+        figure.add_scatter(
+            y=[label for label, _ in masked],
+            x=[value for _, value in masked],
+            mode="markers",
+            marker={"color": style.MUTED, "size": 9, "symbol": "diamond-open"},
+            hovertemplate="%{y}, feeling words masked: %{x:.1%}<extra></extra>",
+            row=1,
+            col=1,
+        )
+    if false_hits is not None:
         figure.add_shape(
             type="line",
-            x0=chance,
-            x1=chance,
+            x0=false_hits,
+            x1=false_hits,
             y0=0,
             y1=1,
             yref="y domain",
@@ -158,12 +170,13 @@ def arms_bars(arms: Sequence[Arm], chance: float | None = None) -> go.Figure:
             col=1,
         )
         figure.add_annotation(
-            x=chance,
+            x=false_hits,
             y=1.0,
             yref="y domain",
             yanchor="bottom",
-            text="chance",
+            text="nothing steered",
             showarrow=False,
+            xanchor="left",
             font={"size": 11, "color": style.MUTED},
             row=1,
             col=1,
@@ -186,6 +199,11 @@ def arms_bars(arms: Sequence[Arm], chance: float | None = None) -> go.Figure:
     style.finish(figure, 100 + 42 * len(names))
     figure.update_layout(margin_t=24, bargap=0.5)
     return figure
+
+
+def _reach(length: float) -> float:
+    """Length of an error bar; none where there is no interval."""
+    return max(0.0, length) if np.isfinite(length) else 0.0
 
 
 def _shares(

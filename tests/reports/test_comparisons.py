@@ -1,0 +1,89 @@
+"""Sentences about arms say what the numbers say, and another thing when the numbers change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from html_check import Page
+from sample import sample
+
+from affectlens.reports import Comparison, Evaluation, Share, render
+from affectlens.reports.comparisons import comparison_card, p_value, points, sentences
+
+EVALUATION = sample().evaluation
+assert EVALUATION
+
+
+def changed(**arms: tuple[float, float]) -> Evaluation:
+    """The sample with other accuracies, plain and masked."""
+    made = [
+        replace(a, accuracy=arms[a.name][0], masked=Share(arms[a.name][1])) if a.name in arms else a
+        for a in EVALUATION.arms
+    ]
+    return replace(EVALUATION, arms=made)
+
+
+def with_pair(arm: str, control: str, measure: str, difference: float, p: float) -> Evaluation:
+    kept = [
+        c
+        for c in EVALUATION.comparisons
+        if (c.arm, c.control, c.measure) != (arm, control, measure)
+    ]
+    new = Comparison(arm, control, measure, difference, difference - 0.1, difference + 0.1, p)
+    return replace(EVALUATION, comparisons=[*kept, new])
+
+
+def test_naming_is_said_with_the_numbers() -> None:
+    said = " ".join(sentences(EVALUATION)).replace("\u202f", "")
+    assert "Circuit: 92% of replies are heard as meant, 45% once every feeling word" in said
+    assert "78% without the first sentence. 24% begin like an opener" in said
+
+
+def test_whether_units_or_descent_do_the_work_depends_on_the_numbers() -> None:
+    said = " ".join(sentences(EVALUATION)).replace("\u202f", "")
+    # (.885 - .342) / (.921 - .342)
+    assert "from 34% to 88% by the same descent, 94% of the way" in said
+    assert "the descent does most of the work, whatever the units" in said
+    few = changed(random_units_refined_1=(0.4, 0.1), random_units_refined_2=(0.42, 0.1))
+    said = " ".join(sentences(few))
+    assert "most of the effect needs the circuit's own units" in said
+    assert "whatever the units" not in said
+
+
+def test_what_refining_adds_is_called_naming_only_where_the_run_shows_it() -> None:
+    masked = ("circuit", "analytic_circuit", "masked_accuracy")
+    assert "naming." in " ".join(sentences(with_pair(*masked, 0.02, 0.6)))
+    assert "more than half" in " ".join(sentences(with_pair(*masked, 0.1, 0.01)))
+    assert "naming" not in " ".join(sentences(with_pair(*masked, 0.3, 0.001)))
+
+
+def test_a_difference_that_is_not_told_is_not_claimed() -> None:
+    pair = ("circuit", "random_units_refined_1", "accuracy")
+    unclear = next(s for s in sentences(with_pair(*pair, 0.04, 0.3)) if "alike, 1" in s)
+    assert unclear.startswith("Circuit against random units refined alike, 1: no difference told")
+    clear = next(s for s in sentences(with_pair(*pair, 0.24, 0.001)) if "alike, 1" in s)
+    assert "+24 points, 95 % interval +14 to +34, p = 0.001" in clear
+
+
+def test_the_table_holds_every_pair() -> None:
+    page = Page(render(sample()))
+    rows = {row[0][0]: row[1:] for row in page.rows}
+    names = {arm.name: arm.label for arm in EVALUATION.arms}
+    for c in EVALUATION.comparisons:
+        cells = rows[f"{names[c.arm]} − {names[c.control]}"]
+        place = ["accuracy", "masked_accuracy", "harmonic"].index(c.measure)
+        assert float(cells[place][1] or "nan") == c.difference
+    assert comparison_card(replace(EVALUATION, comparisons=())) == ""
+
+
+def test_a_single_scenario_gives_no_verdict() -> None:
+    nan = float("nan")
+    lone = [replace(c, low=nan, high=nan, p=nan) for c in EVALUATION.comparisons]
+    said = " ".join(sentences(replace(EVALUATION, comparisons=lone)))
+    assert "against" not in said and "Refining" not in said
+    assert "nan" not in comparison_card(replace(EVALUATION, comparisons=lone))
+
+
+def test_numbers_of_pairs() -> None:
+    assert (points(0.064), points(-0.064), points(0.0)) == ("+6", "−6", "0")
+    assert (p_value(0.0002), p_value(0.0312), p_value(0.5)) == ("< 0.001", "= 0.031", "= 0.50")
