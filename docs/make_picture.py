@@ -160,6 +160,8 @@ def _steered(data: ReportData, arm: str) -> tuple[str, str]:
     foot = ""
     if arm in arms:
         foot = f"heard as meant <b>{percent(arms[arm].accuracy)}</b>"
+        if (masked := arms[arm].masked) is not None:
+            foot += f", feeling words masked <b>{percent(masked.value)}</b>"
         if "prompted" in arms:
             foot += f" (asked in words {percent(arms['prompted'].accuracy)})"
     return body, foot

@@ -127,7 +127,7 @@ def _evaluation(rng: np.random.Generator) -> Evaluation:
         ("circuit", "", 0.921, 0.452, 2.63, 0.09, 0.045, 0.42),
         ("analytic_residual", "residual, not refined", 0.281, 0.232, 1.38, 0.06, 0.03, 0.47),
         ("analytic_circuit", "circuit, not refined", 0.562, 0.431, 2.08, 0.07, 0.04, 0.44),
-        ("random_units_refined_1", "random units refined alike, 1", 0.88, 0.44, 2.1, 0.1, 0.04, 0.4),
+        ("random_units_refined_1", "random units refined alike, 1", 0.88, 0.44, 2.1, 0.1, 0.1, 0.4),
         ("random_units_refined_2", "random units refined alike, 2", 0.89, 0.41, 2.3, 0.1, 0.1, 0.4),
         ("random_units_analytic", "random units, not refined", 0.342, 0.203, 1.82, 0.1, 0.04, 0.43),
         ("random", "random direction, equal norm", 0.074, 0.071, 2.91, 0.14, 0.048, 0.36),
