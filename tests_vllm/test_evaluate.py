@@ -17,14 +17,15 @@ import pytest
 pytest.importorskip("transformer_lens", reason="needs the main environment")
 
 from affectlens.core import EMOTIONS
-from affectlens.evaluation import ARMS, Backend, Transformers, Vllm, random_pack
+from affectlens.evaluation import ARMS, Backend, Transformers, Vllm
 from affectlens.models.generation import GenerationSettings, encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arms import load_replies
 from affectlens.pipeline.backend import backend
 from affectlens.pipeline.context import RunContext
+from affectlens.pipeline.packs import TUNED, tuned_file
 from affectlens.pipeline.stage import StageRun
-from affectlens.pipeline.stages.evaluate import RANDOM, evaluate
+from affectlens.pipeline.stages.evaluate import arm_packs, evaluate
 from affectlens.steering import SteeringPack
 from tests_vllm.engines import ROOT
 from tests_vllm.reference import EVENTS
@@ -49,16 +50,15 @@ def make_run(folder: Path, **options: Any) -> StageRun:
 @pytest.fixture(scope="module")
 def here(folder: Path) -> StageRun:
     run = make_run(folder)
-    some_pack(run.model, size=1.0).save(folder / "pack.safetensors")
+    some = some_pack(run.model, size=1.0)
+    for i, name in enumerate(dict.fromkeys(TUNED.values())):
+        some.with_recommended("circuit", 1.0 + i).save(folder / tuned_file(name))
     return run
 
 
 @pytest.fixture(scope="module")
 def packs(here: StageRun) -> dict[Path, SteeringPack]:
-    pack = SteeringPack.load(here.folder / "pack.safetensors")
-    found = {here.folder / "pack.safetensors": pack, here.folder / RANDOM: random_pack(pack)}
-    found[here.folder / RANDOM].save(here.folder / RANDOM)
-    return found
+    return {here.folder / tuned_file(name): pack for name, pack in arm_packs(here).items()}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,8 @@ def test_the_arms_are_the_same(here: StageRun, server: Vllm, tmp_path: Path) -> 
     """Also: a server that runs already is used, and is found to serve this model."""
     there = make_run(tmp_path, backend="vllm", url=server.server.url)
     there.context.__dict__["model"] = here.model
-    SteeringPack.load(here.folder / "pack.safetensors").save(tmp_path / "pack.safetensors")
+    for name in dict.fromkeys(TUNED.values()):
+        SteeringPack.load(here.folder / tuned_file(name)).save(tmp_path / tuned_file(name))
     assert evaluate(here) == evaluate(there)
     for arm in ARMS:
         ours = load_replies(here.folder / "replies" / f"{arm}.jsonl")

@@ -19,6 +19,8 @@ def describe(source: str) -> dict[str, Any]:
         UnknownNameError, ModelError: As `affectlens.models.loading.load_model`.
     """
     about: dict[str, Any] = {"name": source, "cached": True}
+    if note := registry.weights_note(source):
+        about["weights"] = note
     if source in registry.BUILTIN:
         info = next(info for info in registry.list_models() if info.name == source)
         about |= {

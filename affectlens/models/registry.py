@@ -23,6 +23,7 @@ class Asset:
         licence: SPDX name.
         description: One line.
         kept_bytes: What it takes in the cache in the end.
+        weights: Where these are not the weights as published: what they are.
         facts: Its anatomy, for `describe` before it has been fetched.
     """
 
@@ -32,6 +33,7 @@ class Asset:
     licence: str
     description: str
     kept_bytes: int
+    weights: str = ""
     facts: Mapping[str, int | str] = field(default_factory=dict)
 
 
@@ -64,7 +66,8 @@ BUILTIN: Mapping[str, Asset] = {
                 disk_bytes=520_000_000,
             ),
             licence="Apache-2.0",
-            description="30 layers, bfloat16, converted once from 4-bit GGUF",
+            description="30 layers; a Q4_1 (4-bit) GGUF file dequantised once to bfloat16",
+            weights="dequantised from a Q4_1 (4-bit) GGUF file, not the weights as published",
             kept_bytes=273_000_000,
             facts={
                 "family": "LlamaForCausalLM",
@@ -166,6 +169,13 @@ def resolve(name: str) -> Path:
     if asset.kind != "language model":
         raise ModelError(f"{name} is an {asset.kind} for judges, not a language model.")
     return pull(name)
+
+
+def weights_note(name: str) -> str:
+    """What the weights behind a name are, where they are not the ones as published; else ""."""
+    if name in BUILTIN:
+        return BUILTIN[name].weights
+    return "dequantised from a GGUF file" if name.lower().endswith(".gguf") else ""
 
 
 def _asset(name: str) -> Asset:

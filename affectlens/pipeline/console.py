@@ -53,25 +53,24 @@ def run_with_progress(config: RunConfig, *, until: str | None = None) -> None:
 
 
 def print_summary(folder: Path) -> None:
-    """The table of arms of a finished run."""
+    """The tables of a finished run: arms, and the circuit against each of them."""
     from rich.table import Table
 
+    from affectlens.pipeline.summary import arm_table, pair_table
+
     metrics = read_json(folder / "metrics.json")
-    table = Table(title=f"{metrics['model']}: replies in which a blind judge finds the emotion")
-    for name in ("arm", "accuracy", "95 % interval", "perplexity ratio", "topic", "harmonic"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, m in metrics["arms"].items():
-        low, high = m["accuracy_ci"]
-        table.add_row(
-            arm,
-            f"{m['accuracy']:.2f}",
-            f"{low:.2f}–{high:.2f}",
-            f"{m['perplexity_ratio']:.2f}",
-            f"{m['topic']:.2f}",
-            f"{m['harmonic']:.2f}",
-        )
     out = stdout()
-    out.print(table)
+    for title, rows in (
+        (f"{metrics['model']}: replies in which a blind judge finds the emotion", arm_table),
+        ("arms in pairs: difference, 95 % interval, p", pair_table),
+    ):
+        head, *body = rows(metrics)
+        table = Table(title=title)
+        for i, name in enumerate(head):
+            table.add_column(name, justify="right" if i else "left")
+        for row in body:
+            table.add_row(*row)
+        out.print(table)
     probe = metrics["probe"]
     out.print(
         f"Probe: {probe['accuracy']:.2f} on held-out scenarios at {probe['best_layer']}. "

@@ -82,6 +82,7 @@ def own_replies(
                 group=f"own:{group_name(event.group_key)}",
                 emotion=emotion,
                 messages=(*event.messages, Message("assistant", text)),
+                meta={**event.meta, "opener": opener},
             )
         )
     return Corpus("own_replies", "replies", tuple(records))
@@ -116,9 +117,18 @@ def spread(corpus: Corpus, n: int) -> list[Record]:
     by_scenario: dict[str, list[Record]] = {}
     for record in corpus:
         by_scenario.setdefault(record.scenario, []).append(record)
+    scenarios = list(by_scenario.values())
+    if n < len(scenarios):
+        # Evenly over the themes, which follow one another in the corpora.
+        scenarios = [scenarios[i * len(scenarios) // n] for i in range(n)]
     rounds: list[Record] = []
-    for turn in range(max(len(members) for members in by_scenario.values())):
-        for i, members in enumerate(by_scenario.values()):
+    for turn in range(max(len(members) for members in scenarios)):
+        for i, members in enumerate(scenarios):
             if turn < len(members):
                 rounds.append(members[(i + turn) % len(members)])
     return rounds[:n]
+
+
+def openers_of(corpus: Corpus) -> tuple[str, ...]:
+    """The openers that an expression corpus was continued from, each once."""
+    return tuple(dict.fromkeys(r.meta["opener"] for r in corpus if "opener" in r.meta))

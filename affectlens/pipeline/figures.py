@@ -9,7 +9,7 @@ import numpy as np
 
 from affectlens import reports
 from affectlens.core import Site
-from affectlens.evaluation import ArmMetrics, Reply, StrengthPoint
+from affectlens.evaluation import ARMS, ArmMetrics, Comparison, Reply, StrengthPoint
 from affectlens.evaluation.tuning import pooled_by_strength
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def direction_figure(directions: Directions, layer: int) -> reports.Directions:
         cosines=directions.cosine_matrix(Site(layer, "resid_post")).numpy(),
         layer=layer,
         layers=[directions.sites[i].layer for i in rows],
-        split_half=directions.split_half[rows].numpy(),
+        split_half=None if (s := directions.split_half) is None else s[rows].numpy(),
         estimator=directions.estimator,
     )
 
@@ -82,41 +82,53 @@ def tuning_figure(tuning: Mapping[str, Any]) -> reports.Tuning:
     """Strength against accuracy and fluency, per emotion and pooled."""
     points = [StrengthPoint(**p) for p in tuning["points"]]
     shown = [
-        reports.StrengthPoint(p.mode, p.emotion, p.strength, p.accuracy, p.perplexity_ratio)
+        reports.StrengthPoint(p.arm, p.emotion, p.strength, p.accuracy, p.perplexity_ratio)
         for p in points
     ]
     shown += [
-        reports.StrengthPoint(mode, "", strength, accuracy, ratio)
-        for (mode, strength), (accuracy, ratio) in pooled_by_strength(points).items()
+        reports.StrengthPoint(arm, "", strength, accuracy, ratio)
+        for (arm, strength), (accuracy, ratio) in pooled_by_strength(points).items()
     ]
     return reports.Tuning(shown, tuning["chosen"])
 
 
 def evaluation_figure(
-    arms: Mapping[str, ArmMetrics], judged: Mapping[str, Any], emotions: Sequence[str]
+    arms: Mapping[str, ArmMetrics],
+    comparisons: Sequence[Comparison],
+    judged: Mapping[str, Any],
+    emotions: Sequence[str],
 ) -> reports.Evaluation:
-    """The table of arms, and the judges behind it."""
+    """The table of arms, their comparison in pairs, and the judges behind them."""
     return reports.Evaluation(
         labels=emotions,
         arms=[
             reports.Arm(
                 name=name,
+                title=ARMS[name].title if name in ARMS else "",
                 accuracy=m.accuracy,
                 low=m.accuracy_ci[0],
                 high=m.accuracy_ci[1],
+                masked=reports.Share(m.masked_accuracy, *m.masked_accuracy_ci),
+                later=reports.Share(m.later_accuracy, *m.later_accuracy_ci),
+                copied=reports.Share(m.copied_openers, *m.copied_openers_ci),
                 perplexity_ratio=m.perplexity_ratio,
                 distinct_2=m.distinct2,
                 repetition=m.repetition,
                 capitals=m.capitals,
                 topic=m.topic,
                 harmonic=m.harmonic,
+                masked_harmonic=m.masked_harmonic,
                 per_emotion=m.per_emotion,
                 other_judges={"lexicon": m.lexicon_accuracy},
                 n=m.n,
             )
             for name, m in arms.items()
         ],
-        chance=1 / len(emotions),
+        false_hits=arms["unsteered"].accuracy if "unsteered" in arms else None,
+        comparisons=[
+            reports.Comparison(c.arm, c.control, c.measure, c.difference, *c.ci, c.p)
+            for c in comparisons
+        ],
         judges=[judge_figure(name, judged[name]) for name in ("encoder", "lexicon")],
     )
 

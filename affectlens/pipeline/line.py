@@ -6,6 +6,7 @@ from affectlens.core.errors import unknown
 from affectlens.pipeline.stage import Row
 from affectlens.pipeline.stages.activations import activations
 from affectlens.pipeline.stages.circuit import circuit
+from affectlens.pipeline.stages.controls import controls
 from affectlens.pipeline.stages.directions import directions
 from affectlens.pipeline.stages.evaluate import evaluate
 from affectlens.pipeline.stages.express import express
@@ -23,6 +24,7 @@ STAGES = (
     "probe",
     "directions",
     "circuit",
+    "controls",
     "pack",
     "tune",
     "evaluate",
@@ -61,9 +63,16 @@ LINE = (
         work=circuit,
     ),
     Row(
+        "controls",
+        "random units, refined alike",
+        needs=("express", "circuit"),
+        reads=(*MODEL, "corpora"),
+        work=controls,
+    ),
+    Row(
         "pack",
-        "steering pack",
-        needs=("probe", "directions", "circuit"),
+        "steering packs",
+        needs=("probe", "directions", "circuit", "controls"),
         reads=(*MODEL, "events"),
         work=pack,
     ),
@@ -76,7 +85,7 @@ LINE = (
     ),
     Row(
         "evaluate",
-        "five arms on test scenarios",
+        "all arms on test scenarios",
         needs=("tune",),
         reads=(*MODEL, "events", "prompts"),
         work=evaluate,

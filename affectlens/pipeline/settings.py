@@ -14,11 +14,15 @@ from affectlens.core import EMOTIONS, TONES
 from affectlens.evaluation import ARMS
 from affectlens.models.decoding import GenerationSettings
 from affectlens.models.devices import pick_device, pick_dtype
-from affectlens.pipeline.config import RunConfig
+from affectlens.pipeline.config import DEFAULT_MODEL, RunConfig
 from affectlens.steering.refine import CIRCUIT, RESIDUAL, RefineSettings
 
 REPLIES = GenerationSettings()
 CONTINUATIONS = GenerationSettings(max_new_tokens=26)
+REFINED = (0.6, 0.85, 1.2)
+"""Strengths to try for vectors that a descent has made for strength 1."""
+ANALYTIC_UNITS = (5.0, 9.0, 16.0)
+"""Strengths to try for units' own differences, which are small beside what a descent makes."""
 
 
 @dataclass(frozen=True)
@@ -190,16 +194,35 @@ class CircuitSettings:
 
 
 @dataclass(frozen=True)
+class ControlsSettings:
+    """How random units are drawn and refined: as the circuit was, but for the units.
+
+    Attributes:
+        placement: Of the model.
+        seeds: One per draw.
+        refine: Of the descent, the same as the circuit's.
+        mix: Likewise.
+    """
+
+    placement: Placement = Placement()
+    seeds: tuple[int, ...] = (1, 2)
+    refine: RefineSettings = CIRCUIT
+    mix: RefineMix = RefineMix()
+
+
+@dataclass(frozen=True)
 class PackSettings:
-    """How the pack is folded.
+    """How packs are folded.
 
     Attributes:
         placement: Of the model.
         rms_events: Fitting events on which the size of the residual stream is measured.
+        draws: Of random units.
     """
 
     placement: Placement = Placement()
     rms_events: int = 32
+    draws: int = 2
 
 
 @dataclass(frozen=True)
@@ -209,21 +232,29 @@ class TuneSettings:
     Attributes:
         placement: Of the model.
         emotions: Each gets a strength.
-        strengths: ``(mode, those tried)``, in units of the refined vectors.
+        strengths: ``(arm, those tried first)``, in natural units: times the vectors as measured or
+            refined.
+        extensions: How often a grid may be widened where its best strength lies at its end.
         scenarios: At most so many of the split; None takes all.
         n_events: Events of them that are answered.
-        max_perplexity_ratio: Strengths that cost more are not considered.
+        max_perplexity_ratio: Strengths that cost more are not considered, whatever the arm.
         generation: Of all replies.
     """
 
     placement: Placement = Placement()
     emotions: tuple[str, ...] = EMOTIONS
     strengths: tuple[tuple[str, tuple[float, ...]], ...] = (
-        ("residual", (0.6, 0.8, 1.0, 1.2, 1.4)),
-        ("circuit", (0.6, 0.8, 1.0, 1.2, 1.4)),
+        ("residual", REFINED),
+        ("circuit", REFINED),
+        ("analytic_residual", (0.5, 0.9, 1.6)),
+        ("analytic_circuit", ANALYTIC_UNITS),
+        ("random_units_refined_1", REFINED),
+        ("random_units_refined_2", REFINED),
+        ("random_units_analytic", ANALYTIC_UNITS),
     )
+    extensions: int = 2
     scenarios: int | None = None
-    n_events: int = 16
+    n_events: int = 12
     max_perplexity_ratio: float = 4.0
     generation: GenerationSettings = REPLIES
 
@@ -237,15 +268,18 @@ class EvaluateSettings:
         arms: Names in `affectlens.evaluation.ARMS`.
         emotions: The targets.
         scenarios: At most so many of the test split; None takes all.
+        n_events: Events of them that every arm answers, spread evenly over scenarios and valences:
+            the scenario is the unit of all intervals, and a second event of it tells little more.
         backend: What generates.
         generation: The same in every arm.
         seed: Of random directions.
     """
 
     placement: Placement = Placement()
-    arms: tuple[str, ...] = ARMS
+    arms: tuple[str, ...] = tuple(ARMS)
     emotions: tuple[str, ...] = EMOTIONS
     scenarios: int | None = None
+    n_events: int = 40
     backend: str = "transformers"
     generation: GenerationSettings = REPLIES
     seed: int = 0
@@ -271,17 +305,25 @@ class ReportSettings:
     """What the report shows.
 
     Attributes:
+        model: What the user calls it.
         arms: Those that were evaluated.
         emotions: Their targets.
         backend: What generated them.
+        generation: How.
+        main: The arm that is compared with all others.
+        pairs: More arms to compare, in pairs.
         example_events: Events whose replies are shown side by side.
         top_neurons: Largest contributions shown per block.
         seed: Of the bootstrap.
     """
 
-    arms: tuple[str, ...] = ARMS
+    model: str = DEFAULT_MODEL
+    arms: tuple[str, ...] = tuple(ARMS)
     emotions: tuple[str, ...] = EMOTIONS
     backend: str = "transformers"
+    generation: GenerationSettings = REPLIES
+    main: str = "circuit"
+    pairs: tuple[tuple[str, str], ...] = (("analytic_circuit", "random_units_analytic"),)
     example_events: int = 4
     top_neurons: int = 24
     seed: int = 0
@@ -296,6 +338,7 @@ class Settings:
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     directions: DirectionsSettings = field(default_factory=DirectionsSettings)
     circuit: CircuitSettings = field(default_factory=CircuitSettings)
+    controls: ControlsSettings = field(default_factory=ControlsSettings)
     pack: PackSettings = field(default_factory=PackSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
@@ -320,6 +363,7 @@ class Settings:
             probe=ProbeSettings(seed=seed),
             directions=DirectionsSettings(place, refine=residual, seed=seed),
             circuit=CircuitSettings(place, refine=circuit),
+            controls=ControlsSettings(place, refine=circuit),
             pack=PackSettings(place),
             tune=TuneSettings(place, scenarios=config.events, generation=generation),
             evaluate=EvaluateSettings(
@@ -330,5 +374,7 @@ class Settings:
                 seed=seed,
             ),
             judge=JudgeSettings(seed=seed),
-            report=ReportSettings(backend=config.backend, seed=seed),
+            report=ReportSettings(
+                config.model, backend=config.backend, generation=generation, seed=seed
+            ),
         )

@@ -1,12 +1,22 @@
-"""Measuring strengths on tuning scenarios: all of a mode's strengths and emotions in one go."""
+"""Measuring strengths on tuning scenarios: all strengths and emotions of an arm in one go."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from affectlens.core.progress import progress
-from affectlens.evaluation import Request, StrengthPoint, generate_replies, measure
+from affectlens.evaluation import (
+    ARMS,
+    Reply,
+    Request,
+    StrengthPoint,
+    beyond,
+    choose_strengths,
+    generate_replies,
+    measure,
+)
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
@@ -16,45 +26,83 @@ if TYPE_CHECKING:
     from affectlens.steering import SteeringPack
 
 
-def tuning_points(
-    run: StageRun,
-    pack: SteeringPack,
-    events: Sequence[Record],
-    strengths: Mapping[str, Sequence[float]],
-) -> list[StrengthPoint]:
-    """Accuracy, perplexity ratio and harmonic score of each strength.
+@dataclass(frozen=True)
+class Tuner:
+    """What all arms share when their strengths are chosen.
 
-    Args:
+    Attributes:
         run: Model, judges, decoding.
-        pack: The vectors.
         events: Neutral prompts of the tuning split.
-        strengths: Mode → strengths to try, in natural units.
+        unsteered: Replies to them, the reference for perplexity and topic.
     """
-    settings: TuneSettings = run.settings
-    plain = [Request(event, "") for event in events]
-    unsteered = generate_replies(run.model, "unsteered", plain, settings.generation)
-    points: list[StrengthPoint] = []
-    for mode in pack.modes:
-        cells = [(s, e) for s in strengths[mode] for e in settings.emotions]
+
+    run: StageRun
+    events: Sequence[Record]
+    unsteered: Sequence[Reply]
+
+    @classmethod
+    def start(cls, run: StageRun, events: Sequence[Record]) -> Tuner:
+        """Generate the unsteered replies, once for all arms."""
+        settings: TuneSettings = run.settings
+        plain = [Request(event, "") for event in events]
+        replies = generate_replies(run.model, "unsteered", plain, settings.generation)
+        return cls(run, events, replies)
+
+    def search(
+        self, arm: str, pack: SteeringPack, strengths: Sequence[float]
+    ) -> list[StrengthPoint]:
+        """Measure an arm's grid, and go on beyond it where the best strength lies at its end.
+
+        Args:
+            arm: One of `affectlens.evaluation.ARMS`, for its mode and its name.
+            pack: The vectors.
+            strengths: The grid, in natural units; at least two.
+
+        Returns:
+            Every strength that was tried, emotion by emotion.
+        """
+        settings: TuneSettings = self.run.settings
+        points = self.points(arm, pack, [(s, e) for s in strengths for e in settings.emotions])
+        for _ in range(settings.extensions):
+            limit = settings.max_perplexity_ratio
+            further = beyond(points, choose_strengths(points, max_perplexity_ratio=limit))
+            if not further:
+                break
+            points += self.points(arm, pack, [(s, e) for (_, e), s in further.items()])
+        return points
+
+    def points(
+        self, arm: str, pack: SteeringPack, cells: Sequence[tuple[float, str]]
+    ) -> list[StrengthPoint]:
+        """Accuracy, perplexity ratio and harmonic score of each strength and emotion.
+
+        Args:
+            arm: As of `search`.
+            pack: The vectors.
+            cells: (strength in natural units, emotion).
+        """
+        settings: TuneSettings = self.run.settings
+        mode = ARMS[arm].mode
         requests = [
             Request(event, e, SteeringSpec({e: s}, mode=mode, unit="natural"))
-            for event in events
+            for event in self.events
             for s, e in cells
         ]
-        with progress(f"tuning {mode}", len(requests)) as advance:
+        with progress(f"tuning {ARMS[arm].title}", len(requests)) as advance:
             replies = generate_replies(
-                run.model, mode, requests, settings.generation, pack=pack, advance=advance
+                self.run.model, arm, requests, settings.generation, pack=pack, advance=advance
             )
+        points: list[StrengthPoint] = []
         for i, (s, e) in enumerate(cells):
             found = measure(
                 replies[i :: len(cells)],
-                unsteered,
-                judge=run.judge,
-                lexicon=run.lexicon,
-                embed=run.embed,
+                self.unsteered,
+                judge=self.run.judge,
+                lexicon=self.run.lexicon,
+                embed=self.run.embed,
                 emotions=(e,),
             )
             points.append(
-                StrengthPoint(mode, e, s, found.accuracy, found.perplexity_ratio, found.harmonic)
+                StrengthPoint(arm, e, s, found.accuracy, found.perplexity_ratio, found.harmonic)
             )
-    return points
+        return points

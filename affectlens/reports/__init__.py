@@ -19,7 +19,7 @@ from affectlens.reports.data import (
     Tuning,
 )
 from affectlens.reports.page import render, write
-from affectlens.reports.serial import load, save
+from affectlens.reports.serial import load, plain, save
 
 __all__ = [
     "Arm",
@@ -39,6 +39,7 @@ __all__ = [
     "StrengthPoint",
     "Tuning",
     "load",
+    "plain",
     "render",
     "save",
     "write",

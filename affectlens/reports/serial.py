@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def to_dict(data: ReportData) -> dict[str, Any]:
     """JSON-able form; numbers that are not finite become ``None``."""
-    return cast("dict[str, Any]", _plain(data))
+    return cast("dict[str, Any]", plain(data))
 
 
 def from_dict(value: Mapping[str, Any]) -> ReportData:
@@ -68,15 +68,16 @@ def load(path: Path) -> ReportData:
     return from_dict(cast("dict[str, Any]", value))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """JSON-able form of dataclasses, mappings and arrays; numbers that are not finite are null."""
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+        return {str(key): plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if hasattr(value, "tolist"):  # numpy and torch, scalars included
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast("Sequence[Any]", value)]
+        return [plain(item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from collections import Counter
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from affectlens.evaluation import ARMS
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arms import load_replies
 from affectlens.pipeline.context import RunContext
+from affectlens.pipeline.packs import TUNED, tuned_file
 from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.evaluate import evaluate
+from affectlens.pipeline.stages.evaluate import evaluation_events as events_of
 from affectlens.steering import SteeringPack
 
 
@@ -51,7 +54,8 @@ def make_run(model: Any, folder: Path, **options: Any) -> StageRun:
         positions=dict.fromkeys(("residual", "circuit"), "generated"),
         provenance=Provenance("pack", model=model.fingerprint),
     )
-    pack.save(folder / "pack.safetensors")
+    for i, name in enumerate(dict.fromkeys(TUNED.values())):
+        pack.with_recommended("circuit", 1.0 + i).save(folder / tuned_file(name))
     context = RunContext(RunConfig(out=folder, events=1, max_new_tokens=4, **options))
     context.__dict__["model"] = model
     return context.stage("evaluate")
@@ -114,6 +118,38 @@ def test_a_stop_in_an_arm_loses_that_one_alone(run: StageRun, monkeypatch: Any) 
     evaluate(run)
     assert kept.stat().st_mtime_ns == before
     assert len(load_replies(run.folder / "replies" / "residual.jsonl")) == 18
+
+
+def test_all_arms_answer_the_same_events_of_all_scenarios(model: Any, tmp_path: Path) -> None:
+    run = make_run(model, tmp_path)
+    everything = replace(run, settings=replace(run.settings, scenarios=None))
+    events = events_of(everything)
+    assert len(events) == len({e.scenario for e in events}) == 40
+    counts = Counter(e.valence for e in events)
+    assert len(counts) == 3 and max(counts.values()) - min(counts.values()) <= 1
+    few = events_of(replace(run, settings=replace(everything.settings, n_events=7)))
+    assert len({e.scenario for e in few}) == 7 and len({e.theme for e in few}) >= 6
+    twice = events_of(replace(run, settings=replace(everything.settings, n_events=80)))
+    assert set(Counter(e.scenario for e in twice).values()) == {2}
+
+    evaluate(run)
+    rows = {arm: load_replies(run.folder / "replies" / f"{arm}.jsonl") for arm in ARMS}
+    asked = {arm: {(r.event, r.emotion, r.prompt) for r in found} for arm, found in rows.items()}
+    assert len({frozenset(a) for arm, a in asked.items() if arm != "unsteered"}) == 1
+    assert {a[0] for a in asked["unsteered"]} == {a[0] for a in asked["circuit"]}
+
+
+def test_only_the_prompted_arm_has_a_system_prompt_and_no_arm_a_limit_of_length() -> None:
+    from affectlens.datasets import load
+    from affectlens.evaluation import arm_requests
+
+    events = list(load("events").filter(split="test"))[:2]
+    for arm in ARMS:
+        for request in arm_requests(arm, events):
+            if arm == "prompted":
+                assert request.system == f"Always reply in {request.emotion}."
+            else:
+                assert request.system is None
 
 
 def test_damaged_replies_are_told(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.expression import spread
 from affectlens.pipeline.line import row
+from affectlens.pipeline.packs import TUNED, untuned_file
 from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Directions, Sweep
 from affectlens.steering import SteeringPack
@@ -75,11 +76,20 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     run = RunContext(RunConfig(out=tmp_path))
     run.__dict__["model"] = model
     probes = sweep(model)
-    directions(model).save(tmp_path / "refined.safetensors")
-    circuit(model).save(tmp_path / "circuit_refined.safetensors")
-    probes.save(tmp_path / "probes.safetensors")
-    [file] = pack(run.stage("pack"))
-    made = SteeringPack.load(tmp_path / file, model)
+    found = {
+        "refined": directions(model),
+        "directions": directions(model),
+        "circuit_refined": circuit(model),
+        "circuit": circuit(model),
+        **{f"random_units_{i}": circuit(model) for i in (1, 2)},
+        **{f"random_units_{i}_refined": circuit(model) for i in (1, 2)},
+        "probes": probes,
+    }
+    for name, artefact in found.items():
+        artefact.save(tmp_path / f"{name}.safetensors")
+    files = pack(run.stage("pack"))
+    assert set(files) == {untuned_file(name) for name in TUNED.values()}
+    made = SteeringPack.load(tmp_path / "pack_untuned.safetensors", model)
     assert made.modes == ("residual", "circuit")
     assert made.readout is not None
     assert (made.readout.classes, made.readout.layers) == (TONES, (1,))
@@ -99,4 +109,22 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     tuned = made.with_recommended("circuit", 0.5)
     assert tuned.readout is not None
     assert tuned.resolve("anger=1;gate=neutral>0.5").gate is not None
-    assert set(row("pack").needs) == {"probe", "directions", "circuit"}
+    assert set(row("pack").needs) == {"probe", "directions", "circuit", "controls"}
+
+    # Each arm is steered by what its name says, and no two of them by the same.
+    source = {
+        "residual": "refined", "circuit": "circuit_refined", "analytic_residual": "directions",
+        "analytic_circuit": "circuit", "random_units_analytic": "random_units_1",
+        "random_units_refined_1": "random_units_1_refined",
+        "random_units_refined_2": "random_units_2_refined",
+    }  # fmt: skip
+    assert set(source) == set(TUNED)
+    for arm, name in source.items():
+        vectors = SteeringPack.load(tmp_path / untuned_file(TUNED[arm])).vectors
+        artefact = found[name]
+        if isinstance(artefact, Circuit):
+            expected = artefact.folded(model)[1][:, [1]]
+            torch.testing.assert_close(vectors["circuit.down_proj_out"], expected)
+        elif isinstance(artefact, Directions):
+            expected = artefact.centroid().transpose(0, 1)
+            torch.testing.assert_close(vectors["residual.resid_post"], expected)

@@ -7,33 +7,46 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from affectlens.core.artefact import write_json
+from affectlens.pipeline.packs import TUNED, tuned_file, untuned_file
 from affectlens.pipeline.settings import TuneSettings
 from affectlens.pipeline.stage import StageRun
-from affectlens.pipeline.stages.pack import UNTUNED
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
 
-PACK = "pack.safetensors"
 TUNING = "tuning.json"
 
 
 def tune(run: StageRun) -> Sequence[str]:
-    """Choose a strength per mode and emotion on the tuning scenarios."""
-    from affectlens.evaluation import choose_strengths
-    from affectlens.pipeline.tuning import tuning_points
+    """Choose a strength per arm and emotion on the tuning scenarios."""
+    from affectlens.evaluation import ARMS, beyond, choose_strengths
+    from affectlens.pipeline.tuning import Tuner
     from affectlens.steering import SteeringPack
 
     settings: TuneSettings = run.settings
-    untuned = SteeringPack.load(run.input("pack", UNTUNED))
-    points = tuning_points(run, untuned, tuning_events(run), dict(settings.strengths))
-    chosen = choose_strengths(points, max_perplexity_ratio=settings.max_perplexity_ratio)
-    tuned = untuned
-    for mode, strengths in chosen.items():
-        tuned = tuned.with_recommended(mode, strengths)
-    write_json(run.folder / TUNING, {"points": [asdict(p) for p in points], "chosen": chosen})
-    tuned.save(run.folder / PACK)
-    return [TUNING, PACK]
+    limit = settings.max_perplexity_ratio
+    packs = {
+        name: SteeringPack.load(run.input("pack", untuned_file(name)))
+        for name in dict.fromkeys(TUNED.values())
+    }
+    tuner = Tuner.start(run, tuning_events(run))
+    points = [
+        point
+        for arm, strengths in settings.strengths
+        for point in tuner.search(arm, packs[TUNED[arm]], strengths)
+    ]
+    chosen = choose_strengths(points, max_perplexity_ratio=limit)
+    at_end = [list(key) for key in beyond(points, chosen)]
+    write_json(
+        run.folder / TUNING,
+        {"points": [asdict(p) for p in points], "chosen": chosen, "at_end": at_end},
+    )
+    for arm, strengths in chosen.items():
+        name = TUNED[arm]
+        packs[name] = packs[name].with_recommended(ARMS[arm].mode, strengths)
+    for name, pack in packs.items():
+        pack.save(run.folder / tuned_file(name))
+    return [TUNING, *map(tuned_file, packs)]
 
 
 def tuning_events(run: StageRun) -> list[Record]:

@@ -1,0 +1,80 @@
+"""Tables of a finished run as rows of text, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from affectlens.evaluation import ARMS
+
+Rows = list[tuple[str, ...]]
+NONE = "–"
+
+_SHARES = {
+    "accuracy": "emotion found",
+    "masked_accuracy": "feeling words masked",
+    "later_accuracy": "without first sentence",
+    "copied_openers": "copied openers",
+}
+_MEANS = {
+    "lexicon_accuracy": "by the lexicon judge",
+    "perplexity_ratio": "perplexity ratio",
+    "topic": "topic",
+    "harmonic": "harmonic",
+    "masked_harmonic": "harmonic, masked",
+}
+_PAIRED = {
+    "accuracy": "emotion found",
+    "masked_accuracy": "feeling words masked",
+    "harmonic": "harmonic",
+}
+
+
+def arm_table(metrics: Mapping[str, Any]) -> Rows:
+    """The arms of ``metrics.json``, a head and one row each; shares with 95 % intervals."""
+    rows: Rows = [("arm", *_SHARES.values(), *_MEANS.values())]
+    for name, arm in metrics["arms"].items():
+        shares = (_interval(arm[key], arm[f"{key}_ci"]) for key in _SHARES)
+        rows.append((_title(name), *shares, *(_number(arm[key]) for key in _MEANS)))
+    return rows
+
+
+def pair_table(metrics: Mapping[str, Any]) -> Rows:
+    """The comparisons of ``metrics.json``, a head and one row for each pair of arms."""
+    found = {(c["arm"], c["control"], c["measure"]): c for c in metrics["comparisons"]}
+    rows: Rows = [("difference", *_PAIRED.values())]
+    for arm, control in dict.fromkeys(key[:2] for key in found):
+        cells = (_difference(found[arm, control, measure]) for measure in _PAIRED)
+        rows.append((f"{_title(arm)} − {_title(control)}", *cells))
+    return rows
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A head and rows as a Markdown table."""
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def _title(arm: str) -> str:
+    return ARMS[arm].title if arm in ARMS else arm
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _interval(value: float | None, ends: Sequence[float | None]) -> str:
+    if None in ends:
+        return _number(value)
+    return f"{_number(value)} ({_number(ends[0])}–{_number(ends[1])})"
+
+
+def _difference(pair: Mapping[str, Any]) -> str:
+    low, high = pair["ci"]
+    if low is None or high is None or pair["p"] is None:
+        return f"{pair['difference']:+.2f}"
+    return f"{pair['difference']:+.2f} ({low:+.2f} to {high:+.2f}), p {_p(float(pair['p']))}"
+
+
+def _p(p: float) -> str:
+    return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")
