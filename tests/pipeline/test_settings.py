@@ -155,7 +155,8 @@ def test_settings_reach_the_stages_whole() -> None:
     assert {"layers.first", "mix.pools", "refine.steps", "refine.seed"} <= found["directions"]
     assert {"budget.neurons_per_layer", "mix.pools", "refine.steps"} <= found["circuit"]
     assert {"n_events", "max_perplexity_ratio", "strengths"} <= found["tune"]
-    assert {"arms", "scenarios", "backend", "seed"} <= found["evaluate"]
+    assert {"seeds", "mix.pools", "refine.steps", "refine.seed"} <= found["controls"]
+    assert {"arms", "scenarios", "n_events", "backend", "seed"} <= found["evaluate"]
 
 
 def test_what_the_user_asks_for_reaches_the_settings(tmp_path: Path) -> None:
@@ -164,12 +165,14 @@ def test_what_the_user_asks_for_reaches_the_settings(tmp_path: Path) -> None:
         told = Settings.of(RunConfig(**{"out": tmp_path, "device": "cpu", **options}))
         return {name for name in NAMES if getattr(plain, name) != getattr(told, name)}
 
-    seeded = {"probe", "directions", "circuit", "tune", "evaluate", "judge", "report"}
+    seeded = {
+        "probe", "directions", "circuit", "controls", "tune", "evaluate", "judge", "report",
+    }  # fmt: skip
     assert changed(dtype="float32", seed=1) == seeded
     assert changed(dtype="float32", events=3) == {"tune", "evaluate"}
-    assert changed(dtype="float32", max_new_tokens=5) == {"tune", "evaluate"}
+    assert changed(dtype="float32", max_new_tokens=5) == {"tune", "evaluate", "report"}
     assert changed(dtype="float16") == {
-        "express", "activations", "directions", "circuit", "pack", "tune", "evaluate",
+        "express", "activations", "directions", "circuit", "controls", "pack", "tune", "evaluate",
     }  # fmt: skip
     assert not changed(dtype="fp32", url=None, force=True)
 
@@ -220,7 +223,7 @@ def modules() -> list[Path]:
     return [*sorted(folder.glob("*.py")), *beside]
 
 
-_BESIDE = ("expression", "tuning", "arms", "corpora")
+_BESIDE = ("expression", "tuning", "arms", "corpora", "packs")
 """Where stages have some of their work done."""
 
 
