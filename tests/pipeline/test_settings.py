@@ -223,7 +223,7 @@ def modules() -> list[Path]:
     return [*sorted(folder.glob("*.py")), *beside]
 
 
-_BESIDE = ("expression", "tuning", "arms", "corpora", "packs")
+_BESIDE = ("expression", "tuning", "arms", "corpora")
 """Where stages have some of their work done."""
 
 

@@ -34,7 +34,7 @@ def controls(run: StageRun) -> Sequence[str]:
     circuit = Circuit.load(run.input("circuit", CIRCUIT))
     corpora = refine_corpora(run, settings.mix, circuit.emotions)
     files: list[str] = []
-    for draw, seed in enumerate(settings.seeds, start=1):
+    for draw, seed in enumerate(settings.seeds, 1):
         drawn = circuit.randomised(seed)
         drawn.save(run.folder / random_units(draw))
         with progress(f"refining random units {draw}", settings.refine.steps) as advance:
