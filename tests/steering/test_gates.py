@@ -88,9 +88,10 @@ def slow_logits(
 
             def hook(_module: Any, _args: Any, output: Any, delta: Any = delta) -> Any:
                 hidden = (output[0] if isinstance(output, tuple) else output).clone()
+                tokens = hidden.view(-1, hidden.shape[-1])  # OPT's MLP has no batch axis
                 for t, may in passes.items():
                     if may:
-                        hidden[0, t] += delta
+                        tokens[t] += delta
                 return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
             handles.append(module.register_forward_hook(hook))
