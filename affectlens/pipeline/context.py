@@ -27,6 +27,7 @@ class RunContext:
     """
 
     config: RunConfig
+    given: Settings | None = None
 
     @property
     def folder(self) -> Path:
@@ -35,10 +36,10 @@ class RunContext:
 
     @cached_property
     def settings(self) -> Settings:
-        """Of every stage."""
+        """Of every stage: those given, or what follows from the config."""
         from affectlens.pipeline.settings import Settings
 
-        return Settings.of(self.config)
+        return self.given or Settings.of(self.config)
 
     @cached_property
     def digests(self) -> Digests:

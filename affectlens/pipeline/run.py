@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from affectlens.core import ArtefactError
 from affectlens.core.artefact import disk_error
@@ -16,17 +16,26 @@ from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.engine import Runner, Stage
 from affectlens.pipeline.stage import StageRun
 
+if TYPE_CHECKING:
+    from affectlens.pipeline.settings import Settings
+
 LOCK = "run.lock"
 OnStage = Callable[[Stage, str, float], None]
 
 
 def run(
-    config: RunConfig, *, until: str | None = None, on_stage: OnStage = lambda _s, _w, _t: None
+    config: RunConfig,
+    *,
+    settings: Settings | None = None,
+    until: str | None = None,
+    on_stage: OnStage = lambda _s, _w, _t: None,
 ) -> Path:
     """Do the stages of a run, skipping what is done and unchanged.
 
     Args:
         config: What to do.
+        settings: Of the stages, for those who want other numbers than the command line offers;
+            default: `Settings.of` the config.
         until: The last stage wanted; None = all.
         on_stage: Told ``(stage, "started" | "done" | "skipped", seconds)``.
 
@@ -37,7 +46,7 @@ def run(
         AffectLensError: In one sentence; finished stages stay and are skipped the next time.
     """
     with writing_alone(config.out):
-        context = RunContext(config)
+        context = RunContext(config, settings)
         runner = Runner(config.out, stages(context), context.digests, config.force, on_stage)
         runner.run(until)
     return config.out
