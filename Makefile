@@ -57,7 +57,7 @@ test: lint
 test-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm: $(VENV)/.dev $(VLLM)/.ready
 	$(BIN)/python -m tests_vllm.reference
-	$(VLLM)/bin/python -m pytest tests_vllm
+	$(VLLM)/bin/python -m pytest tests_vllm --ignore tests_vllm/test_evaluate.py
 	$(BIN)/python -m pytest tests_vllm/test_evaluate.py
 	VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest tests/test_notebooks.py -k serving
 
