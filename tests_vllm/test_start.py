@@ -72,6 +72,23 @@ def test_bad_settings(settings: Any, sentence: str) -> None:
         configured(settings)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("enable_dbo", True), ("ubatch_size", 2), ("prefill_context_parallel_size", 2)],
+)
+def test_steps_whose_tokens_are_split(option: str, value: Any) -> None:
+    """Whose token is whose is counted over the whole step, so part of it would go unsteered."""
+    from affectlens.steering.servers.vllm_plugin.startup import check_start
+
+    config = configured(dict(SETTINGS))
+    settings = Settings.of(config.additional_config)
+    assert settings is not None and check_start(settings, config) == settings
+    assert hasattr(config.parallel_config, option)
+    setattr(config.parallel_config, option, value)
+    with pytest.raises(DataError, match=rf"together, and .*{option}.* splits them"):
+        check_start(settings, config)
+
+
 def test_damaged_packs(tmp_path: Path) -> None:
     whole = Path(PACK).read_bytes()
     for name, content in (("cut", whole[:-100]), ("empty", b""), ("noise", b"\xff" * 500)):

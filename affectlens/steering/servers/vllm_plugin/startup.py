@@ -30,6 +30,7 @@ def check_start(settings: Settings, config: Any) -> Settings:
         )
     if settings.pack_folder is not None and not Path(settings.pack_folder).is_dir():
         raise DataError(f"pack_folder {settings.pack_folder} is not a folder.")
+    _require_whole_steps(config.parallel_config)
     packs = settings.load()
     model = config.model_config
     check_packs(packs, model, force=settings.force)
@@ -41,6 +42,24 @@ def check_start(settings: Settings, config: Any) -> Settings:
     if getattr(config, "speculative_config", None) is not None:
         logger.warning("The draft model is not steered; its drafts will be accepted less often.")
     return settings.with_fingerprints(packs)
+
+
+def _require_whole_steps(parallel: Any) -> None:
+    """Refuse a server that splits the tokens of a step: which is whose is known for all of them.
+
+    Raises:
+        DataError: Naming the option.
+    """
+    split = {
+        "ubatch_size (enable_dbo)": getattr(parallel, "use_ubatching", False),
+        "prefill_context_parallel_size": getattr(parallel, "prefill_context_parallel_size", 1) > 1,
+    }
+    for name, asked in split.items():
+        if asked:
+            raise DataError(
+                f"Steering needs the tokens of a step together, and {name} splits them; leave it "
+                "out."
+            )
 
 
 def check_packs(packs: dict[str, SteeringPack], model: Any, *, force: bool) -> None:
