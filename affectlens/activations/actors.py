@@ -22,6 +22,7 @@ from affectlens.activations.shards import ShardWriter, StoreSpec
 from affectlens.core.artefact import package_version
 from affectlens.core.errors import AffectLensError, ArtefactError, MismatchError
 from affectlens.datasets.schema import Corpus
+from affectlens.models.listeners import refuse_listeners
 from affectlens.models.loading import LanguageModel, load_model
 from affectlens.models.registry import BUILTIN
 
@@ -81,6 +82,7 @@ def plan_work(
     model: LanguageModel, corpus: Corpus, padding: str, request: Mapping[str, Any]
 ) -> Work:
     """Plan a capture; ``request`` is what `prepare` takes."""
+    refuse_listeners(model.hf, "A capture by Ray workers")
     prepared = prepare(model, corpus, **request)
     engine = prepared.engine
     options = {**(request.get("engine_options") or {}), "key_length": engine.key_length}

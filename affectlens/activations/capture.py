@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from affectlens.activations.shards import ShardWriter, StoreSpec, bytes_per_row,
 from affectlens.activations.store import ActivationStore
 from affectlens.activations.texts import read_texts
 from affectlens.core.artefact import Provenance, package_version
+from affectlens.core.errors import DataError
 from affectlens.core.progress import progress
 from affectlens.core.sites import Site, expand_sites
 from affectlens.datasets.schema import Corpus
 from affectlens.models.hooks import check_sites
+from affectlens.models.listeners import listeners
 from affectlens.models.loading import LanguageModel
 
 CAPTURE_VERSION = 2
@@ -113,6 +115,12 @@ def prepare(
     where = parse_positions(DEFAULT_POSITIONS[corpus.design] if positions is None else positions)
     check_sites(model.anatomy, wanted)
     texts = read_texts(model, corpus, where, overlong)
+    steered = [one.identity(len(corpus)) for one in listeners(model.hf)]
+    if steered and engine != "transformers":
+        raise DataError(
+            f"The {engine} engine runs a copy of the model, which steering does not reach; use "
+            "engine='transformers', or call this outside the steering block."
+        )
     options = dict(engine_options or {})
     if any(site.kind == "pattern" for site in wanted):
         options["key_length"] = int(texts.lengths.max())
@@ -132,7 +140,7 @@ def prepare(
         model=model,
         engine=runner,
         plan=plan,
-        provenance=_provenance(model, corpus, plan, dtype, overlong, engine),
+        provenance=_provenance(model, corpus, plan, dtype, overlong, engine, steered),
         dtype=dtype,
         facts={
             "corpus": corpus.name,
@@ -167,6 +175,10 @@ def capture(
 
     A capture that was stopped, by whatever, goes on where it was when it is called again; a store
     that is finished is opened and nothing is run.
+
+    Inside a steering block the steered model is read: prompts end where replies begin (a text
+    without a reply is all prompt), a list of requests has one per record, and the store is known as
+    made by that pack and these requests.
 
     Args:
         model: From `affectlens.load_model`.
@@ -229,7 +241,13 @@ def capture(
 
 
 def _provenance(
-    model: LanguageModel, corpus: Corpus, plan: Plan, dtype: str, overlong: str, engine: str
+    model: LanguageModel,
+    corpus: Corpus,
+    plan: Plan,
+    dtype: str,
+    overlong: str,
+    engine: str,
+    steered: Sequence[Mapping[str, Any]],
 ) -> Provenance:
     return Provenance(
         kind="activations",
@@ -246,5 +264,6 @@ def _provenance(
             "template": plan.texts.template_fingerprint,
             "tokens": plan.texts.tokens_fingerprint,
             "code": f"{package_version()}/{CAPTURE_VERSION}",
+            **({"steering": [dict(one) for one in steered]} if steered else {}),
         },
     )

@@ -17,6 +17,7 @@ from affectlens.activations.plan import Plan
 from affectlens.activations.texts import Ints
 from affectlens.core.errors import ModelError, unknown
 from affectlens.core.sites import Site
+from affectlens.models.listeners import announced
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class _Runner:
         self._plan, self._engine, self._sink = plan, engine, sink
         self._device, self._padding, self._advance = device, padding, advance
         self._most: float = float("inf")
+        self._hf = engine.model.hf
         width, most = sum(plan.widths.values()), plan.rows_per_batch
         self._block = Block(width * most, len(plan.widths) * len(plan.positions))
 
@@ -147,8 +149,10 @@ class _Runner:
         The error is let go of here: its traceback would keep the tensors of the failed pass alive.
         """
         batch = make_batch(self._plan, texts, self._device, self._padding)
+        packed = self._plan.texts
         try:
-            return batch, _forward(self._plan, self._engine, batch, self._block)
+            with announced(self._hf, packed.places[texts].tolist(), packed.prompts[texts].tolist()):
+                return batch, _forward(self._plan, self._engine, batch, self._block)
         except RuntimeError as error:
             if not _no_memory(error):
                 raise

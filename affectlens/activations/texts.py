@@ -41,6 +41,8 @@ class Texts:
         offsets: Where each text starts in ``ids``, int64, ``[n + 1]``.
         spans: Position name to the tokens it reads of each text, counted from the text's first
             token: ``[n, 2]`` (start, stop), int32, none of them empty.
+        prompts: Tokens of each text before its reply, or all if it has none, int32, ``[n]``.
+        places: Index of each record in the corpus, int32, ``[n]``.
         counts: How many texts were ``truncated`` and ``skipped``.
         tokens_fingerprint: Of ``ids`` and ``offsets``; differs when template or tokenizer do.
         template_fingerprint: Of the chat template ("" if no text went through it).
@@ -51,6 +53,8 @@ class Texts:
     ids: Ints
     offsets: Ints
     spans: Mapping[str, Ints]
+    prompts: Ints
+    places: Ints
     counts: Mapping[str, int]
     tokens_fingerprint: str
     template_fingerprint: str
@@ -84,10 +88,11 @@ def read_texts(
     if overlong not in OVERLONG:
         raise unknown("policy for overlong texts", overlong, OVERLONG)
     ids, offsets, records = array("i"), array("q", [0]), list[Record]()
+    prompts, places = array("i"), array("i")
     spans = {position.name: array("i") for position in positions}
     counts, templated = {"truncated": 0, "skipped": 0}, False
     with progress("Tokenizing", len(corpus), unit="texts") as advance:
-        for record in corpus:
+        for place, record in enumerate(corpus):
             advance(1)
             row, by_template = _row(model, record, overlong, counts)
             if row is None:
@@ -96,6 +101,8 @@ def read_texts(
             for position in positions:
                 span = position.span(row.spans, len(row), record.id)
                 spans[position.name].extend((span.start, span.stop))
+            prompts.append(row.spans["reply"][0] if "reply" in row.spans else len(row))
+            places.append(place)
             ids.extend(row.ids)
             offsets.append(len(ids))
             records.append(record)
@@ -112,6 +119,8 @@ def read_texts(
         ids=packed,
         offsets=starts,
         spans={name: np.frombuffer(s, np.int32).reshape(-1, 2) for name, s in spans.items()},
+        prompts=np.frombuffer(prompts, np.int32),
+        places=np.frombuffer(places, np.int32),
         counts=counts,
         tokens_fingerprint=fingerprint(packed.tobytes(), starts.tobytes()),
         template_fingerprint=fingerprint(template) if templated else "",

@@ -17,6 +17,7 @@ from affectlens.circuits.neurons import neuron_contributions, neuron_weights
 from affectlens.circuits.postnorm import norm_gain
 from affectlens.circuits.stream import unit_means
 from affectlens.core.errors import DataError, unknown
+from affectlens.models.listeners import refuse_listeners
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus
@@ -90,6 +91,7 @@ def contributions(
         DataError: If records, layers or emotions are missing.
         UnknownNameError: If the position or the score does not exist.
     """
+    refuse_listeners(model.hf, "Contributions")
     if score not in SCORES:
         raise unknown("score", score, SCORES)
     found = sublayer_directions(directions, model.anatomy)

@@ -14,6 +14,7 @@ from affectlens.circuits.influence import ALPHAS, TARGET_WORDS, influence
 from affectlens.circuits.means import difference, store_means
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.errors import DataError
+from affectlens.models.listeners import refuse_listeners
 
 if TYPE_CHECKING:
     from affectlens.activations.store import ActivationStore
@@ -72,6 +73,7 @@ def find_circuit(
 
     Source: arXiv 2510.11328 §5-6.
     """
+    refuse_listeners(model.hf, "A circuit")
     budget = budget or Budget()
     directions.provenance.require_model(model.fingerprint, model.name)
     if split is not None:

@@ -15,6 +15,7 @@ from affectlens.circuits.directions import sublayer_directions
 from affectlens.circuits.replay import LastToken, in_float, last_token
 from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.core.progress import progress
+from affectlens.models.listeners import refuse_listeners
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
@@ -184,6 +185,7 @@ def influence(
         turns every direction to the side of the reference; here both ends are in the raw residual
         stream and directions keep their sign, because a circuit adds along it.
     """
+    refuse_listeners(model.hf, "Influence")
     if used not in REFERENCES:
         raise unknown("reference", used, REFERENCES)
     if not prompts:

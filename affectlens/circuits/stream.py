@@ -18,6 +18,7 @@ from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
 from affectlens.core.sites import Site
 from affectlens.models.hooks import WritePoint, Writer, reading, writing
+from affectlens.models.listeners import refuse_listeners
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
@@ -96,6 +97,7 @@ def unit_means(
 
     Memory: one fp32 number per emotion, valence and unit, however many records there are.
     """
+    refuse_listeners(model.hf, "Means of units")
     position = position or DEFAULT_POSITIONS[corpus.design]
     labels = zip(*((r.emotion, r.group, r.valence) for r in corpus), strict=True)
     emotion, group, valence = (list(column) for column in labels)

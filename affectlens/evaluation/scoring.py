@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from affectlens.core import DataError
+from affectlens.models.listeners import refuse_listeners
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
@@ -43,6 +44,7 @@ def reply_nll(
     Raises:
         DataError: If the numbers of prompts and replies differ.
     """
+    refuse_listeners(model.hf, "The likelihood of replies")
     if len(prompts) != len(replies):
         raise DataError(f"There are {len(prompts)} prompts but {len(replies)} replies.")
     result = np.full(len(prompts), np.nan)

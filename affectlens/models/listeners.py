@@ -2,15 +2,18 @@
 
 The loop sorts prompts, shares the work of equal ones and drops finished rows, so a hook cannot tell
 from a tensor whose rows it sees. It listens instead: the loop announces the rows before each
-forward pass, and asks first how much of a prompt the listener leaves alone.
+forward pass, and asks first how much of a prompt the listener leaves alone. A capture announces its
+texts likewise, and names the listeners in what it keeps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
+
+from affectlens.core.errors import DataError
 
 
 class Listener(Protocol):
@@ -26,11 +29,22 @@ class Listener(Protocol):
         ...
 
     def announce(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """Say which prompts the rows of the coming forward passes belong to; none: it is over.
+        """Say which prompts (or texts) the rows of coming passes belong to; none: it is over.
 
         Args:
             rows: For each row of the batch, an index in the caller's list of prompts.
             lengths: For each row, the length of its prompt, in tokens.
+        """
+        ...
+
+    def identity(self, rows: int) -> Mapping[str, Any]:
+        """What tells results made under it from others, as JSON.
+
+        Args:
+            rows: How many prompts or texts there are.
+
+        Raises:
+            DataError: If it cannot serve so many.
         """
         ...
 
@@ -57,3 +71,33 @@ def listeners(hf: Any) -> tuple[Listener, ...]:
 def heard_models() -> tuple[Any, ...]:
     """The models that somebody listens to here."""
     return tuple(model for model, _ in _LISTENERS.get())
+
+
+@contextmanager
+def announced(hf: Any, rows: Sequence[int], lengths: Sequence[int]) -> Generator[None, None, None]:
+    """Tell listeners whose rows the passes of a block hold; see `Listener.announce`."""
+    heard = listeners(hf)
+    try:
+        for one in heard:
+            one.announce(rows, lengths)
+        yield
+    finally:
+        for one in heard:
+            one.announce((), ())
+
+
+def refuse_listeners(hf: Any, what: str) -> None:
+    """Refuse to measure a model that somebody changes.
+
+    Args:
+        hf: The model.
+        what: What is being measured, to begin a sentence with.
+
+    Raises:
+        DataError: If somebody listens.
+    """
+    if listeners(hf):
+        raise DataError(
+            f"{what} must be of the model as it is, and this one is being steered; call it outside "
+            "the steering block."
+        )

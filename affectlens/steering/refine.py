@@ -111,7 +111,9 @@ def refine_directions(
     """
     from affectlens.core import Site
     from affectlens.models.hooks import WritePoint
+    from affectlens.models.listeners import refuse_listeners
 
+    refuse_listeners(model.hf, "Refinement")
     directions.provenance.require_model(model.fingerprint, model.name)
     sites = tuple(Site(layer, "resid_post") for layer in layers)
     index = [directions.site_index(site) for site in sites]
@@ -161,7 +163,9 @@ def refine_circuit(
     Arguments and errors as `refine_directions`.
     """
     from affectlens.models.hooks import WritePoint
+    from affectlens.models.listeners import refuse_listeners
 
+    refuse_listeners(model.hf, "Refinement")
     circuit.provenance.require_model(model.fingerprint, model.name)
     masks = circuit.masks()
     deltas = [

@@ -83,7 +83,8 @@ def steering(
 
     pack.require_model(model, force=force)
     many = isinstance(spec, (list, tuple))
-    table = pack.table(cast("list[Any]", spec) if many else [spec])
+    specs = cast("list[Any]", spec) if many else [spec]
+    table = pack.table(specs)
     if not table.rows:
         raise DataError("The list of steering requests is empty; give one per row.")
     lengths = None if prompt_lengths is None else tuple(int(n) for n in prompt_lengths)
@@ -95,7 +96,12 @@ def steering(
     if not table.sites:
         yield
         return
-    steerer = _Steerer(table, lengths, Calls(model.hf), shared=not many)
+
+    def made_by() -> dict[str, Any]:
+        requests = [pack.resolve(one).fingerprint for one in specs]
+        return {"pack": pack.fingerprint, "requests": requests}
+
+    steerer = _Steerer(table, lengths, Calls(model.hf), shared=not many, made_by=made_by)
     base = model.anatomy.base
     writers = {
         WritePoint(layer, point): steerer.writer(site)
@@ -194,11 +200,13 @@ class _Steerer:
         calls: Calls,
         *,
         shared: bool,
+        made_by: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.table = table
         self.prompt_lengths = prompt_lengths
         self.calls = calls
         self.shared = shared  # one request for all rows
+        self.made_by = made_by
         self.now = _Now()
 
     # The listener of our own generation.
@@ -215,6 +223,16 @@ class _Steerer:
         self.now.announced = None
         if rows:
             self.now.announced = tuple(self._table_row(row) for row in rows), tuple(lengths)
+
+    def identity(self, rows: int) -> Mapping[str, Any]:
+        """See `affectlens.models.listeners.Listener`."""
+        if self.prompt_lengths is not None:
+            raise DataError(
+                "A capture knows where replies begin; open its steering block without "
+                "prompt_lengths."
+            )
+        self._table_row(rows - 1)
+        return self.made_by()
 
     def _table_row(self, row: int) -> int:
         if self.shared:

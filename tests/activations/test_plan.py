@@ -45,6 +45,8 @@ def texts_of(lengths: Sequence[int], replies: Sequence[int]) -> Texts:
             "mean:reply": np.stack([start, stop], 1),
             "all": np.stack([np.zeros_like(stop), stop], 1),
         },
+        prompts=start,
+        places=np.arange(len(lengths), dtype=np.int32),
         counts={},
         tokens_fingerprint="",
         template_fingerprint="",

@@ -1,7 +1,7 @@
 """nnsight as an engine: one trace per batch, here or on another machine.
 
 nnsight puts a controller on every module of what it wraps, so it gets a second module tree over the
-same weights. Hooks that are on the model at the first pass come along; later ones do not apply.
+same weights. Hooks of `affectlens.models.hooks` and steering do not apply to it.
 
 With ``remote=True`` a batch goes to NDIF, which must serve the model under the hub id it was loaded
 by; the address and the key are nnsight's own settings. ``remote="local"`` sends it to nnsight's

@@ -2,7 +2,7 @@
 
 A model that was loaded from a ``TransformerBridge`` runs in that bridge. Any other gets a bridge of
 its own, around a second module tree over the same weights: TransformerLens replaces the modules of
-what it wraps. Hooks that are on the model at the first pass come along; later ones do not apply.
+what it wraps. Hooks of `affectlens.models.hooks` and steering do not apply to it.
 """
 
 from __future__ import annotations
