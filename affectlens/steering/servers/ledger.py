@@ -149,11 +149,13 @@ class Ledger:
         loaded = self._shelf[entry.pack]
         places = tuple(self._slots.places)
         self._slots.write(slot, loaded.first, loaded.coefficients(entry.spec, places))
-        if self._readings is not None and loaded.columns is not None:
-            gate, probes = entry.spec.gate, loaded.pack.deciders
-            if isinstance(gate, Gate) and probes is not None:
-                layer = probes.layers[loaded.pack.decider(entry.spec)]
-                self._readings.write(slot, loaded.columns, gate, layer)
+        gate, probes = entry.spec.gate, loaded.pack.deciders
+        if isinstance(gate, Gate):
+            if self._readings is None or loaded.columns is None or probes is None:
+                # The front door lets none of these in; steering without the gate would be wrong.
+                raise DataError(f"This worker runs no probes, which the gate {gate} needs.")
+            layer = probes.layers[loaded.pack.decider(entry.spec)]
+            self._readings.write(slot, loaded.columns, gate, layer)
         self._slot_of[entry.key] = slot
         return slot
 

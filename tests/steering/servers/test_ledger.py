@@ -12,6 +12,7 @@ import torch
 
 from affectlens.core import DataError, MismatchError, UnknownNameError
 from affectlens.steering import SteeringPack
+from affectlens.steering.gates import Readout
 from affectlens.steering.servers.coefficients import places_of
 from affectlens.steering.servers.ledger import Ledger
 from affectlens.steering.servers.shelf import Shelf
@@ -139,3 +140,13 @@ def test_packs_that_do_not_fit_are_refused(pack: SteeringPack, tiny_model: Any) 
     narrow = Slots(places_of(pack), Capacity(2, 6, 8, pack.d_model + 1), "cpu")
     with pytest.raises(MismatchError, match="width"):
         Shelf(narrow, None, places_of(pack)).load("demo", pack)
+
+
+def test_a_gate_is_never_left_out(pack: SteeringPack) -> None:
+    """A worker without probes does not steer as if the gate were open."""
+    probes = Readout(("a", "b"), (-1,), torch.zeros(1, 2, pack.d_model), torch.zeros(1, 2))
+    gated = replace(pack, gates=probes)
+    _, _, ledger = make(gated)
+    ledger.add("r", "demo", gated.resolve("anger=1;positions=all;gate=a>0.9"), 4)
+    with pytest.raises(DataError, match=r"no probes, which the gate a>0.9 needs"):
+        ledger.rows(["r"], np.array([0]), np.array([4]))

@@ -9,7 +9,7 @@ import torch
 
 from affectlens.steering import SteeringPack
 from affectlens.steering.gates import Gate, Readout, gate_tables, probabilities
-from affectlens.steering.servers.coefficients import places_of
+from affectlens.steering.servers.coefficients import coefficients, places_of, vectors_at
 from affectlens.steering.servers.readings import Columns, Readings
 from affectlens.steering.servers.slots import Capacity, Slots
 from tests.steering.oracle import random_pack
@@ -95,3 +95,26 @@ def test_compiled_readings_are_the_same(tiny_model: Any) -> None:
         wanted = step(hidden), slots.open.clone(), readings.scores.clone()  # type: ignore[union-attr]
         for a, b in zip(got, wanted, strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_an_open_gate_changes_no_bit_of_what_is_steered(tiny_model: Any) -> None:
+    pack = with_readout(random_pack(tiny_model("llama")), 1, (0,))
+    places = places_of(pack)
+    slots = Slots(places, Capacity(2, 3, 20, pack.d_model), "cpu")
+    slots.put_vectors(0, vectors_at(pack, places))
+    readings = Readings((0,), 3, slots, 20)
+    columns = Columns(0, CLASSES, (0,))
+    readings.put(columns, pack.readout)  # type: ignore[arg-type]
+    spec = pack.resolve("anger=1,fear=-0.5;mode=residual")
+    slots.write(1, 0, coefficients(pack, spec, places, vectors_at(pack, places)))
+    place = slots.places[2, "resid_post"]
+    hidden = torch.randn(20, pack.d_model, generator=torch.Generator().manual_seed(0))
+    found = []
+    for gate in (None, Gate("joy", True, 1e-6), Gate("joy", False, 1e-6)):
+        if gate is not None:
+            readings.write(1, columns, gate, 0)
+        slots.set_rows(torch.ones(20, dtype=torch.long))
+        readings.decide_at(0, hidden)
+        found.append(slots.apply_at(place, hidden, gated=True))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[2], hidden)
+    assert not torch.allclose(found[0], hidden)
