@@ -123,9 +123,11 @@ def _encoder(run: RunContext) -> str:
 
 
 def _lexicon(run: RunContext) -> str:
+    from affectlens.evaluation.judges import judge_fingerprint
+
     place = files("affectlens.evaluation.judges").joinpath("lexicon.txt")
     with as_file(place) as path:
-        return run.digests.of(path)
+        return fingerprint(run.digests.of(path), judge_fingerprint("lexicon"))  # words, rules
 
 
 SOURCES: Mapping[str, Callable[[RunContext], str]] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from affectlens.core import EMOTIONS, ArtefactError, DataError, MismatchError, U
 from affectlens.evaluation.judges import (
     CORRUPTIONS,
     GARBLED,
+    HELD_OUT,
     JUDGED,
+    TRAINED,
     EncoderJudge,
     Judge,
     LexiconJudge,
@@ -35,18 +38,29 @@ from affectlens.evaluation.judges.adapter import (
 )
 from affectlens.evaluation.judges.base import Verdicts
 from affectlens.evaluation.judges.binding import encoder_fingerprint
-from affectlens.evaluation.judges.encoder import load_encoder, mean_pooled, shipped_adapter
+from affectlens.evaluation.judges.encoder import load_encoder, shipped_adapter
 from affectlens.evaluation.judges.garble import cut_short
 from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
-from affectlens.evaluation.judges.report import confusion
-from affectlens.evaluation.judges.training import fit_judge, judge_loss
+from affectlens.evaluation.judges.reading import (
+    Reading,
+    Windows,
+    mean_pooled,
+    pooled_log_probabilities,
+    windows_of,
+)
+from affectlens.evaluation.judges.report import (
+    confusion,
+    long_text_report,
+    permutation_chance,
+)
+from affectlens.evaluation.judges.training import fit_judge
 from affectlens.evaluation.judges.training_data import (
     CLEAR_COMMENTS,
     Example,
     FitSettings,
     TrainingSet,
     epoch_examples,
-    small_model_texts,
+    extra_texts,
     training_set,
 )
 
@@ -59,6 +73,8 @@ PLAIN = [
     "Yuck, the milk had turned to green slime and the smell made me gag.",
     "Wait, what? I never expected to see you here, of all places.",
 ]
+FLOORS = {"replies": 0.85, "tones": 0.82}
+LATE = 0.6
 TONES_OF_PLAIN = ("neutral", "happiness", "anger", "fear", "sadness", "disgust", "surprise")
 
 
@@ -85,11 +101,11 @@ class TestEncoderJudge:
         report = judge_report(judge, unseen)
         documented = shipped_adapter().facts["corpora"]
         for name, found in report["corpora"].items():
-            # The aim is 0.85 on both; tones stand at 0.84 so far (see README, limits).
-            assert found["accuracy"] >= {"replies": 0.85, "tones": 0.82}[name]
+            # The aim is 0.85 on both; see README, limits.
+            assert found["accuracy"] >= FLOORS[name]
             # Another CPU may round a borderline text the other way, no more.
             assert found["accuracy"] == pytest.approx(documented[name]["accuracy"], abs=0.01)
-            assert found["called_garbled"] <= 0.02
+            assert found["called_garbled"] <= 0.03
             assert np.sum(found["confusion"]) == found["n"] == len(unseen[name])
 
     def test_clumsy_and_cut_text_is_not_refused(self, judge, unseen):
@@ -102,9 +118,11 @@ class TestEncoderJudge:
     def test_garbled_text_has_no_emotion(self, judge, unseen):
         texts = [record.text for corpus in unseen.values() for record in corpus]
         pieces = sorted({word for text in texts for word in text.split()})
-        report = refusal_report(judge, texts, n=200, seed=99, pieces=pieces)
-        assert set(report["by_kind"]) == set(CORRUPTIONS)
-        assert report["emotion_found"] <= 0.1
+        report = refusal_report(judge, texts, n=360, seed=99, pieces=pieces)
+        assert set(report["trained"]["by_kind"]) == set(TRAINED)
+        assert set(report["held_out"]["by_kind"]) == set(HELD_OUT)
+        assert report["trained"]["emotion_found"] <= 0.1
+        assert report["held_out"]["emotion_found"] == report["emotion_found"] <= 0.1
 
     @pytest.mark.parametrize(
         "text",
@@ -152,35 +170,117 @@ class TestEncoderJudge:
         batch = tokenizer(PLAIN, padding=True, return_tensors="pt")
         with torch.inference_mode():
             pooled = mean_pooled(encoder(**batch).last_hidden_state, batch["attention_mask"])
-        expected = pooled @ adapter.head_weight.T + adapter.head_bias
-        assert torch.allclose(judge.logits(PLAIN), expected, atol=1e-4)
+        expected = (pooled @ adapter.head_weight.T + adapter.head_bias).softmax(-1)
+        assert np.allclose(judge(PLAIN).probabilities, expected.numpy(), atol=1e-5)
 
     def test_the_adapter_matters(self, judge, encoder_folder):
         encoder, tokenizer = load_encoder(encoder_folder)
         adapter = shipped_adapter()
-        bare = JudgeAdapter(
-            {},
-            adapter.head_weight,
-            adapter.head_bias,
-            adapter.labels,
-            adapter.max_tokens,
-            adapter.provenance,
-        )
-        plain = EncoderJudge(encoder, tokenizer, bare)
-        assert not torch.allclose(judge.logits(PLAIN), plain.logits(PLAIN), atol=0.1)
+        plain = EncoderJudge(encoder, tokenizer, replace(adapter, deltas={}))
+        gap = np.abs(judge(PLAIN).probabilities - plain(PLAIN).probabilities).max()
+        assert gap > 0.1
 
     def test_a_short_fit_learns_and_repeats(self, encoder_folder, tmp_path):
         authored = [Example(t, tone) for t, tone in zip(PLAIN, TONES_OF_PLAIN, strict=True)]
-        data = TrainingSet(authored, {}, [Example("Sure, I can help with that.", None)])
-        settings = FitSettings(
-            rank=2, epochs=2, authored_repeats=24, garbled=24, learning_rate=3e-3
-        )
-        adapter = fit_judge(encoder_folder, data, settings)
-        again = fit_judge(encoder_folder, data, settings)
+        data = TrainingSet(authored, {})
+        brief = FitSettings(rank=2, epochs=1, authored_repeats=2, garbled=4, long_texts=4)
+        adapter, again = (fit_judge(encoder_folder, data, brief) for _ in range(2))
         assert torch.equal(adapter.head_weight, again.head_weight)
-        adapter.save(tmp_path / "fitted.safetensors")
+        assert adapter.fingerprint == again.fingerprint
+        other = fit_judge(encoder_folder, data, replace(brief, seed=1))
+        assert not torch.equal(adapter.head_weight, other.head_weight)
+        longer = replace(brief, authored_repeats=36, learning_rate=3e-3, garbled=24)
+        fit_judge(encoder_folder, data, longer).save(tmp_path / "fitted.safetensors")
         fitted = EncoderJudge.load(tmp_path / "fitted.safetensors", encoder_folder)
-        assert sum(a == b for a, b in zip(fitted(PLAIN).chosen, TONES_OF_PLAIN, strict=True)) >= 5
+        assert sum(a == b for a, b in zip(fitted(PLAIN).chosen, TONES_OF_PLAIN, strict=True)) >= 4
+
+
+FILLER = "The office opens at nine and closes at five, and the bus stops in front of the gate. "
+OUTBURST = "I am furious with them. How dare they lie to me again! I hate every one of these liars."
+
+
+@pytest.mark.model
+class TestReading:
+    """A text of any length is read to its end, by windows, as when the judge was fitted."""
+
+    @pytest.mark.parametrize("n_fillers", [6, 12, 40])
+    def test_what_comes_late_is_read(self, judge, n_fillers):
+        plain = FILLER * n_fillers
+        assert len(judge.tokenizer(plain, verbose=False)["input_ids"]) > 96
+        assert judge([plain, plain + OUTBURST]).chosen == ("neutral", "anger")
+
+    def test_collapse_at_the_end_is_read(self, judge):
+        assert judge([FILLER * 8 + "angry " * 60]).chosen == (GARBLED,)
+
+    def test_nothing_is_left_unread(self, judge):
+        long = FILLER * 45
+        before = judge([long]).probabilities
+        words = long.split()
+        for place in (5, 200, 500, len(words) - 1):
+            changed = " ".join([*words[:place], "disgusting", *words[place:]])
+            assert np.abs(judge([changed]).probabilities - before).max() > 1e-5
+
+    def test_windows_hold_every_token_once_in_order(self, judge):
+        texts = ["", "short", FILLER * 3, FILLER * 45, "x " * 126, "x " * 127]
+        found = windows_of(judge.tokenizer, texts, 128)
+        for index, text in enumerate(texts):
+            whole = judge.tokenizer(text, verbose=False)["input_ids"]
+            mine = [
+                row for owner, row in zip(found.owner, found.ids, strict=True) if owner == index
+            ]
+            assert [token for row in mine for token in row[1:-1]] == whole[1:-1]
+            assert all(row[0] == whole[0] and row[-1] == whole[-1] for row in mine)
+            sizes = [len(row) for row in mine]
+            assert max(sizes) <= 128
+            assert max(sizes) - min(sizes) <= 1
+            assert len(mine) == max(1, int(np.ceil((len(whole) - 2) / 126)))
+
+    def test_long_text_by_hand(self, judge):
+        text = FILLER * 9 + OUTBURST + " " + FILLER * 5
+        adapter, ids = judge.adapter, judge.tokenizer(text, verbose=False)["input_ids"][1:-1]
+        how = adapter.reading
+        parts = -(-len(ids) // (how.window - 2))
+        assert parts > 1
+        neutral = adapter.labels.index("neutral")
+        mixed, total = np.zeros(len(adapter.labels)), 0.0
+        for index in range(parts):
+            part = ids[len(ids) * index // parts : len(ids) * (index + 1) // parts]
+            row = torch.tensor([[101, *part, 102]])
+            with torch.inference_mode():
+                hidden = judge.encoder(input_ids=row).last_hidden_state[0].mean(0)
+            said = (adapter.head_weight @ hidden + adapter.head_bias).softmax(-1).numpy()
+            weight = len(part) * (how.floor + 1 - said[neutral]) ** how.sharpness
+            mixed, total = mixed + weight * said, total + weight
+        assert np.abs(judge([text]).probabilities[0] - mixed / total).max() < 1e-4
+
+    def test_unseen_emotion_behind_plain_text(self, judge, unseen):
+        found = long_text_report(judge, unseen["replies"], n=24, words=(150,))
+        assert found["150"] >= LATE
+
+
+def test_pooling_against_a_loop():
+    rng = np.random.default_rng(0)
+    labels = ("anger", "neutral", "fear")
+    logits = torch.tensor(rng.normal(size=(7, 3)) * 4, dtype=torch.float64)
+    how = Reading(window=128, floor=0.1, sharpness=3.0)
+    owner = torch.tensor([0, 1, 1, 1, 2, 3, 3])
+    ids = [[0] * (2 + n) for n in (5, 10, 10, 9, 0, 126, 125)]
+    found = pooled_log_probabilities(logits, Windows(ids, owner, 4), labels, how).exp().numpy()
+    for text in range(4):
+        mixed, total = np.zeros(3), 0.0
+        for row in np.flatnonzero(owner.numpy() == text):
+            each = np.exp(logits[row].numpy()) / np.exp(logits[row].numpy()).sum()
+            weight = max(1, len(ids[row]) - 2) * (0.1 + 1 - each[1]) ** 3
+            mixed, total = mixed + weight * each, total + weight
+        assert found[text] == pytest.approx(mixed / total, abs=1e-12)
+    assert found[0] == pytest.approx(logits[0].softmax(-1).numpy())
+    extreme = torch.tensor([[900.0, 0, 0], [0, 900.0, 0]], requires_grad=True)
+    pooled = pooled_log_probabilities(
+        extreme, Windows(ids[:2], owner[:1].repeat(2), 1), labels, how
+    )
+    pooled[0, 0].backward()
+    assert pooled.exp().sum().item() == pytest.approx(1)
+    assert bool(extreme.grad.isfinite().all())
 
 
 @pytest.mark.model
@@ -278,10 +378,11 @@ class TestFingerprint:
             replace(adapter, head_bias=adapter.head_bias + 1e-3),
             replace(adapter, deltas={**adapter.deltas, name: LowRankDelta(delta.down, nudged)}),
             replace(adapter, labels=adapter.labels[::-1]),
-            replace(adapter, max_tokens=adapter.max_tokens + 1),
+            replace(adapter, reading=replace(adapter.reading, window=65)),
+            replace(adapter, reading=replace(adapter.reading, sharpness=1.5)),
             replace(adapter, provenance=replace(adapter.provenance, model="0" * 16)),
         ]
-        assert len({adapter.fingerprint, *(other.fingerprint for other in others)}) == 6
+        assert len({adapter.fingerprint, *(other.fingerprint for other in others)}) == 7
         adapter.save(tmp_path / "copy.safetensors")
         assert JudgeAdapter.load(tmp_path / "copy.safetensors").fingerprint == adapter.fingerprint
 
@@ -299,8 +400,14 @@ class TestAdapterFile:
         assert len(path.read_bytes()) <= 3_000_000
         adapter = shipped_adapter()
         assert adapter.labels == JUDGED
-        assert adapter.provenance.parameters["seed"] == FitSettings().seed
-        assert adapter.facts["corpora"]["replies"]["accuracy"] >= 0.85
+        settings = {k: v for k, v in asdict(FitSettings()).items() if k != "reading"}
+        assert settings.items() <= dict(adapter.provenance.parameters).items()
+        assert adapter.reading == FitSettings().reading
+        assert len(adapter.provenance.model) == len(adapter.provenance.corpus) == 16
+        assert adapter.facts["corpora"]["replies"]["accuracy"] >= FLOORS["replies"]
+        assert adapter.facts["across"]["goemotions"]["accuracy"] > 0.4
+        assert adapter.facts["refusals"]["held_out"]["emotion_found"] <= 0.1
+        assert set(adapter.facts["refusals"]["held_out"]["by_kind"]) == set(HELD_OUT)
 
     def test_round_trip(self, tmp_path):
         shipped_adapter().save(tmp_path / "copy.safetensors")
@@ -358,30 +465,40 @@ class TestWhoSawWhat:
             training_set(replies, tones, _comments(["curiosity"]))
 
     def test_epochs_differ_and_repeat(self):
-        data = TrainingSet([Example(PLAIN[1], "happiness")], {}, small_model_texts()[:20])
+        data = TrainingSet([Example(PLAIN[1], "happiness"), *extra_texts()[:20]], {})
         first = epoch_examples(data, FitSettings(garbled=20), 0, ["ab", "##c"])
         assert first == epoch_examples(data, FitSettings(garbled=20), 0, ["ab", "##c"])
         assert first != epoch_examples(data, FitSettings(garbled=20), 1, ["ab", "##c"])
         assert sum(example.label == GARBLED for example in first) >= 20
 
-    def test_labels_of_small_model_texts(self):
-        texts = small_model_texts()
-        assert {example.label for example in texts} <= {*JUDGED, None}
-        assert len({example.text for example in texts}) == len(texts)
+    def test_held_out_kinds_never_enter_training(self, monkeypatch):
+        def seen(_draft):
+            raise AssertionError("a held-out kind was trained on")
 
-    def test_loss_of_unlabelled_text_looks_at_garbled_only(self):
-        logits = torch.tensor([[3.0, 1, 0, 0, 0, 0, 0, -9.0]])
-        other = torch.tensor([[0.0, 1, 0, 3, 0, 0, 0, -9.0]])
-        assert judge_loss(logits, [None], 0.0) == pytest.approx(
-            float(judge_loss(other, [None], 0.0)), abs=1e-6
-        )
-        garbled = torch.tensor([[0.0, 0, 0, 0, 0, 0, 0, 9.0]])
-        assert judge_loss(garbled, [None], 0.0) > 5
-        both = judge_loss(torch.cat([logits, garbled]), ["anger", None], 0.0)
-        by_hand = -torch.log_softmax(logits, 1)[0, 0] - torch.log(
-            1 - torch.softmax(garbled, 1)[0, 7]
-        )
-        assert both == pytest.approx(float(by_hand) / 2, abs=1e-3)
+        for kind in HELD_OUT:
+            monkeypatch.setitem(CORRUPTIONS, kind, seen)
+        data = TrainingSet(extra_texts(), {})
+        drawn = epoch_examples(data, FitSettings(garbled=200), 0, ["ab", "##c"])
+        assert sum(example.label == GARBLED for example in drawn) >= 200
+        with pytest.raises(AssertionError, match="trained on"):
+            garble(PLAIN, 30, seed=0, pieces=["ab"], kinds=tuple(CORRUPTIONS))
+
+    def test_long_texts_keep_the_label_of_what_they_hold(self):
+        authored = [Example(t, tone) for t, tone in zip(PLAIN, TONES_OF_PLAIN, strict=True)]
+        settings = FitSettings(garbled=16, long_texts=40, authored_repeats=1)
+        drawn = epoch_examples(TrainingSet(authored, {}), settings, 0, ["ab", "##c"])
+        long = [example for example in drawn if len(example.text.split()) >= 40]
+        tones = {example.label for example in long}
+        assert {"neutral", "anger", GARBLED} <= tones
+        assert max(len(example.text.split()) for example in long) > 150
+        for example in long:
+            if example.label == "anger":
+                assert "dare he take" in example.text.lower()
+
+    def test_texts_written_for_the_judge(self):
+        texts = extra_texts()
+        assert {example.label for example in texts} == set(JUDGED) - {GARBLED}
+        assert len({example.text for example in texts}) == len(texts)
 
 
 def _comments(fine: list[str] | None = None) -> datasets.Corpus:
@@ -408,7 +525,12 @@ class TestGarble:
 
     def test_kinds_take_turns(self):
         kinds = [item.kind for item in garble(PLAIN, 20, seed=0, pieces=["x"])]
-        assert kinds == [*CORRUPTIONS, *CORRUPTIONS]
+        assert kinds == [*TRAINED, *list(TRAINED)[: 20 - len(TRAINED)]]
+
+    def test_no_kind_is_both_trained_on_and_held_out(self):
+        assert not set(TRAINED) & set(HELD_OUT)
+        assert {*TRAINED, *HELD_OUT} == set(CORRUPTIONS)
+        assert not {TRAINED[kind] for kind in TRAINED} & {HELD_OUT[kind] for kind in HELD_OUT}
 
     def test_unknown_kind(self):
         with pytest.raises(UnknownNameError, match="shuffled"):
@@ -477,6 +599,7 @@ class TestReport:
     class Constant:
         name = "constant"
         labels = JUDGED
+        fingerprint = "constant"
 
         def __call__(self, texts):
             chosen = tuple("anger" for _ in texts)
@@ -484,14 +607,53 @@ class TestReport:
 
     def test_a_constant_judge_is_at_chance(self, unseen):
         report = judge_report(self.Constant(), unseen)
+        assert report["prior"] == 1 / 8
         for found in report["corpora"].values():
+            assert found["chance"] == pytest.approx(1 / 7)
             assert found["accuracy"] == pytest.approx(1 / 7)
             assert found["recall"]["anger"] == 1
             assert found["recall"]["fear"] == found["precision"]["fear"] == 0
             assert found["precision"]["anger"] == pytest.approx(1 / 7)
-        assert refusal_report(
-            self.Constant(), PLAIN, n=10, seed=0, pieces=["x"]
-        )["emotion_found"] == 1  # fmt: skip
+        refused = refusal_report(self.Constant(), PLAIN, n=40, seed=0, pieces=["x"])
+        assert refused["trained"]["emotion_found"] == refused["held_out"]["emotion_found"] == 1
+
+    def test_refusal_is_reported_apart_for_kinds_that_were_trained_on(self):
+        class Memory(self.Constant):
+            """Refuses exactly the texts that training could have shown."""
+
+            def __call__(self, texts):
+                known = {g.text for g in garble(PLAIN, 20, seed=5, pieces=["x"])}
+                chosen = tuple(GARBLED if text in known else "anger" for text in texts)
+                return Verdicts(JUDGED, chosen, np.eye(8)[[JUDGED.index(c) for c in chosen]])
+
+        report = refusal_report(Memory(), PLAIN, n=40, seed=5, pieces=["x"])
+        assert report["trained"]["emotion_found"] == 0
+        assert report["trained"]["called_garbled"] == 1
+        assert report["held_out"]["emotion_found"] == report["emotion_found"] == 1
+        assert report["trained"]["n"] == report["held_out"]["n"] == 20
+
+    def test_chance_is_the_mean_over_all_permutations(self):
+        truth = ["anger", "anger", "fear", "neutral", "fear", "anger"]
+        said = ["anger", "garbled", "fear", "anger", "anger", "sadness"]
+        each = [
+            np.mean([a == b for a, b in zip(truth, order, strict=True)])
+            for order in itertools.permutations(said)
+        ]
+        assert permutation_chance(truth, said) == pytest.approx(np.mean(each))
+        assert permutation_chance(truth, said) != pytest.approx(1 / 8)
+        assert permutation_chance([], []) == 0
+
+    def test_long_texts_hold_the_emotion_last(self, unseen):
+        class Last(self.Constant):
+            """Finds what the last authored text of a long one says."""
+
+            def __call__(self, texts):
+                assert all(len(text.split()) > 80 for text in texts)
+                chosen = tuple(next(e for t, e in known.items() if x.endswith(t)) for x in texts)
+                return Verdicts(JUDGED, chosen, np.eye(8)[[JUDGED.index(c) for c in chosen]])
+
+        known = {record.text: record.emotion for record in unseen["tones"]}
+        assert long_text_report(Last(), unseen["tones"], n=12, words=(80,)) == {"80": 1.0}
 
     def test_confusion_counts(self):
         counts = confusion(["a", "a", "b"], ["a", "b", "b"], ["a", "b"], ["a", "b"])

@@ -1,17 +1,25 @@
 """Judges: blind readers of single texts, and how far each can be trusted."""
 
 from affectlens.evaluation.judges.base import GARBLED, JUDGED, Judge, Verdicts
+from affectlens.evaluation.judges.corruptions import CORRUPTIONS, HELD_OUT, TRAINED
 from affectlens.evaluation.judges.encoder import EncoderJudge
-from affectlens.evaluation.judges.garble import CORRUPTIONS, Garbled, garble
+from affectlens.evaluation.judges.garble import Garbled, garble
 from affectlens.evaluation.judges.lexicon import LexiconJudge
 from affectlens.evaluation.judges.load import JUDGES, judge_fingerprint, load_judge
-from affectlens.evaluation.judges.report import agreement, judge_report, refusal_report
+from affectlens.evaluation.judges.report import (
+    agreement,
+    judge_report,
+    long_text_report,
+    refusal_report,
+)
 
 __all__ = [
     "CORRUPTIONS",
     "GARBLED",
+    "HELD_OUT",
     "JUDGED",
     "JUDGES",
+    "TRAINED",
     "EncoderJudge",
     "Garbled",
     "Judge",
@@ -22,5 +30,6 @@ __all__ = [
     "judge_fingerprint",
     "judge_report",
     "load_judge",
+    "long_text_report",
     "refusal_report",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from affectlens.core import ArtefactError, MismatchError, Provenance, fingerprint
 from affectlens.core.artefact import read_tensors, write_tensors
+from affectlens.evaluation.judges.reading import Reading
 
 KIND = "judge adapter"
 
@@ -43,7 +44,7 @@ class JudgeAdapter:
         head_weight: Reads the mean of the last hidden states.
         head_bias: Its bias.
         labels: Names of the ``k`` outputs.
-        max_tokens: Longer texts are cut here, as in training.
+        reading: How long texts are read.
         provenance: Data and settings it was fitted with; ``model`` is the `encoder_fingerprint`
             of the encoder it was fitted on.
         facts: What was measured on unseen texts.
@@ -53,7 +54,7 @@ class JudgeAdapter:
     head_weight: Float[Tensor, "k d"]
     head_bias: Float[Tensor, " k"]
     labels: tuple[str, ...]
-    max_tokens: int
+    reading: Reading
     provenance: Provenance
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -64,7 +65,7 @@ class JudgeAdapter:
         for name, tensor in sorted(self._tensors().items()):
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().tobytes())
-        return fingerprint(digest.hexdigest(), self.labels, self.max_tokens, self.provenance.model)
+        return fingerprint(digest.hexdigest(), self.labels, self.reading, self.provenance.model)
 
     def require_encoder(self, found: str) -> None:
         """Refuse an encoder other than the one this was fitted on.
@@ -91,7 +92,11 @@ class JudgeAdapter:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; the factors in half precision."""
-        extra = {"labels": self.labels, "max_tokens": self.max_tokens, "facts": dict(self.facts)}
+        extra = {
+            "labels": self.labels,
+            "reading": asdict(self.reading),
+            "facts": dict(self.facts),
+        }
         write_tensors(path, self._tensors(), self.provenance, extra)
 
     @classmethod
@@ -113,7 +118,7 @@ class JudgeAdapter:
                 head_weight=file.tensors["head.weight"].float(),
                 head_bias=file.tensors["head.bias"].float(),
                 labels=tuple(file.extra["labels"]),
-                max_tokens=int(file.extra["max_tokens"]),
+                reading=Reading(**file.extra["reading"]),
                 provenance=file.provenance,
                 facts=file.extra.get("facts", {}),
             )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +18,14 @@ from torch import Tensor
 
 from affectlens.core import ModelError
 from affectlens.evaluation.judges.adapter import JudgeAdapter, merge
-from affectlens.evaluation.judges.base import Verdicts
+from affectlens.evaluation.judges.base import GARBLED, Verdicts
 from affectlens.evaluation.judges.binding import encoder_fingerprint
+from affectlens.evaluation.judges.reading import (
+    Windows,
+    encode,
+    pooled_log_probabilities,
+    windows_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,25 +54,6 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     return encoder.eval(), tokenizer
 
 
-def mean_pooled(
-    hidden: Float[Tensor, "b t d"], mask: Float[Tensor, "b t"] | Tensor
-) -> Float[Tensor, "b d"]:
-    """Mean over the tokens that are not padding."""
-    weights = mask[..., None].to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)
-
-
-def encode(
-    encoder: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int
-) -> Float[Tensor, "b d"]:
-    """Mean last hidden state of each text."""
-    batch = tokenizer(
-        list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
-    )
-    hidden = encoder(**batch.to(encoder.device)).last_hidden_state
-    return mean_pooled(hidden.float(), batch["attention_mask"])
-
-
 class EncoderJudge:
     """Blind judge of single texts.
 
@@ -74,7 +61,7 @@ class EncoderJudge:
         encoder: The plain encoder; its weights are changed in place.
         tokenizer: Its tokenizer.
         adapter: What turns it into a judge.
-        batch_size: Texts per forward pass (sorted by length first).
+        batch_size: Windows per forward pass (sorted by length first).
 
     Raises:
         MismatchError: If the adapter was fitted on another encoder, or one is merged already.
@@ -119,29 +106,29 @@ class EncoderJudge:
         return cls(*load_encoder(encoder or pull(ENCODER)), loaded)
 
     def __call__(self, texts: Sequence[str]) -> Verdicts:
-        """Judge each text alone; an empty text is garbled."""
-        logits = self.logits([text if text.strip() else "-" for text in texts])
-        probabilities = logits.softmax(-1).double().numpy()
-        for row, text in enumerate(texts):
-            if not text.strip() and "garbled" in self.labels:
-                probabilities[row] = np.eye(len(self.labels))[self.labels.index("garbled")]
+        """Judge each text alone, all of it (see `reading`); one without a token is garbled."""
+        windows = windows_of(self.tokenizer, texts, self.adapter.reading.window)
+        said = pooled_log_probabilities(
+            self._logits(windows), windows, self.labels, self.adapter.reading
+        )
+        probabilities = said.double().softmax(-1).numpy()
+        if GARBLED in self.labels:
+            empty = [
+                row for row, ids in zip(windows.owner, windows.ids, strict=True) if len(ids) == 2
+            ]
+            probabilities[empty] = np.eye(len(self.labels))[self.labels.index(GARBLED)]
         chosen = tuple(self.labels[int(best)] for best in probabilities.argmax(1))
         return Verdicts(self.labels, chosen, probabilities)
 
     @torch.inference_mode()
-    def logits(self, texts: Sequence[str]) -> Float[Tensor, "n k"]:
-        """Scores before the softmax, on the CPU, in the order of ``texts``."""
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    def _logits(self, windows: Windows) -> Float[Tensor, "w k"]:
+        """Scores of every window before the softmax, on the CPU."""
+        order = sorted(range(len(windows.ids)), key=lambda row: len(windows.ids[row]))
         weight, bias = self.adapter.head_weight, self.adapter.head_bias
-        scores = torch.zeros(len(texts), len(self.labels))
+        scores = torch.zeros(len(order), len(self.labels))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            pooled = encode(
-                self.encoder,
-                self.tokenizer,
-                [texts[row] for row in rows],
-                self.adapter.max_tokens,
-            )
+            pooled = encode(self.encoder, self.tokenizer, [windows.ids[row] for row in rows])
             scores[rows] = pooled.cpu() @ weight.T + bias
         return scores
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
-from affectlens.core import EMOTIONS, TONES, DataError
+from affectlens.core import EMOTIONS, NEUTRAL, TONES, DataError
 from affectlens.evaluation.judges.base import GARBLED, Judge
+from affectlens.evaluation.judges.corruptions import HELD_OUT, TRAINED
 from affectlens.evaluation.judges.garble import garble
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
         corpora: Name -> records with one of the seven tones each; pass unseen ones only.
 
     Returns:
-        JSON-able: ``judge``, ``chance`` and ``corpora``; per corpus ``n``, ``accuracy``,
-        ``called_garbled`` (share, should be near 0), ``recall`` and ``precision`` per tone,
-        ``accuracy_by_theme``, ``labels`` and ``confusion`` (rows: truth, columns: ``labels``).
+        JSON-able: ``judge``, ``prior`` (one over the number of labels it may choose) and
+        ``corpora``; per corpus ``n``, ``accuracy``, ``chance`` (what its own verdicts would score
+        if dealt to the texts at random), ``called_garbled`` (share, should be near 0), ``recall``
+        and ``precision`` per tone, ``accuracy_by_theme``, ``labels`` and ``confusion`` (rows:
+        truth, columns: ``labels``).
 
     Raises:
         DataError: If a corpus has records without one of the seven tones.
@@ -54,7 +57,19 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
         found[name] = _scores(tones, verdicts.chosen, judge.labels) | {
             "accuracy_by_theme": _by_theme(corpus, verdicts.chosen)
         }
-    return {"judge": judge.name, "chance": 1 / len(TONES), "corpora": found}
+    return {"judge": judge.name, "prior": 1 / len(judge.labels), "corpora": found}
+
+
+def permutation_chance(truth: Sequence[str], chosen: Sequence[str]) -> float:
+    """Expected accuracy of a judge's verdicts when they are dealt to the texts at random.
+
+    The mean over all permutations, exactly: the sum over labels of the share of texts that have it
+    times the share of verdicts that say it.
+    """
+    if not truth:
+        return 0.0
+    true, said = Counter(truth), Counter(chosen)
+    return sum(true[label] * said[label] for label in true) / len(truth) ** 2
 
 
 def _scores(truth: Sequence[str], chosen: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -65,6 +80,7 @@ def _scores(truth: Sequence[str], chosen: Sequence[str], labels: Sequence[str]) 
     return {
         "n": len(truth),
         "accuracy": float(right.sum() / max(1, len(truth))),
+        "chance": permutation_chance(truth, chosen),
         "called_garbled": sum(c == GARBLED for c in chosen) / max(1, len(truth)),
         "recall": {t: float(r / max(1, n)) for t, r, n in zip(TONES, right, true, strict=True)},
         "precision": {t: float(r / max(1, said[t])) for t, r in zip(TONES, right, strict=True)},
@@ -85,17 +101,31 @@ def refusal_report(
 ) -> dict[str, Any]:
     """Share of corrupted texts in which a judge still finds an emotion (should be near 0).
 
+    Kinds that judges were trained on and kinds that they never met are reported apart: the first
+    show memory, the second what a new way of breaking down would do.
+
     Args:
         judge: Any judge.
         texts: Good texts that the judge has not seen, to be corrupted.
-        n: How many corrupted texts to make, all kinds alike.
+        n: How many corrupted texts to make, half of them of each sort, all kinds of a sort alike.
         seed: Of the corruptions.
         pieces: Vocabulary for random text.
 
     Returns:
-        ``emotion_found`` over all, and ``by_kind``.
+        ``trained`` and ``held_out``: per sort ``n``, ``emotion_found``, ``called_garbled`` and
+        ``by_kind``; and ``emotion_found``, that of the held-out kinds.
     """
-    made = garble(texts, n, seed=seed, pieces=pieces)
+    sorts = {
+        name: _refusals(judge, texts, {"n": n // 2, "seed": seed, "pieces": pieces}, tuple(kinds))
+        for name, kinds in (("trained", TRAINED), ("held_out", HELD_OUT))
+    }
+    return {"emotion_found": sorts["held_out"]["emotion_found"], **sorts}
+
+
+def _refusals(
+    judge: Judge, texts: Sequence[str], how: Mapping[str, Any], kinds: Sequence[str]
+) -> dict[str, Any]:
+    made = garble(texts, kinds=kinds, **how)
     chosen = judge([g.text for g in made]).chosen
     found: defaultdict[str, list[bool]] = defaultdict(list)
     for corrupted, said in zip(made, chosen, strict=True):
@@ -104,8 +134,42 @@ def refusal_report(
     return {
         "n": len(every),
         "emotion_found": sum(every) / max(1, len(every)),
+        "called_garbled": sum(said == GARBLED for said in chosen) / max(1, len(every)),
         "by_kind": {kind: sum(values) / len(values) for kind, values in found.items()},
     }
+
+
+def long_text_report(
+    judge: Judge, corpus: Corpus, *, n: int = 40, words: Sequence[int] = (100, 400)
+) -> dict[str, float]:
+    """Share of emotional texts that a judge still finds behind so many words of plain text.
+
+    Args:
+        judge: Any judge.
+        corpus: Unseen records, neutral ones among them; a text's own group is not put before it.
+        n: Most texts to read, taken evenly.
+        words: Least numbers of plain words in front.
+
+    Returns:
+        Number of words -> accuracy over the emotional records; the judge's verdict has to be
+        theirs.
+    """
+    told = [record for record in corpus if record.emotion in EMOTIONS]
+    told = told[:: max(1, len(told) // n)][:n]
+    plain = [record for record in corpus if record.emotion == NEUTRAL]
+    out: dict[str, float] = {}
+    for least in words:
+        texts: list[str] = []
+        for index, record in enumerate(told):
+            parts: list[str] = []
+            others = [p.text for p in plain if p.group != record.group]
+            while sum(len(part.split()) for part in parts) < least:
+                parts.append(others[(index + len(parts)) % len(others)])
+            texts.append(" ".join([*parts, record.text]))
+        chosen = judge(texts).chosen
+        right = [said == record.emotion for said, record in zip(chosen, told, strict=True)]
+        out[str(least)] = sum(right) / max(1, len(right))
+    return out
 
 
 def agreement(judges: Sequence[Judge], texts: Sequence[str]) -> dict[str, Any]:

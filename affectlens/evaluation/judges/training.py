@@ -1,26 +1,38 @@
 """How the shipped adapter was made, and how to make another.
 
-``python -m affectlens.evaluation.judges.training GOEMOTIONS_FOLDER adapter.safetensors``
+``python -m affectlens.evaluation.judges.training --goemotions FOLDER --out adapter.safetensors``
+
+The folder holds GoEmotions as its authors publish it (``train.tsv``, ``dev.tsv``, ``test.tsv``).
+Equal seeds on one kind of machine give equal adapters.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from affectlens.core import Provenance, fingerprint
+from affectlens.core import TONES, Provenance, fingerprint
 from affectlens.core.progress import progress
 from affectlens.evaluation.judges.adapter import KIND, JudgeAdapter, insert_low_rank
-from affectlens.evaluation.judges.base import GARBLED, JUDGED
+from affectlens.evaluation.judges.base import JUDGED
 from affectlens.evaluation.judges.binding import encoder_fingerprint
-from affectlens.evaluation.judges.encoder import ENCODER, EncoderJudge, encode, load_encoder
-from affectlens.evaluation.judges.report import judge_report, refusal_report
+from affectlens.evaluation.judges.corruptions import TRAINED
+from affectlens.evaluation.judges.encoder import ENCODER, EncoderJudge, load_encoder
+from affectlens.evaluation.judges.lexicon import LexiconJudge
+from affectlens.evaluation.judges.reading import encode, pooled_log_probabilities, windows_of
+from affectlens.evaluation.judges.report import (
+    judge_report,
+    long_text_report,
+    refusal_report,
+)
 from affectlens.evaluation.judges.training_data import (
     FitSettings,
     TrainingSet,
@@ -30,31 +42,9 @@ from affectlens.evaluation.judges.training_data import (
 )
 
 if TYPE_CHECKING:
-    from affectlens.datasets.schema import Corpus
+    from affectlens.datasets.schema import Corpus, Record
 
 _LOG = logging.getLogger(__name__)
-
-
-def judge_loss(logits: Tensor, labels: Sequence[str | None], smoothing: float) -> Tensor:
-    """Mean cross-entropy; for texts without a label, minus the log-probability of "not garbled".
-
-    Args:
-        logits: ``[b, k]``, columns as `JUDGED`.
-        labels: One per row.
-        smoothing: Label smoothing of the labelled rows.
-    """
-    known = torch.tensor([label is not None for label in labels])
-    targets = torch.tensor([JUDGED.index(label) for label in labels if label is not None])
-    loss = logits.new_zeros(())
-    if bool(known.any()):
-        loss = nn.functional.cross_entropy(
-            logits[known], targets, label_smoothing=smoothing, reduction="sum"
-        )
-    if not bool(known.all()):
-        rest = logits[~known]
-        good = [index for index, label in enumerate(JUDGED) if label != GARBLED]
-        loss = loss - (rest[:, good].logsumexp(1) - rest.logsumexp(1)).sum()
-    return loss / len(labels)
 
 
 def fit_judge(
@@ -62,7 +52,7 @@ def fit_judge(
 ) -> JudgeAdapter:
     """Fit the adapter and the head.
 
-    Takes about ten minutes on one core. Matrix products run in bfloat16, the rest in fp32.
+    Runs in fp32: processors without bfloat16 arithmetic emulate it a hundred times slower.
 
     Args:
         encoder_folder: The plain encoder.
@@ -103,10 +93,15 @@ def fit_judge(
     running = 0.0
     with progress("Fitting the judge", total) as advance:
         for step, batch in enumerate(b for batches_ in epochs for b in batches_):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                pooled = encode(encoder, tokenizer, [e.text for e in batch], settings.max_tokens)
-            logits = head(nn.functional.dropout(pooled.float(), 0.1))
-            loss = judge_loss(logits, [e.label for e in batch], settings.label_smoothing)
+            windows = windows_of(tokenizer, [e.text for e in batch], settings.reading.window)
+            pooled = encode(encoder, tokenizer, windows.ids)
+            logits = head(nn.functional.dropout(pooled, 0.1))
+            said = pooled_log_probabilities(logits, windows, JUDGED, settings.reading)
+            targets = torch.tensor([JUDGED.index(example.label) for example in batch])
+            # A cross-entropy leaves log-probabilities as they are.
+            loss = nn.functional.cross_entropy(
+                said, targets, label_smoothing=settings.label_smoothing
+            )
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(factors, 1.0)
@@ -121,7 +116,7 @@ def fit_judge(
         head_weight=head.weight.detach().clone(),
         head_bias=head.bias.detach().clone(),
         labels=JUDGED,
-        max_tokens=settings.max_tokens,
+        reading=settings.reading,
         provenance=Provenance(
             kind=KIND,
             model=bound_to,
@@ -142,36 +137,74 @@ def _data_fingerprint(data: TrainingSet) -> str:
     return fingerprint(
         [asdict(e) for e in data.authored],
         {label: list(texts) for label, texts in data.comments.items()},
-        [asdict(e) for e in data.model_texts],
     )
 
 
-def measured(judge: EncoderJudge, unseen: Mapping[str, Corpus]) -> dict[str, Any]:
-    """What goes into the adapter's header: accuracy on unseen groups, and refusals."""
+def measured(
+    judge: EncoderJudge, unseen: Mapping[str, Corpus], comments: Corpus, data: TrainingSet
+) -> dict[str, Any]:
+    """What goes into the adapter's header: what it learned from, and what it does on unseen texts.
+
+    Args:
+        judge: The fitted judge, read back from its file.
+        unseen: Test groups of the authored corpora.
+        comments: GoEmotions in the authors' mapping to our tones; its test split is read.
+        data: What the judge was fitted on, to be counted.
+    """
     texts = [record.text for corpus in unseen.values() for record in corpus]
-    refusals = refusal_report(judge, texts, n=1000, seed=1, pieces=vocabulary(judge.tokenizer))
-    return judge_report(judge, unseen) | {"refusals": refusals}
+    pieces = vocabulary(judge.tokenizer)
+    across = {"goemotions": _sample(comments.filter(split="test"), per_tone=100)}
+    lexicon = LexiconJudge()
+    return judge_report(judge, unseen) | {
+        "refusals": refusal_report(judge, texts, n=900, seed=1, pieces=pieces),
+        "across": judge_report(judge, across)["corpora"],
+        "long": {name: long_text_report(judge, corpus) for name, corpus in unseen.items()},
+        "lexicon": {
+            name: {key: found[key] for key in ("n", "accuracy", "chance")}
+            for name, found in judge_report(lexicon, {**unseen, **across})["corpora"].items()
+        },
+        "learned_from": {
+            "authored": Counter(example.label for example in data.authored),
+            "comments": {label: len(texts) for label, texts in data.comments.items()},
+            "corruptions": list(TRAINED),
+        },
+    }
 
 
-def main(arguments: Sequence[str]) -> None:
+def _sample(corpus: Corpus, per_tone: int) -> Corpus:
+    """The first so many records of each tone."""
+    kept: Counter[str | None] = Counter()
+    records: list[Record] = []
+    for record in corpus:
+        if record.emotion in TONES and kept[record.emotion] < per_tone:
+            kept[record.emotion] += 1
+            records.append(record)
+    return replace(corpus, records=tuple(records))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Fit with the default settings, measure on unseen groups, and write the adapter."""
     from affectlens import datasets
     from affectlens.models.registry import pull
 
-    goemotions_folder, target = map(Path, arguments)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--goemotions", type=Path, required=True, help="folder of the TSV files")
+    parser.add_argument("--out", type=Path, required=True, help="the adapter's file")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    given = parser.parse_args(arguments)
     replies, tones = datasets.load("replies"), datasets.load("tones")
-    comments = datasets.load("goemotions", path=goemotions_folder, mapping="original")
+    comments = datasets.load("goemotions", path=given.goemotions, mapping="original")
+    data = training_set(replies, tones, comments)
     folder = pull(ENCODER)
-    adapter = fit_judge(folder, training_set(replies, tones, comments))
-    adapter.save(target)
-    judge = EncoderJudge.load(target, folder)  # with the factors rounded as they are shipped
-    facts = measured(judge, {c.name: c.filter(role="test") for c in (replies, tones)})
-    replace(adapter, facts=facts).save(target)
+    adapter = fit_judge(folder, data, FitSettings(seed=given.seed))
+    adapter.save(given.out)
+    judge = EncoderJudge.load(given.out, folder)  # with the factors rounded as they are shipped
+    unseen = {c.name: c.filter(role="test") for c in (replies, tones)}
+    facts = measured(judge, unseen, datasets.load("goemotions", path=given.goemotions), data)
+    replace(adapter, facts=facts).save(given.out)
     _LOG.info("unseen groups: %s", facts)
 
 
 if __name__ == "__main__":
-    import sys
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(sys.argv[1:])
+    main()

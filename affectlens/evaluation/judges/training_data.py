@@ -1,8 +1,8 @@
 """What the encoder judge learns from, and how an epoch of it is drawn.
 
 The authored groups of the roles ``judge`` and ``tune`` only, further texts written for the judge
-alone, GoEmotions, text of a small model labelled by hand (prompts of the same roles), and corrupted
-text. The groups that give directions and the test groups stay unseen.
+alone, GoEmotions, and good text corrupted in the kinds of `TRAINED`. The groups that give
+directions and the test groups stay unseen, and so do the kinds of `HELD_OUT`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from affectlens.core import DataError
+from affectlens.core import NEUTRAL, DataError
 from affectlens.core.jsonl import parse_jsonl
-from affectlens.evaluation.judges.base import GARBLED
+from affectlens.evaluation.judges.base import GARBLED, JUDGED
 from affectlens.evaluation.judges.garble import cut_short, garble
+from affectlens.evaluation.judges.reading import Reading
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus
@@ -49,12 +50,11 @@ class Example:
 
     Attributes:
         text: Good or garbled.
-        label: One of `JUDGED`, or None for good text of unknown tone: it teaches only that it is
-            not garbled.
+        label: One of `JUDGED`.
     """
 
     text: str
-    label: str | None
+    label: str
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,10 @@ class TrainingSet:
     Attributes:
         authored: Repeated often, changed a little each time.
         comments: Label -> texts, of which every epoch draws as many per label.
-        model_texts: What a small model writes.
     """
 
     authored: Sequence[Example]
     comments: Mapping[str, Sequence[str]]
-    model_texts: Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -83,25 +81,25 @@ class FitSettings:
         head_learning_rate: Of the head.
         batch_size: Texts per step.
         authored_repeats: How often an epoch shows each authored text.
-        model_repeats: How often it shows each small-model text.
         comments_per_label: Comments drawn per label and epoch.
-        garbled: Corrupted texts per epoch, all kinds alike.
+        garbled: Corrupted texts per epoch, all kinds of `TRAINED` alike.
+        long_texts: Long texts per epoch, all labels alike: one text among plain ones.
         label_smoothing: Share of the target spread over all labels.
-        max_tokens: Longer texts are cut.
+        reading: How long texts are read, in fitting and later.
         seed: Of everything random.
     """
 
     rank: int = 16
-    epochs: int = 4
-    learning_rate: float = 1e-3
+    epochs: int = 2
+    learning_rate: float = 1.5e-3
     head_learning_rate: float = 2e-3
     batch_size: int = 32
-    authored_repeats: int = 4
-    model_repeats: int = 1
-    comments_per_label: int = 300
-    garbled: int = 1200
+    authored_repeats: int = 3
+    comments_per_label: int = 100
+    garbled: int = 504
+    long_texts: int = 64
     label_smoothing: float = 0.05
-    max_tokens: int = 96
+    reading: Reading = field(default_factory=Reading)
     seed: int = 0
 
 
@@ -114,7 +112,7 @@ def training_set(replies: Corpus, tones: Corpus, comments: Corpus) -> TrainingSe
         comments: GoEmotions with the original labels; only split ``fit`` is used.
     """
     authored = [
-        Example(record.text, record.emotion)
+        Example(record.text, str(record.emotion))
         for corpus in (replies, tones)
         for record in corpus.filter(role=("judge", "tune"))
     ]
@@ -130,21 +128,12 @@ def training_set(replies: Corpus, tones: Corpus, comments: Corpus) -> TrainingSe
             f"The comments have no single {', '.join(missing)}; load GoEmotions with "
             "mapping='original'."
         )
-    return TrainingSet([*authored, *extra_texts()], dict(by_label), small_model_texts())
-
-
-def small_model_texts() -> list[Example]:
-    """Texts of a 135M model, plain and mildly steered, labelled by hand for what they show."""
-    return _shipped("small_model_texts.jsonl")
+    return TrainingSet([*authored, *extra_texts()], dict(by_label))
 
 
 def extra_texts() -> list[Example]:
     """Texts written for the judge alone: 22 contents in all seven tones, and hard single ones."""
-    return _shipped("extra_texts.jsonl")
-
-
-def _shipped(name: str) -> list[Example]:
-    source = files("affectlens.evaluation.judges").joinpath(name)
+    source = files("affectlens.evaluation.judges").joinpath("extra_texts.jsonl")
     rows = parse_jsonl(source.read_text(encoding="utf-8"))
     return [Example(row["text"], row["label"]) for row in rows]
 
@@ -164,15 +153,37 @@ def epoch_examples(
     for example in data.authored:
         for _ in range(settings.authored_repeats):
             drawn.append(replace(example, text=_varied(example.text, rng)))
-    for example in data.model_texts:
-        for _ in range(settings.model_repeats):
-            drawn.append(replace(example, text=_maybe_cut(example.text, rng)))
-    good = [e.text for e in (*data.authored, *data.model_texts) if e.label != GARBLED]
+    good = [example.text for example in data.authored]
     good += [text for texts in comments.values() for text in texts[:100]]
     corrupted = garble(good, settings.garbled, seed=rng.randrange(2**32), pieces=pieces)
     drawn += [Example(made.text, GARBLED) for made in corrupted]
+    drawn += _long_texts(drawn, settings.long_texts, rng)
     rng.shuffle(drawn)
     return drawn
+
+
+def _long_texts(drawn: Sequence[Example], n: int, rng: random.Random) -> list[Example]:
+    """Texts of 40 to 280 words, each with the label of the one text in it that is not plain.
+
+    Text that ends in garbled text is garbled, as nobody would read on.
+    """
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
+    for example in drawn:
+        if len(example.text.split()) >= 8:
+            by_label[example.label].append(example.text)
+    labels = [label for label in JUDGED if by_label[label]]
+    made: list[Example] = []
+    while by_label[NEUTRAL] and len(made) < n:
+        label = labels[len(made) % len(labels)]
+        told = rng.choice(by_label[label])
+        plain = [rng.choice(by_label[NEUTRAL])]
+        least = rng.randint(40, 240)
+        while sum(len(text.split()) for text in plain) < least:
+            plain.append(rng.choice(by_label[NEUTRAL]))
+        place = len(plain) if label == GARBLED else rng.randint(0, len(plain))
+        plain.insert(place, told)
+        made.append(Example(rng.choice((" ", " ", "\n")).join(plain), label))
+    return made
 
 
 def _maybe_cut(text: str, rng: random.Random) -> str:

@@ -27,6 +27,7 @@ def judge(run: StageRun) -> Sequence[str]:
             "garbled": refusal_report(
                 run.judge, texts, n=settings.garbled, seed=settings.seed, pieces=pieces
             ),
+            "judges": {"encoder": run.judge.fingerprint, "lexicon": run.lexicon.fingerprint},
             "agreement": agreement([run.judge, run.lexicon], texts),
         },
     )

@@ -165,7 +165,10 @@ def judge_numbers(judged: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "accuracy": sum(c["accuracy"] * c["n"] for c in corpora.values()) / n,
         "by_corpus": {name: c["accuracy"] for name, c in corpora.items()},
-        "garbled_given_an_emotion": judged["garbled"]["emotion_found"],
+        "garbled_given_an_emotion": {
+            kinds: judged["garbled"][kinds]["emotion_found"] for kinds in ("trained", "held_out")
+        },
+        "chance": {name: c["chance"] for name, c in corpora.items()},
         "lexicon_accuracy": {
             name: c["accuracy"] for name, c in judged["lexicon"]["corpora"].items()
         },
