@@ -28,9 +28,10 @@ from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import unknown
 from affectlens.steering.gates import Gate, Place, Readout, decider
 from affectlens.steering.operators import unit
+from affectlens.steering.packfile import facts_of, fields_of, tensors_of
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
-from affectlens.steering.validation import HOOKS, POINTS, check_pack, place_order
+from affectlens.steering.validation import POINTS, check_pack, place_order
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
@@ -95,9 +96,9 @@ class SteeringPack:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that its file holds; part of the key of anything cached under steering."""
-        tensors = self._tensors()
+        tensors = tensors_of(self)
         content = [tensors[name].numpy().tobytes() for name in sorted(tensors)]
-        return fingerprint(self.provenance.fingerprint, self._facts(), sorted(tensors), *content)
+        return fingerprint(self.provenance.fingerprint, facts_of(self), sorted(tensors), *content)
 
     def resolve(self, spec: Any) -> SteeringSpec:
         """Fill in what a spec leaves to the pack: mode and positions.
@@ -355,42 +356,13 @@ class SteeringPack:
         readout = readout_of(self, sweep, layers, force=force)
         return replace(self, readout=readout, gates=gates_of(self, sweep, gates))
 
-    def _facts(self) -> dict[str, Any]:
-        """What the file says besides the tensors."""
-        return {
-            "emotions": list(self.emotions),
-            "layers": {name: list(numbers) for name, numbers in self.layers.items()},
-            "hooks": {
-                name: [HOOKS[name.partition(".")[2]].format(layer=layer) for layer in numbers]
-                for name, numbers in self.layers.items()
-            },
-            "n_layers": self.n_layers,
-            "d_model": self.d_model,
-            "recommended": {mode: dict(values) for mode, values in self.recommended.items()},
-            "positions": dict(self.positions),
-            **{name: probes.facts() for name, probes in self._probes().items()},
-        }
-
-    def _probes(self) -> dict[str, Readout]:
-        both = {"readout": self.readout, "gates": self.gates}
-        return {name: probes for name, probes in both.items() if probes is not None}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """What the file holds, and the fingerprint covers."""
-        tensors = dict(self.vectors)
-        if self.rms is not None:
-            tensors["rms"] = self.rms
-        for name, probes in self._probes().items():
-            tensors |= {f"{name}.weights": probes.weights, f"{name}.bias": probes.bias}
-        return tensors
-
     def save(self, path: str | Path) -> None:
         """Write it to one safetensors file, atomically.
 
         Raises:
             ArtefactError: If the file cannot be written.
         """
-        write_tensors(Path(path), self._tensors(), self.provenance, self._facts())
+        write_tensors(Path(path), tensors_of(self), self.provenance, facts_of(self))
 
     @classmethod
     def load(
@@ -409,27 +381,8 @@ class SteeringPack:
             MismatchError: If it is no pack, or one for another model.
         """
         file = read_tensors(Path(path), "pack")
-        facts = file.extra
-        tensors = dict(file.tensors)
-        rms = tensors.pop("rms", None)
-        probes = {
-            name: {part: tensors.pop(f"{name}.{part}") for part in ("weights", "bias")}
-            for name in ("readout", "gates")
-            if {f"{name}.weights", f"{name}.bias"} <= tensors.keys()
-        }
         try:
-            pack = cls(
-                emotions=tuple(facts["emotions"]),
-                vectors=tensors,
-                layers={name: tuple(numbers) for name, numbers in facts["layers"].items()},
-                n_layers=facts["n_layers"],
-                d_model=facts["d_model"],
-                recommended=facts["recommended"],
-                positions=facts["positions"],
-                rms=rms,
-                provenance=file.provenance,
-                **{name: Readout.from_file(facts[name], parts) for name, parts in probes.items()},
-            )
+            pack = cls(**fields_of(file))
         except (
             KeyError,
             TypeError,

@@ -26,6 +26,7 @@ from affectlens.steering import SteeringPack, SteeringSpec
 from affectlens.steering.gates import Readout
 from affectlens.steering.making import layer_numbers
 from affectlens.steering.operators import add
+from affectlens.steering.packfile import facts_of
 from affectlens.steering.servers.vllm_plugin.frontdoor import cache_key
 from tests.steering.oracle import EMOTIONS, random_pack
 
@@ -204,7 +205,7 @@ def test_hostile_contents_are_refused(
 ) -> None:
     import json
 
-    facts = json.loads(json.dumps(pack._facts()))
+    facts = json.loads(json.dumps(facts_of(pack)))
     tensors = {**pack.vectors, "rms": pack.rms}
     change(facts, tensors)
     path = tmp_path / "a.safetensors"
