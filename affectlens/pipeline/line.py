@@ -59,7 +59,7 @@ LINE = (
         "circuit",
         "the neurons and heads behind them",
         needs=("express", "directions"),
-        reads=(*MODEL, "corpora"),
+        reads=(*MODEL, "corpora", "events"),
         work=circuit,
     ),
     Row(

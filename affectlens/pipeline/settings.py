@@ -181,13 +181,17 @@ class BudgetRule:
 
 @dataclass(frozen=True)
 class CircuitSettings:
-    """How the circuit is found and refined; arguments as of `affectlens.circuits.find_circuit`."""
+    """How the circuit is found and refined; arguments as of `affectlens.circuits.find_circuit`.
+
+    ``prompts`` is the number of neutral ones that influence is measured on.
+    """
 
     placement: Placement = Placement()
     budget: BudgetRule = BudgetRule()
     position: str = "mean:reply"
     score: str = "contrast"
     reference: str = "late"
+    prompts: int = 8
     max_tokens_per_batch: int = 4096
     refine: RefineSettings = CIRCUIT
     mix: RefineMix = RefineMix()

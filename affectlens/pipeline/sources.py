@@ -100,7 +100,8 @@ def _openers(_run: RunContext) -> str:
 def _prompts(_run: RunContext) -> str:
     from affectlens.datasets import elicitation_prompt
 
-    return fingerprint({tone: elicitation_prompt(tone) for tone in TONES})
+    forms = (True, False)
+    return fingerprint([elicitation_prompt(t, limited=form) for form in forms for t in TONES])
 
 
 def _judge(run: RunContext) -> str:

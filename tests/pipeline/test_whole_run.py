@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -54,8 +55,68 @@ def use_judge(patch: pytest.MonkeyPatch, file: Path) -> None:
     encoder.shipped_adapter.cache_clear()
 
 
+READ: dict[str, str] = {"events": "events", "replies": "corpora", "tones": "corpora"}
+"""Corpus → what a stage that loads it must declare."""
+
+
 @pytest.fixture(scope="module")
-def finished(parts: Path) -> Path:
+def reads() -> dict[str, set[str]]:
+    """What each stage of `finished` read, by the names of sources."""
+    return {name: set() for name in NAMES}
+
+
+class Watch:
+    """Notes what is read while a stage works, however deep in the library."""
+
+    def __init__(self, reads: dict[str, set[str]], patch: pytest.MonkeyPatch) -> None:
+        from affectlens.datasets import authored, load
+        from affectlens.evaluation.judges import lexicon
+
+        self.reads, self.stage = reads, ""
+
+        def loaded(name: str, **options: Any) -> Any:
+            self.note(READ[name])
+            return load(name, **options)
+
+        def noting(source: str, function: Any) -> Any:
+            def call(*args: Any, **options: Any) -> Any:
+                self.note(source)
+                return function(*args, **options)
+
+            return call
+
+        for module in ("datasets", "pipeline.expression"):
+            patch.setattr(f"affectlens.{module}.load", loaded)
+        patch.setattr("affectlens.pipeline.expression.openers", noting("openers", authored.openers))
+        asked = noting("prompts", authored.elicitation_prompt)
+        patch.setattr("affectlens.evaluation.generate.elicitation_prompt", asked)
+        words = noting("lexicon", lexicon.default_lexicon)
+        for module in ("naming", "judges.lexicon"):
+            patch.setattr(f"affectlens.evaluation.{module}.default_lexicon", words)
+        real = "affectlens.models.load_model", "affectlens.evaluation.topic.load_encoder"
+        for where, source in zip(real, ("model", "encoder"), strict=True):
+            module, _, name = where.rpartition(".")
+            patch.setattr(where, noting(source, getattr(importlib.import_module(module), name)))
+
+    def note(self, source: str) -> None:
+        if self.stage:
+            self.reads[self.stage].add(source)
+
+    def __call__(self, stage: Stage, what: str, _seconds: float) -> None:
+        self.stage = stage.name if what == "started" else ""
+
+
+def test_stages_read_what_they_declare(finished: Path, reads: dict[str, set[str]]) -> None:
+    declared = {row.name: set(row.reads) for row in LINE}
+    assert {name: found - declared[name] for name, found in reads.items() if found} == {
+        name: set() for name, found in reads.items() if found
+    }
+    assert reads["circuit"] >= {"events"} and reads["express"] >= {"openers", "events", "corpora"}
+    assert reads["evaluate"] >= {"prompts"} and reads["report"] >= {"lexicon"}
+
+
+@pytest.fixture(scope="module")
+def finished(parts: Path, reads: dict[str, set[str]]) -> Path:
     """A run that was stopped when it was about to tune, and gone on with."""
     from affectlens.pipeline import RunConfig, run
     from affectlens.pipeline.settings import Settings
@@ -67,10 +128,23 @@ def finished(parts: Path) -> Path:
         if (stage.name, what) == ("tune", "started"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(config, settings=small(Settings.of(config)), on_stage=stop)
+    settings, said = small(Settings.of(config)), dict[str, str]()
+    with pytest.MonkeyPatch.context() as patch:
+        watch = Watch(reads, patch)
+
+        def watched(stage: Stage, what: str, seconds: float) -> None:
+            watch(stage, what, seconds)
+            said[stage.name] = what
+            if not stopped:
+                stop(stage, what, seconds)
+
+        stopped = False
+        with pytest.raises(KeyboardInterrupt):
+            run(config, settings=settings, on_stage=watched)
+        stopped, watch.stage = True, ""
+        said.clear()
+        run(config, settings=settings, on_stage=watched)
     before = NAMES[: NAMES.index("tune")]
-    said = run_small(parts)
     assert list(said) == NAMES
     assert {name for name, what in said.items() if what == "skipped"} == set(before)
     return parts

@@ -17,10 +17,12 @@ REFINED_CIRCUIT = "circuit_refined.safetensors"
 def circuit(run: StageRun) -> Sequence[str]:
     """The neurons and heads that write each emotion, then what is added to them refined."""
     from affectlens.circuits import find_circuit
+    from affectlens.circuits.find import neutral_prompts
     from affectlens.probes import Directions
     from affectlens.steering.refine import refine_circuit
 
     settings: CircuitSettings = run.settings
+    events = run.corpus("events").filter(split="fit")
     found = find_circuit(
         run.model,
         expressed(run),
@@ -30,6 +32,7 @@ def circuit(run: StageRun) -> Sequence[str]:
         score=settings.score,
         reference=settings.reference,
         split=None,
+        prompts=neutral_prompts(run.model, settings.prompts, events),
         max_tokens_per_batch=settings.max_tokens_per_batch,
     )
     found.save(run.folder / CIRCUIT)
