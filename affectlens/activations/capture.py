@@ -145,6 +145,7 @@ def prepare(
         facts={
             "corpus": corpus.name,
             "design": corpus.design,
+            "labels": list(corpus.label_set),
             "records": len(texts),
             "n_heads": model.anatomy.n_heads,
             **texts.counts,

@@ -17,7 +17,8 @@ from affectlens.activations.positions import DEFAULT_POSITIONS
 from affectlens.activations.sources import ShardSource, Source
 from affectlens.activations.table import Ints, Labels, as_mask
 from affectlens.core.artefact import Provenance, fingerprint
-from affectlens.core.errors import DataError, unknown
+from affectlens.core.emotions import emotion_name, inferred_labels
+from affectlens.core.errors import DataError, UnknownNameError, unknown
 from affectlens.core.sites import Site, expand_sites
 
 if TYPE_CHECKING:
@@ -68,6 +69,18 @@ class StoredRows:
     def design(self) -> str:
         """Design of the corpus ("" if unknown)."""
         return str(self.facts.get("design", ""))
+
+    @cached_property
+    def label_set(self) -> tuple[str, ...]:
+        """The labels that rows may have, in order: the corpus's, or those selected of them.
+
+        Of rows from elsewhere: ours (`affectlens.core.TONES`), or, if others occur, those that do.
+        """
+        named = self.facts.get("labels")
+        if named is not None:
+            return tuple(str(label) for label in cast("list[Any]", named))
+        found = {str(e) for p in self.positions for e in self.column("emotion", p) if e is not None}
+        return inferred_labels(found)
 
     @cached_property
     def rows(self) -> pa.Table:
@@ -259,9 +272,14 @@ class StoredRows:
         kept = np.ones(len(self), dtype=bool) if mask is None else np.array(mask, dtype=bool)
         if kept.shape != (len(self),):
             raise DataError(f"A mask needs one value per row: {len(self)}, not {kept.shape}.")
+        facts = self.facts
         for name, wanted in labels.items():
             if name not in LABELS:
                 raise unknown("column", name, LABELS)
+            if name == "emotion" and wanted is not None:
+                wanted = self._label_names(wanted)
+                named = tuple(label for label in self.label_set if label in wanted)
+                facts = {**facts, "labels": list(named)}
             column = self._labels.table([name], coded=True).column(name)
             if self._keep is not None:
                 column = column.filter(as_mask(self._keep))
@@ -272,8 +290,18 @@ class StoredRows:
         if self._keep is not None:
             combined[self._keep] = kept
         keep = None if combined.all() else combined
-        made_by = (self.provenance, self.dtype, self.facts)
-        return type(self)(self._source, self._labels, *made_by, keep)
+        return type(self)(self._source, self._labels, self.provenance, self.dtype, facts, keep)
+
+    def _label_names(self, wanted: str | int | Collection[Any]) -> list[Any]:
+        """Labels as users type them (`emotion_name`); what is none stays as it is."""
+        names = [wanted] if isinstance(wanted, (str, int)) else list(wanted)
+        found: list[Any] = []
+        for name in names:
+            try:
+                found.append(emotion_name(name, self.label_set) if isinstance(name, str) else name)
+            except UnknownNameError:
+                found.append(name)
+        return found
 
     def _checked(self, site: Site | str) -> Site:
         site = Site.parse(site) if isinstance(site, str) else site

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.program import Columns, CorpusName, CorpusPath, Device, sentences
+from affectlens.cli.program import (
+    Columns,
+    CorpusName,
+    CorpusPath,
+    Device,
+    Labels,
+    Several,
+    sentences,
+)
 
 store_app = typer.Typer(help="Stores of activations: look into, check, export.")
 
@@ -60,6 +68,8 @@ def capture(
     ] = "transformers",
     column: Columns = None,
     path: CorpusPath = None,
+    labels: Labels = None,
+    several: Several = None,
     split: Split = None,
     role: Role = None,
     emotion: Emotion = None,
@@ -74,11 +84,12 @@ def capture(
 ) -> None:
     """Run a corpus through a model and keep activations on disk."""
     with sentences():
-        from affectlens.pipeline.console_activations import CorpusChoice, capture_with_progress
+        from affectlens.pipeline.choice import CorpusChoice
+        from affectlens.pipeline.console_activations import capture_with_progress
 
         capture_with_progress(
             model,
-            CorpusChoice(corpus, column, path, split, role, emotion),
+            CorpusChoice(corpus, column, path, labels, several, split, role, emotion),
             out=out,
             device=device,
             model_dtype=model_dtype,

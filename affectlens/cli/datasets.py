@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.program import Columns, CorpusName, CorpusPath, sentences
+from affectlens.cli.program import Columns, CorpusName, CorpusPath, Labels, Several, sentences
 
 datasets_app = typer.Typer(help="Corpora: list, look into, check.", no_args_is_help=True)
 
@@ -26,12 +26,15 @@ def datasets_show(
     n: Annotated[int, typer.Option("-n", min=1, help="How many records.")] = 7,
     column: Columns = None,
     path: CorpusPath = None,
+    labels: Labels = None,
+    several: Several = None,
 ) -> None:
     """Print some records."""
     with sentences():
+        from affectlens.pipeline.choice import CorpusChoice
         from affectlens.pipeline.console import print_records
 
-        print_records(name, n, columns=column, path=path)
+        print_records(CorpusChoice(name, column, path, labels, several), n)
 
 
 @datasets_app.command("check")
@@ -39,10 +42,13 @@ def datasets_check(
     name: CorpusName,
     column: Columns = None,
     path: CorpusPath = None,
+    labels: Labels = None,
+    several: Several = None,
 ) -> None:
     """Look for leakage: affect words, capitals, lengths, gaps. Exit 1 if there is any."""
     with sentences():
+        from affectlens.pipeline.choice import CorpusChoice
         from affectlens.pipeline.console import print_leakage
 
-        if not print_leakage(name, columns=column, path=path):
+        if not print_leakage(CorpusChoice(name, column, path, labels, several)):
             raise typer.Exit(1)

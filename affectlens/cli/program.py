@@ -25,6 +25,14 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; de
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="For your own file: emotion=label, text=body.")
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help="Labels of your own file: joy,trust,…, a file of them, or any."),
+]
+Several = Annotated[
+    str | None,
+    typer.Option("--several", help="Rows of your file with several labels: refuse, first, drop."),
+]
 CorpusPath = Annotated[Path | None, typer.Option("--path", help="Folder of a third-party corpus.")]
 CorpusName = Annotated[str, typer.Argument(help="Corpus name, or a JSONL or CSV file.")]
 

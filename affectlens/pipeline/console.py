@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.core import DataError
 from affectlens.core.artefact import read_json
 from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from affectlens.datasets import Corpus
     from affectlens.models.registry import ModelInfo
+    from affectlens.pipeline.choice import CorpusChoice
     from affectlens.pipeline.config import RunConfig
     from affectlens.pipeline.engine import Stage
 
@@ -153,45 +152,25 @@ def print_corpora() -> None:
     stdout().print(table)
 
 
-def load_corpus(name: str, columns: Sequence[str] | None, path: Path | None) -> Corpus:
-    """A corpus by name or file, with columns as the command line gives them.
-
-    Raises:
-        DataError: If a column is not given as ``field=column``, or the files are wrong.
-        UnknownNameError: If there is no such corpus.
-    """
-    from affectlens.datasets import load
-
-    options: dict[str, Any] = {}
-    if columns:
-        pairs = [column.partition("=") for column in columns]
-        if not all(key and value for key, _, value in pairs):
-            raise DataError("Columns are given as field=column, for example --column text=body.")
-        named = [key for key, _, _ in pairs]
-        for key in named:
-            if named.count(key) > 1:
-                raise DataError(f"--column names {key} twice; give one column for it.")
-        options["columns"] = {key: value for key, _, value in pairs}
-    if path is not None:
-        options["path"] = path
-    return load(name, **options)
-
-
-def print_records(name: str, n: int, *, columns: Sequence[str] | None, path: Path | None) -> None:
+def print_records(choice: CorpusChoice, n: int) -> None:
     """Some records as JSON lines, so that they can be piped."""
     from affectlens.datasets import show
 
-    for row in show(load_corpus(name, columns, path), n):
+    for row in show(choice.load(), n):
         # Not through rich: a line of JSON must stay one line.
         stdout().print(json_line(row), soft_wrap=True, markup=False)
 
 
-def print_leakage(name: str, *, columns: Sequence[str] | None, path: Path | None) -> bool:
-    """Print what the leakage check found; True if that is nothing."""
+def print_leakage(choice: CorpusChoice) -> bool:
+    """Print what was read and what the leakage check found; True if that is nothing."""
     from affectlens.datasets import check_leakage
 
-    report = check_leakage(load_corpus(name, columns, path))
+    corpus = choice.load()
+    report, name = check_leakage(corpus), choice.name
     out = stdout()
+    not_read = ", ".join(corpus.provenance.get("not_read", ()))
+    if not_read:
+        out.print(f"Columns that are not read: {not_read}", soft_wrap=True, markup=False)
     for finding in report.findings:
         out.print(str(finding), soft_wrap=True, markup=False)
     out.print(f"{name}: {len(report.findings)} findings" if report.findings else f"{name}: clean")

@@ -8,42 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from affectlens.pipeline.console import load_corpus, print_facts, stdout
+from affectlens.pipeline.choice import CorpusChoice, Names
+from affectlens.pipeline.console import print_facts, stdout
 
 if TYPE_CHECKING:
     from affectlens.activations import ActivationStore
     from affectlens.activations.info import StoreInfo
     from affectlens.core import Site
-    from affectlens.datasets import Corpus
-
-Names = Sequence[str] | None
-
-
-@dataclass(frozen=True)
-class CorpusChoice:
-    """A corpus as the command line names it.
-
-    Attributes:
-        name: Of a corpus, or a JSONL or CSV file.
-        columns: ``field=column`` for a file.
-        path: Folder of a third-party corpus.
-        split, role, emotion: Which records to keep; all if None.
-    """
-
-    name: str
-    columns: Names = None
-    path: Path | None = None
-    split: Names = None
-    role: Names = None
-    emotion: Names = None
-
-    def load(self) -> Corpus:
-        """The records that are wanted."""
-        corpus = load_corpus(self.name, self.columns, self.path)
-        wanted = _given(split=self.split, role=self.role, emotion=self.emotion)
-        return corpus.filter(**wanted) if wanted else corpus
 
 
 @dataclass
@@ -127,7 +100,7 @@ def print_store(where: str) -> None:
             "sites": _sites(info.widths),
             "rows": ", ".join(f"{n:,} at {position}" for position, n in info.rows.items()),
             "model": f"{made.model_name} ({made.model})",
-            **{name: value for name, value in info.facts.items() if name != "n_heads"},
+            **{name: _plain(fact) for name, fact in info.facts.items() if name != "n_heads"},
             **_made_by(made.parameters),
             "layout": ", ".join(f"{name} {value}" for name, value in info.layout.items()),
             "fingerprint": made.fingerprint,
@@ -184,6 +157,10 @@ def _size(store: ActivationStore) -> str:
     info = store.info()
     rows = " + ".join(f"{n:,} rows at {position}" for position, n in info.rows.items())
     return f"{rows}, {len(info.widths)} sites, {_bytes(info.bytes)}"
+
+
+def _plain(fact: Any) -> Any:
+    return ", ".join(map(str, cast("list[Any]", fact))) if isinstance(fact, list) else fact
 
 
 def _bytes(n: int) -> str:

@@ -56,7 +56,7 @@ def save_corpus(corpus: Corpus, path: Path) -> None:
         }
         for r in corpus
     ]
-    header = {"name": corpus.name, "design": corpus.design}
+    header = {"name": corpus.name, "design": corpus.design, "labels": list(corpus.label_set)}
     write_jsonl(path, (header, *rows))
 
 
@@ -75,6 +75,7 @@ def load_corpus(path: Path) -> Corpus:
             fields: dict[str, Any] = dict(row)
             fields["messages"] = tuple(Message(**m) for m in row["messages"])
             records.append(Record(**fields))
-        return Corpus(str(header["name"]), str(header["design"]), tuple(records))
+        labels = tuple(str(label) for label in header["labels"])
+        return Corpus(str(header["name"]), str(header["design"]), tuple(records), {}, labels)
     except (ValueError, KeyError, TypeError, DataError, UnknownNameError) as error:
         raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.activations.store import ActivationStore
-from affectlens.core.emotions import TONES
 from affectlens.core.errors import DataError, unknown
 from affectlens.probes.folds import assign_folds, group_ids
 from affectlens.probes.logistic import LogisticFit, fit_logistic
@@ -71,7 +70,7 @@ def make_design(
     """
     labels: list[Any] = store.column("emotion", position)
     found = set(labels)
-    names = tuple(classes) if classes is not None else tuple(t for t in TONES if t in found)
+    names = tuple(classes if classes is not None else (t for t in store.label_set if t in found))
     for name in names:
         if name not in found:
             raise unknown("class", name, sorted(str(label) for label in found if label))

@@ -14,7 +14,6 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from affectlens.activations.store import ActivationStore
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
-from affectlens.core.emotions import EMOTIONS
 from affectlens.core.errors import ArtefactError, unknown
 from affectlens.core.sites import Site
 from affectlens.probes.estimators import group_centred
@@ -129,7 +128,7 @@ class Directions:
 def directions(
     store: ActivationStore | Mapping[Site, Float[Tensor, "group emotion d"]],
     *,
-    emotions: Sequence[str] = EMOTIONS,
+    emotions: Sequence[str] | None = None,
     estimator: str = "group_centred",
     position: str | None = None,
     sites: str | Site | Iterable[str | Site] | None = None,
@@ -145,7 +144,8 @@ def directions(
 
     Args:
         store: Activations with labels, or per site a tensor of complete groups.
-        emotions: Which, in the order of the axis ``emotion``.
+        emotions: Which, in the order of the axis ``emotion``; default: all of the store's label
+            set but the neutral tone (of tensors: our six).
         estimator: A name in `affectlens.probes.estimators.ESTIMATORS`.
         position: Which position of the store; default: the one that suits its design.
         sites: Which sites; default: all (they must have one width).
@@ -166,7 +166,7 @@ def directions(
         plan.store.provenance,
         plan.store.fingerprint,
         clean,
-        emotions=list(emotions),
+        emotions=list(plan.emotions),
         estimator=estimator,
         position=plan.position,
         sites=[site.hook_name for site in plan.sites],
@@ -175,7 +175,7 @@ def directions(
         groups=len(plan.grouping.keys),
         rows=count_rows(plan.store.column("split", plan.position)),
     )
-    return assemble(moved, emotions, plan.sites, estimator, provenance)
+    return assemble(moved, plan.emotions, plan.sites, estimator, provenance)
 
 
 def made_by(
@@ -224,7 +224,7 @@ def assemble(
 def bootstrap_cosine(
     store: ActivationStore | Mapping[Site, Float[Tensor, "group emotion d"]],
     *,
-    emotions: Sequence[str] = EMOTIONS,
+    emotions: Sequence[str] | None = None,
     estimator: str = "group_centred",
     position: str | None = None,
     sites: str | Site | Iterable[str | Site] | None = None,

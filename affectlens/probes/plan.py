@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.activations.store import ActivationStore
-from affectlens.core.emotions import NEUTRAL
+from affectlens.core.emotions import EMOTIONS, NEUTRAL, own_emotions
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.sites import Site
 from affectlens.probes.estimators import ESTIMATORS, Estimator, Rows
@@ -109,12 +109,15 @@ def check_moved(
 
 def make_plan(
     store: ActivationStore | Mapping[Site, Tensor],
-    emotions: Sequence[str],
+    emotions: Sequence[str] | None,
     estimator: str,
     position: str | None,
     sites: str | Site | Iterable[str | Site] | None,
 ) -> Plan:
     """Settle what `affectlens.probes.directions.directions` was asked for, or say what is wrong."""
+    if emotions is None:
+        known = store.label_set if isinstance(store, ActivationStore) else EMOTIONS
+        emotions = own_emotions(known)
     method = chosen_estimator(estimator, emotions)
     if not isinstance(store, ActivationStore):
         store = _as_store(store, emotions)

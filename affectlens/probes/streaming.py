@@ -28,7 +28,7 @@ from affectlens.activations.plan import Plan as CapturePlan
 from affectlens.activations.store import ActivationStore
 from affectlens.activations.sums import row_index
 from affectlens.core.artefact import Provenance
-from affectlens.core.emotions import EMOTIONS, NEUTRAL
+from affectlens.core.emotions import NEUTRAL, own_emotions
 from affectlens.core.errors import DataError
 from affectlens.core.sites import Site
 from affectlens.probes.directions import Directions, assemble, made_by
@@ -156,7 +156,7 @@ def stream_directions(
     corpus: Corpus,
     *,
     estimator: str = "group_centred",
-    emotions: Sequence[str] = EMOTIONS,
+    emotions: Sequence[str] | None = None,
     position: str | None = None,
     sites: str | Site | Iterable[str | Site] = "resid_post",
     clean: bool | ActivationStore = False,
@@ -177,7 +177,8 @@ def stream_directions(
         model: From `affectlens.load_model`.
         corpus: Records, all of which are used: filter first.
         estimator: A name in `STREAMED`.
-        emotions: Which, in the order of the axis ``emotion``.
+        emotions: Which, in the order of the axis ``emotion``; default: all of the corpus's label
+            set but the neutral tone.
         position: See `affectlens.activations.positions`; default: the one that suits the design.
         sites: See `affectlens.core.sites.expand_sites`; they must have one width.
         clean: See `directions`; True needs room for one covariance per site.
@@ -214,7 +215,7 @@ def group_sums(
     corpus: Corpus,
     *,
     estimator: str | None = None,
-    emotions: Sequence[str] = EMOTIONS,
+    emotions: Sequence[str] | None = None,
     position: str | None = None,
     sites: str | Site | Iterable[str | Site] = "resid_post",
     clean: bool | ActivationStore = False,
@@ -239,6 +240,7 @@ def group_sums(
     Raises:
         DataError, UnknownNameError: As `stream_directions`.
     """
+    emotions = own_emotions(corpus.label_set) if emotions is None else emotions
     method = _streamed(estimator or "group_centred", emotions)
     prepared = prepare(
         model,

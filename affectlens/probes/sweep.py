@@ -179,7 +179,7 @@ def sweep(
 
     Args:
         store: Activations with labels. The split ``test`` is held out; the rest is fitted on.
-        classes: Labels to tell apart; default: those of `affectlens.core.TONES` that occur.
+        classes: Labels to tell apart; default: those of the store's label set that occur.
         position: Which position of the store; default: the one that suits its design.
         sites: Which sites; default: all (they must have one width). Capture ``resid_pre@0`` too
             for the embeddings as a baseline.

@@ -10,7 +10,6 @@ import importlib
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from affectlens.core import AffectLensError, DataError
@@ -179,7 +178,7 @@ class FrontDoor:
 
 def cache_key(pack: SteeringPack, spec: SteeringSpec) -> str:
     """Equal for requests whose steered tokens have the same keys and values, wherever they are."""
-    return f"{pack.fingerprint}:{replace(spec, positions=None).fingerprint}" if spec else ""
+    return f"{pack.fingerprint}:{spec.changed(positions=None).fingerprint}" if spec else ""
 
 
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
