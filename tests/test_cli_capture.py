@@ -40,7 +40,8 @@ def affectlens(*arguments: str | Path) -> Result:
 
 def capture(files: Path, out: Path, *more: str | Path, **named: str | Path) -> Result:
     model, corpus = named.get("model", files / "model"), named.get("corpus", files / "texts.jsonl")
-    return affectlens("capture", model, corpus, "--out", out, "--model-dtype", "float32", *more)
+    dtype = () if "--model-dtype" in more else ("--model-dtype", "float32")
+    return affectlens("capture", model, corpus, "--out", out, *dtype, *more)
 
 
 def sentence(result: Result) -> str:
