@@ -89,6 +89,7 @@ def score_replies(
     embed: Embed,
     emotions: Sequence[str] = EMOTIONS,
     openers: Sequence[str] = (),
+    naming: bool = True,
 ) -> Scores:
     """Judge the replies of one arm.
 
@@ -101,6 +102,7 @@ def score_replies(
         embed: Sentence embeddings, unit rows.
         emotions: The targets.
         openers: First sentences that the vectors were made from.
+        naming: Judge also what is left of replies; without it ``masked`` and ``later`` are NaN.
 
     Raises:
         DataError: If there are no replies, or no unsteered ones to compare with.
@@ -115,8 +117,8 @@ def score_replies(
         rows += [(i, e) for e in ([reply.emotion] if reply.emotion else emotions)]
     which = np.array([i for i, _ in rows])
     texts = [r.text for r in replies]
-    masked, later = map(mask_feelings, texts), map(without_first_sentence, texts)
-    whole, without_words, without_first = _verdicts(judge, texts, list(masked), list(later))
+    versions = (mask_feelings, without_first_sentence) if naming else ()
+    whole, *parts = _verdicts(judge, texts, *([cut(t) for t in texts] for cut in versions))
 
     def hits(chosen: Sequence[str]) -> Float[np.ndarray, " row"]:
         return np.array([chosen[i] == e for i, e in rows], dtype=np.float64)
@@ -140,8 +142,8 @@ def score_replies(
         groups=tuple(replies[i].group for i in which),
         targets=tuple(e for _, e in rows),
         hit=hits(whole),
-        masked=hits(without_words),
-        later=hits(without_first),
+        masked=hits(parts[0]) if naming else np.full(len(rows), np.nan),
+        later=hits(parts[1]) if naming else np.full(len(rows), np.nan),
         copied=copied[which],
         lexicon=hits(lexicon(texts).chosen),
         topic=np.clip(cosine / kept, 0, 1)[which],

@@ -28,7 +28,9 @@ class GenerationSettings:
         max_new_tokens: Longest reply, in tokens.
         min_new_tokens: No end of reply before so many tokens.
         repetition_penalty: Logits of tokens that occur in prompt or reply are divided by this if
-            positive, multiplied if negative; 1 is off (arXiv 1909.05858).
+            positive, multiplied if negative; 1 is off (arXiv 1909.05858). The default here is
+            1.1, that of ``hf.generate`` is 1.0: small models loop without it. Give the same value
+            on both sides when the two are compared.
         no_repeat_ngram: No n-gram of this length twice in prompt and reply; 0 is off.
         temperature: 0 chooses the likeliest token; otherwise logits are divided by it.
         top_p: Sample among the likeliest tokens that hold this share of the probability.

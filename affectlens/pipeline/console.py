@@ -55,15 +55,16 @@ def print_summary(folder: Path) -> None:
     """The tables of a finished run: arms, and the circuit against each of them."""
     from rich.table import Table
 
-    from affectlens.pipeline.summary import arm_table, pair_table
+    from affectlens.pipeline.summary import mean_table, pair_table, share_table
 
     metrics = read_json(folder / "metrics.json")
     out = stdout()
-    for title, rows in (
-        (f"{metrics['model']}: replies in which a blind judge finds the emotion", arm_table),
-        ("arms in pairs: difference, 95 % interval, p", pair_table),
+    for title, made in (
+        (f"{metrics['model']}: replies in which a blind judge finds the emotion", share_table),
+        ("what it costs", mean_table),
+        ("arms in pairs: difference (95 % interval), p", pair_table),
     ):
-        head, *body = rows(metrics)
+        head, *body = made(metrics)
         table = Table(title=title)
         for i, name in enumerate(head):
             table.add_column(name, justify="right" if i else "left")

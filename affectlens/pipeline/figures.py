@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from affectlens.probes import Directions, Sweep
 
 
+FITTED_ON = {"encoder": "its own training texts", "lexicon": "nothing: a word list"}
+"""What each judge has learned from."""
+
+
 def probe_figure(sweep: Sweep) -> reports.Probes:
     """Accuracy by layer, embeddings as a baseline."""
     rows = [i for i, s in enumerate(sweep.sites) if s.kind == "resid_post"]
@@ -146,7 +150,7 @@ def judge_figure(name: str, judged: Mapping[str, Any]) -> reports.Judge:
         labels,
         square,
         [
-            reports.CrossCorpus("its own training texts", asked, c["accuracy"], c["n"])
+            reports.CrossCorpus(FITTED_ON[name], asked, c["accuracy"], c["n"])
             for asked, c in corpora.items()
         ],
     )

@@ -30,13 +30,26 @@ _PAIRED = {
 }
 
 
-def arm_table(metrics: Mapping[str, Any]) -> Rows:
-    """The arms of ``metrics.json``, a head and one row each; shares with 95 % intervals."""
-    rows: Rows = [("arm", *_SHARES.values(), *_MEANS.values())]
+def share_table(metrics: Mapping[str, Any]) -> Rows:
+    """Shares of replies by arm, with 95 % intervals: a head and one row each."""
+    rows: Rows = [("arm", *_SHARES.values())]
     for name, arm in metrics["arms"].items():
-        shares = (_interval(arm[key], arm[f"{key}_ci"]) for key in _SHARES)
-        rows.append((_title(name), *shares, *(_number(arm[key]) for key in _MEANS)))
+        rows.append((_title(name), *(_interval(arm[key], arm[f"{key}_ci"]) for key in _SHARES)))
     return rows
+
+
+def mean_table(metrics: Mapping[str, Any]) -> Rows:
+    """The other columns by arm."""
+    rows: Rows = [("arm", *_MEANS.values())]
+    for name, arm in metrics["arms"].items():
+        rows.append((_title(name), *(_number(arm[key]) for key in _MEANS)))
+    return rows
+
+
+def arm_table(metrics: Mapping[str, Any]) -> Rows:
+    """Both in one, too wide for a terminal."""
+    pairs = zip(share_table(metrics), mean_table(metrics), strict=True)
+    return [(*shares, *means[1:]) for shares, means in pairs]
 
 
 def pair_table(metrics: Mapping[str, Any]) -> Rows:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from affectlens.core.progress import progress
 from affectlens.evaluation import (
     ARMS,
@@ -15,7 +17,8 @@ from affectlens.evaluation import (
     beyond,
     choose_strengths,
     generate_replies,
-    measure,
+    perplexity_ratio,
+    score_replies,
 )
 from affectlens.steering.spec import SteeringSpec
 
@@ -92,17 +95,24 @@ class Tuner:
             replies = generate_replies(
                 self.run.model, arm, requests, settings.generation, pack=pack, advance=advance
             )
+        scores = score_replies(
+            replies,
+            self.unsteered,
+            judge=self.run.judge,
+            lexicon=self.run.lexicon,
+            embed=self.run.embed,
+            emotions=settings.emotions,
+            naming=False,
+        )
         points: list[StrengthPoint] = []
         for i, (s, e) in enumerate(cells):
-            found = measure(
-                replies[i :: len(cells)],
-                self.unsteered,
-                judge=self.run.judge,
-                lexicon=self.run.lexicon,
-                embed=self.run.embed,
-                emotions=(e,),
-            )
-            points.append(
-                StrengthPoint(arm, e, s, found.accuracy, found.perplexity_ratio, found.harmonic)
-            )
+            own = slice(i, None, len(cells))  # every reply has a target, and so one row
+            accuracy, harmonic = float(scores.hit[own].mean()), float(scores.harmonic[own].mean())
+            points.append(StrengthPoint(arm, e, s, accuracy, self._ratio(replies[own]), harmonic))
         return points
+
+    def _ratio(self, replies: Sequence[Reply]) -> float:
+        """Perplexity ratio of some replies to the unsteered ones."""
+        nll, tokens = np.array([r.nll for r in replies]), [r.tokens for r in replies]
+        base, count = np.array([r.nll for r in self.unsteered]), [r.tokens for r in self.unsteered]
+        return perplexity_ratio(nll, tokens, base, count)

@@ -75,7 +75,8 @@ def _signed(value: float, measure: str) -> str:
 
 def points(value: float) -> str:
     """A difference of shares in points of a hundred."""
-    return f"{'+' if value > 0 else ''}{number(100 * value, 0)}"
+    whole = round(100 * value)
+    return f"{'+' if whole > 0 else ''}{number(whole, 0)}"
 
 
 def p_value(p: float) -> str:
@@ -126,13 +127,12 @@ def _refining(found: dict[tuple[str, str, str], Comparison], circuit: Arm, analy
         return ""
     said = (
         f"Refining moves the circuit from {percent(analytic.accuracy)} to "
-        f"{percent(circuit.accuracy)} ({_told(plain)}); with feeling words masked the difference "
-        f"is {_told(masked)}"
+        f"{percent(circuit.accuracy)}: {_told(plain)}; with feeling words masked, {_told(masked)}"
     )
     if plain.p < LEVEL and plain.difference > 0 and not _clear(masked):
-        return said + ": what the descent adds is, as far as this run can tell, naming."
+        return f"{said}. What the descent adds is, as far as this run can tell, naming."
     if plain.p < LEVEL and plain.difference > 0 and masked.difference < plain.difference / 2:
-        return said + ": more than half of what the descent adds is naming."
+        return f"{said}. More than half of what the descent adds is naming."
     return said + "."
 
 
@@ -167,11 +167,14 @@ def _pair(found: dict[tuple[str, str, str], Comparison], arm: Arm, control: Arm)
 
 def _told(comparison: Comparison) -> str:
     """A difference in words: whether it is one, its size, interval and p."""
-    verdict = "" if _clear(comparison) else "no difference told, "
-    return (
-        f"{verdict}{points(comparison.difference)} points, 95 % interval "
-        f"{points(comparison.low)} to {points(comparison.high)}, p {p_value(comparison.p)}"
+    size = f"{points(comparison.difference)} points"
+    spread = (
+        f"95 % interval {points(comparison.low)} to {points(comparison.high)}, "
+        f"p {p_value(comparison.p)}"
     )
+    if _clear(comparison):
+        return f"{size} ({spread})"
+    return f"no difference told ({size}, {spread})"
 
 
 def _clear(comparison: Comparison) -> bool:

@@ -208,3 +208,12 @@ def test_all_rows_of_scores_are_in_one_order() -> None:
     assert np.array_equal(scores.masked, forward.masked[::-1])
     assert summarise(scores, seed=1).accuracy == summarise(forward, seed=1).accuracy
     json.dumps(asdict(summarise(forward)))
+
+
+def test_parts_are_judged_only_where_they_are_wanted() -> None:
+    rows, judge = made_up(), Cue()
+    found = score_replies(rows, BASE, judge=judge, lexicon=Cue(), embed=embed, naming=False)
+    assert set(judge.asked) == {r.text for r in rows}
+    assert np.isnan(found.masked).all() and np.isnan(found.later).all()
+    full = score_replies(rows, BASE, judge=Cue(), lexicon=Cue(), embed=embed)
+    assert np.array_equal(found.hit, full.hit) and np.array_equal(found.harmonic, full.harmonic)

@@ -259,6 +259,11 @@ def test_the_list_and_what_is_known_without_fetching(cache: Path) -> None:
     assert registry.language_models() == ["smollm2-135m-instruct"]
     about = describe("smollm2-135m-instruct")
     assert (about["n_layers"], about["cached"]) == (30, False)
+    # It is not the model as published, and every place that names it says so.
+    assert "Q4_1" in infos["smollm2-135m-instruct"].description
+    assert "dequantised from a Q4_1" in about["weights"]
+    assert "dequantised" in registry.weights_note("some/Model.Q8_0.GGUF")
+    assert registry.weights_note("owner/name") == "" and "weights" not in describe("minilm")
     assert not cache.exists()
     with pytest.raises(UnknownNameError, match="'mini'; choose one of: minilm, smollm2"):
         registry.pull("mini")

@@ -53,7 +53,7 @@ def test_whether_units_or_descent_do_the_work_depends_on_the_numbers() -> None:
 def test_what_refining_adds_is_called_naming_only_where_the_run_shows_it() -> None:
     masked = ("circuit", "analytic_circuit", "masked_accuracy")
     assert "naming." in " ".join(sentences(with_pair(*masked, 0.02, 0.6)))
-    assert "more than half" in " ".join(sentences(with_pair(*masked, 0.1, 0.01)))
+    assert "More than half" in " ".join(sentences(with_pair(*masked, 0.1, 0.01)))
     assert "naming" not in " ".join(sentences(with_pair(*masked, 0.3, 0.001)))
 
 
@@ -62,7 +62,7 @@ def test_a_difference_that_is_not_told_is_not_claimed() -> None:
     unclear = next(s for s in sentences(with_pair(*pair, 0.04, 0.3)) if "alike, 1" in s)
     assert unclear.startswith("Circuit against random units refined alike, 1: no difference told")
     clear = next(s for s in sentences(with_pair(*pair, 0.24, 0.001)) if "alike, 1" in s)
-    assert "+24 points, 95 % interval +14 to +34, p = 0.001" in clear
+    assert "+24 points (95 % interval +14 to +34, p = 0.001)" in clear
 
 
 def test_the_table_holds_every_pair() -> None:
@@ -85,5 +85,5 @@ def test_a_single_scenario_gives_no_verdict() -> None:
 
 
 def test_numbers_of_pairs() -> None:
-    assert (points(0.064), points(-0.064), points(0.0)) == ("+6", "−6", "0")
+    assert [points(x) for x in (0.064, -0.064, 0.0, -0.003)] == ["+6", "−6", "0", "0"]
     assert (p_value(0.0002), p_value(0.0312), p_value(0.5)) == ("< 0.001", "= 0.031", "= 0.50")

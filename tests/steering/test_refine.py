@@ -87,13 +87,16 @@ def test_loss_equals_one_row_at_a_time_without_cache(family: str, tiny_model) ->
     assert float(fast) == pytest.approx(total / count, rel=2e-4)
 
 
-def test_descent_lowers_the_loss_and_leaves_the_model_alone(tiny_model) -> None:
+def test_descent_lowers_the_loss_and_leaves_the_model_alone(tiny_model, tmp_path) -> None:
     model = tiny_model("llama")
     before = {n: p.detach().clone() for n, p in model.hf.named_parameters()}
     flags = [p.requires_grad for p in model.hf.parameters()]
     start = toy_directions(model)
     settings = RefineSettings(steps=25, learning_rate=0.2)
     found = refine.refine_directions(model, start, corpus(), layers=(0, 2), settings=settings)
+    assert found.split_half is None  # that of the start would say nothing about these
+    found.save(tmp_path / "refined.safetensors")
+    assert type(found).load(tmp_path / "refined.safetensors").split_half is None
     assert [s.layer for s in found.sites] == [0, 2]
     torch.testing.assert_close(found.vectors.norm(dim=-1), torch.ones(2, 2))
     assert all(torch.equal(p, before[n]) for n, p in model.hf.named_parameters())
