@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from conftest import FAMILIES
 
 from affectlens.core import DataError, ModelError, Site
 from affectlens.core.artefact import Provenance
@@ -15,6 +14,7 @@ from affectlens.models.hooks import WritePoint
 from affectlens.probes.directions import Directions
 from affectlens.steering import refine
 from affectlens.steering.refine import RefineSettings
+from conftest import FAMILIES
 
 EMOTIONS = ("anger", "fear")
 TEXTS = {"anger": "so angry", "fear": "I am afraid of it, really"}
