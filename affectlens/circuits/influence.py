@@ -269,11 +269,17 @@ def logit_direction(
     is not applied.
 
     Raises:
-        ModelError: If the model has no unembedding.
+        ModelError: If the model has no unembedding, or one of another width.
     """
     if model.anatomy.unembed is None:
         raise ModelError(f"{model.name} has no unembedding, so no logit can be read.")
     weight = cast("Tensor", model.anatomy.unembed.weight)
+    if weight.shape[1] != model.d_model:
+        raise ModelError(
+            f"{model.name} maps its last state of {model.d_model} values to {weight.shape[1]} "
+            "before the unembedding, so no logit can be read off the residual stream; this variant "
+            "of the architecture has no influence profile."
+        )
     means = torch.stack([weight[list(ids)].float().mean(0) for ids in tokens])
     n = len(tokens)
     return means - (means.sum(0) - means) / max(n - 1, 1)

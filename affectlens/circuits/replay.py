@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from affectlens.core.errors import DataError, ModelError
@@ -27,7 +27,7 @@ from affectlens.models.hooks import reading
 from affectlens.models.scopes import Scope, opened, owned
 
 if TYPE_CHECKING:
-    from affectlens.models.anatomy import BlockParts
+    from affectlens.models.anatomy import Anatomy, BlockParts
     from affectlens.models.loading import LanguageModel
 
 
@@ -57,8 +57,9 @@ def hooked(register: Callable[[Scope], Sequence[Any]]) -> Generator[None]:
 class BlockCall:
     """What a block was called with besides the hidden states.
 
-    A mask for one token over its whole prefix is the same for every row and broadcasts; so do
-    positions and rotary angles. Only the cache has to be replaced.
+    What one token is given over its whole prefix (mask, positions, rotary angles, biases of ALiBi)
+    is the same for every row. Where a batch has it once per row, and along which axis, is told from
+    the same call with two rows.
 
     Attributes:
         args: Positional arguments after the hidden states.
@@ -70,21 +71,40 @@ class BlockCall:
     kwargs: dict[str, Any]
     cache: Any
 
-    def with_cache(self, cache: Any, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The same call with another cache, and its masks and angles in another precision."""
-        kwargs = {k: _swap(v, self.cache, cache, dtype) for k, v in self.kwargs.items()}
-        return tuple(_swap(v, self.cache, cache, dtype) for v in self.args), kwargs
+    def replayed(
+        self, two: BlockCall, cache: Any, rows: int, dtype: torch.dtype
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call for many rows, with another cache and in another precision.
+
+        Args:
+            two: The call as the model makes it for two rows.
+            cache: What takes the place of the cache.
+            rows: How many.
+            dtype: Of masks, angles and biases.
+        """
+
+        def swapped(value: Any, double: Any) -> Any:
+            return cache if value is self.cache else _many(value, double, rows, dtype)
+
+        args = tuple(swapped(*pair) for pair in zip(self.args, two.args, strict=True))
+        return args, {k: swapped(v, two.kwargs.get(k)) for k, v in self.kwargs.items()}
 
 
-def _swap(value: Any, old: Any, new: Any, dtype: torch.dtype) -> Any:
-    # Not a closure: one that calls itself would keep the copied cache alive.
-    if value is old:
-        return new
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value.to(dtype)
-    if isinstance(value, (tuple, list)):
-        return tuple(_swap(v, old, new, dtype) for v in cast("tuple[Any, ...]", value))
-    return value
+def _many(one: Any, two: Any, rows: int, dtype: torch.dtype) -> Any:
+    """An argument for many rows, from that for one and for two."""
+    if isinstance(one, (tuple, list)):
+        pairs = zip(cast("tuple[Any, ...]", one), cast("tuple[Any, ...]", two), strict=True)
+        return tuple(_many(a, b, rows, dtype) for a, b in pairs)
+    if not isinstance(one, Tensor):
+        return one
+    if isinstance(two, Tensor) and one.ndim == two.ndim:
+        for axis, (size, double) in enumerate(zip(one.shape, two.shape, strict=True)):
+            if double == 2 * size:
+                if size == 1:
+                    one = one.expand(*one.shape[:axis], rows, *one.shape[axis + 1 :])
+                else:  # rows and heads on one axis (Bloom), row by row
+                    one = torch.cat([one] * rows, dim=axis)
+    return one.to(dtype) if one.is_floating_point() else one
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +114,7 @@ class LastToken:
     Attributes:
         model: The model it belongs to.
         cache: Keys and values of all tokens but the last (never changed).
-        calls: Per layer how the model called the block for the last token.
+        calls: Per layer how the model called the block for the last token, alone and in two rows.
         resid_pre: Per layer the block's input at the last token, as the model computed it.
         resid_mid: Per layer the residual after attention; of a parallel block, after the block.
         resid_post: Per layer the block's output.
@@ -102,7 +122,7 @@ class LastToken:
 
     model: LanguageModel
     cache: Any
-    calls: list[BlockCall]
+    calls: list[tuple[BlockCall, BlockCall]]
     resid_pre: Float[Tensor, "layer d_model"]
     resid_mid: Float[Tensor, "layer d_model"]
     resid_post: Float[Tensor, "layer d_model"]
@@ -137,10 +157,11 @@ class LastToken:
         )
         cache = copy.copy(self.cache)
         cache.layers = [*self.cache.layers[:layer], own, *self.cache.layers[layer + 1 :]]
-        others, named = self.calls[layer].with_cache(cache, hidden.dtype)
+        one, two = self.calls[layer]
+        others, named = one.replayed(two, cache, len(hidden), hidden.dtype)
 
         def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
-            return None if edit is None else output + edit[:, None]
+            return None if edit is None else output + edit.reshape(output.shape)
 
         output = output_module(part, "attn")
         with hooked(lambda scope: [output.register_forward_hook(owned(output, scope, add))]):
@@ -177,15 +198,39 @@ def last_token(model: LanguageModel, ids: Sequence[int]) -> LastToken:
     kinds = ("resid_pre", "resid_post") if anatomy.parallel else KINDS[:3]
     sites = [Site(layer, kind) for layer in range(anatomy.n_layers) for kind in kinds]
     states: dict[Site, Tensor] = {}
-    calls: dict[int, BlockCall] = {}
 
     def read(site: Site, value: Tensor) -> None:
         states[site] = value[0, -1].float()
 
+    with reading(anatomy, sites, read):
+        one = _calls(anatomy, tokens[:, -1:], running)
+    twice = copy.deepcopy(prefix)
+    twice.batch_repeat_interleave(2)
+    two = _calls(anatomy, tokens[:, -1:].expand(2, -1), twice)
+    stacked = {
+        kind: torch.stack([states[Site(layer, kind)] for layer in range(anatomy.n_layers)])
+        for kind in kinds
+    }
+    token = LastToken(
+        model=model,
+        cache=prefix,
+        calls=list(zip(one, two, strict=True)),
+        resid_pre=stacked["resid_pre"],
+        resid_mid=stacked.get("resid_mid", stacked["resid_post"]),
+        resid_post=stacked["resid_post"],
+    )
+    _check(token)
+    return token
+
+
+def _calls(anatomy: Anatomy, ids: Int[Tensor, "row 1"], cache: Any) -> list[BlockCall]:
+    """Run one token per row, and see how each block is called."""
+    calls: dict[int, BlockCall] = {}
+
     def watch(layer: int) -> Callable[..., None]:
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             others = {k: v for k, v in kwargs.items() if args or k != "hidden_states"}
-            calls[layer] = BlockCall(tuple(args[1:]), others, running)
+            calls[layer] = BlockCall(tuple(args[1:]), others, cache)
 
         return before
 
@@ -195,22 +240,9 @@ def last_token(model: LanguageModel, ids: Sequence[int]) -> LastToken:
             for layer, block in enumerate(part.block for part in anatomy.blocks)
         ]
 
-    with hooked(register), reading(anatomy, sites, read):
-        anatomy.base(input_ids=tokens[:, -1:], past_key_values=running, use_cache=True)
-    stacked = {
-        kind: torch.stack([states[Site(layer, kind)] for layer in range(anatomy.n_layers)])
-        for kind in kinds
-    }
-    token = LastToken(
-        model=model,
-        cache=prefix,
-        calls=[calls[layer] for layer in range(anatomy.n_layers)],
-        resid_pre=stacked["resid_pre"],
-        resid_mid=stacked.get("resid_mid", stacked["resid_post"]),
-        resid_post=stacked["resid_post"],
-    )
-    _check(token)
-    return token
+    with hooked(register):
+        anatomy.base(input_ids=ids, past_key_values=cache, use_cache=True)
+    return [calls[layer] for layer in range(anatomy.n_layers)]
 
 
 def _check(token: LastToken) -> None:

@@ -47,6 +47,7 @@ def plan(
     untouched: Callable[[int, int], int],
     share: bool = True,
     share_beginnings: bool = True,
+    mix_lengths: bool = True,
 ) -> list[Batch]:
     """Sort rows by length, so that little is padding, and cut them into batches.
 
@@ -57,7 +58,8 @@ def plan(
         untouched: Given a row and its length, how many leading tokens may be shared.
         share: Whether to share anything.
         share_beginnings: Whether prompts that differ may share their beginnings. Padding then
-            lies between these and the rest, which sliding windows of attention would count.
+            lies between these and the rest.
+        mix_lengths: Whether prompts of different lengths may run together, padded on the left.
     """
     kinds: dict[int | None, list[int]] = {}
     for row, ids in enumerate(prompts):
@@ -69,19 +71,28 @@ def plan(
     batches: list[Batch] = []
     for own, rows in kinds.items():
         rows.sort(key=lambda row: (len(prompts[row]), tuple(prompts[row]), row))
-        for chunk in _cut(rows, [len(prompts[row]) + new_tokens for row in rows], max_tokens):
+        lengths = [len(prompts[row]) + new_tokens for row in rows]
+        for chunk in _cut(rows, lengths, max_tokens, mix_lengths):
             texts = [tuple(prompts[row]) for row in chunk]
             levels = _levels(texts, chunk, own, share_beginnings)
             batches.append(Batch(tuple(chunk), levels))
     return batches
 
 
-def _cut(rows: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Cut rows of ascending length so that rows times longest stays below a bound."""
+def _cut(
+    rows: Sequence[int], lengths: Sequence[int], max_tokens: int, mixed: bool
+) -> list[list[int]]:
+    """Cut rows of ascending length so that rows times longest stays below a bound.
+
+    Unless lengths may be mixed, each chunk has rows of one length.
+    """
     chunks: list[list[int]] = []
+    shortest = 0
     for row, length in zip(rows, lengths, strict=True):
-        if not chunks or (len(chunks[-1]) + 1) * length > max_tokens:
+        full = bool(chunks) and (len(chunks[-1]) + 1) * length > max_tokens
+        if not chunks or full or (length > shortest and not mixed):
             chunks.append([])
+            shortest = length
         chunks[-1].append(row)
     return chunks
 

@@ -3,7 +3,8 @@
 Against ``hf.generate`` it saves, on a CPU, the copies of keys and values (`attention`, `kv_cache`),
 the prefill of prompts that occur more than once, and the steps of rows that have ended. It gives
 the same tokens as ``hf.generate`` on each prompt alone, in float32; in 16-bit formats near ties
-depend on the shape of a batch, there as here.
+depend on the shape of a batch, there as here. Where padding would change a row it is not used; see
+`padding`.
 
 Whoever changes the model meanwhile opens `listeners.listening`, and is told which rows each forward
 pass holds.
@@ -26,6 +27,7 @@ from affectlens.models.batching import plan
 from affectlens.models.decoding import GenerationSettings
 from affectlens.models.listeners import listeners
 from affectlens.models.loop import Loop
+from affectlens.models.padding import Padding
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
@@ -138,8 +140,8 @@ def generate_ids(
                 f"Prompt {row} has {len(ids)} tokens; with replies of up to "
                 f"{settings.max_new_tokens} {model.name} takes 1 to {longest}."
             )
-    from affectlens.models.kv_cache import has_windows
-
+    columns = max((len(ids) for ids in prompts), default=0) + settings.max_new_tokens
+    padding = model.padding.upto(columns) if len(prompts) > 1 else Padding()
     heard = listeners(model.hf)
     replies: list[tuple[int, ...]] = [()] * len(prompts)
     noise = _noise(len(prompts), settings)
@@ -148,8 +150,9 @@ def generate_ids(
         new_tokens=settings.max_new_tokens,
         max_tokens=max_tokens_per_batch or _tokens_that_fit(model),
         untouched=lambda row, n: min((one.untouched(row, n) for one in heard), default=n),
-        share=share_prompts,
-        share_beginnings=not has_windows(model.hf.config),
+        share=share_prompts and padding.chunks,
+        share_beginnings=padding.between,
+        mix_lengths=padding.left,
     )
     try:
         with torch.inference_mode(), fast_decoding(model.hf):

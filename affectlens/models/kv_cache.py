@@ -62,8 +62,3 @@ def growing_cache(config: Any, capacity: int) -> DynamicCache:
         GrowingLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
-
-
-def has_windows(config: Any) -> bool:
-    """Whether some layers see only a window of the last tokens."""
-    return any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers)

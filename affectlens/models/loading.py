@@ -28,12 +28,16 @@ from affectlens.models.identity import (
     text_fingerprint,
 )
 from affectlens.models.selfcheck import check_anatomy
+from affectlens.models.softcap import keep_soft_cap
+from affectlens.models.stepping import position_ids
 from affectlens.models.tokens import stop_ids
 from affectlens.models.unembedding import unembed
 from affectlens.models.weights import from_gguf, from_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from affectlens.models.padding import PaddingCheck
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -143,7 +147,14 @@ class LanguageModel:
     @staticmethod
     def position_ids(mask: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """Positions counted over real tokens only, so that left padding changes nothing."""
-        return (mask.long().cumsum(-1) - 1).clamp_min(0)
+        return position_ids(mask)
+
+    @cached_property
+    def padding(self) -> PaddingCheck:
+        """Which rows may run in one batch; see `affectlens.models.padding`."""
+        from affectlens.models.padding import PaddingCheck
+
+        return PaddingCheck(self)
 
     def logits(self, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """Logits of ``last_hidden_state`` of `anatomy.base` (any rows of it); see `unembed`."""
@@ -229,6 +240,7 @@ def load_model(
     if tokenizer is None:
         raise ModelError(f"{name} needs its tokenizer: load_model(model, tokenizer=...).")
     model: Any = hf
+    keep_soft_cap(model)
     anatomy = check_anatomy(model, find_anatomy(model))
     named = _watched(model, own_tokenizer, source if isinstance(source, (str, Path)) else None)
     return LanguageModel(name, model, tokenizer, anatomy, named, bridge)
@@ -292,7 +304,4 @@ def _read(source: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from_gguf(Path(where), dtype) if where.endswith(".gguf") else from_pretrained(where, dtype)
     )
     refuse_adapters(hf)
-    if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
-        # Transformers' sdpa leaves the soft cap of Gemma 2 out without a word.
-        hf.set_attn_implementation("eager")
     return hf, tokenizer

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.core import ModelError
+from affectlens.models import stepping
 from affectlens.models.batching import Batch
 from affectlens.models.decoding import (
     GenerationSettings,
@@ -50,7 +50,6 @@ class Loop:
         self.cache = growing_cache(model.hf.config, width + settings.max_new_tokens)
         self.mask = torch.empty(0)
         self.scores = torch.empty(0)  # one buffer for all steps: fresh memory costs page faults
-        self._accepted = inspect.signature(model.hf.forward).parameters
         # Tokens of prompt and reply, for the penalty; padding repeats a token the row holds anyway.
         self.seen = torch.empty(
             (len(self.rows), width + settings.max_new_tokens), dtype=torch.long, device="cpu"
@@ -127,20 +126,7 @@ class Loop:
             one.announce(rows, [len(self.prompts[row]) for row in rows])
 
     def _forward(self, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch vocab"]:
-        """Logits after the last token; keys and values of all go to the cache."""
-        columns = ids.shape[1]
-        options = {
-            "position_ids": self.model.position_ids(self.mask)[:, -columns:],
-            "logits_to_keep": 1,
-        }
-        output: Any = self.model.hf(
-            input_ids=ids,
-            attention_mask=self.mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            **{name: value for name, value in options.items() if name in self._accepted},
-        )
-        return output.logits[:, -1]
+        return stepping.step(self.model.hf, ids, self.mask, self.cache)
 
     def _choose(
         self, logits: Float[Tensor, "batch vocab"], step: int, active: Sequence[int]
