@@ -128,6 +128,9 @@ def prepare(
     widths = {site: runner.width(site) for site in wanted}
     row_bytes = bytes_per_row(widths, dtype)
     shard_bytes = shard_size(shard_bytes, row_bytes)
+    mixed = len(set(texts.lengths.tolist())) == 1 or (
+        model.padding.upto(int(texts.lengths.max())).right
+    )
     plan = make_plan(
         texts,
         widths,
@@ -135,6 +138,7 @@ def prepare(
         row_bytes=row_bytes,
         max_tokens_per_batch=max_tokens_per_batch,
         shard_bytes=shard_bytes,
+        mix_lengths=mixed,
     )
     return Prepared(
         model=model,
@@ -150,7 +154,11 @@ def prepare(
             "n_heads": model.anatomy.n_heads,
             **texts.counts,
         },
-        layout={"max_tokens_per_batch": max_tokens_per_batch, "shard_bytes": shard_bytes},
+        layout={
+            "max_tokens_per_batch": max_tokens_per_batch,
+            "shard_bytes": shard_bytes,
+            **({} if mixed else {"mix_lengths": False}),
+        },
     )
 
 

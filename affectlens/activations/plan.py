@@ -127,6 +127,7 @@ def make_plan(
     row_bytes: int,
     max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
     shard_bytes: int,
+    mix_lengths: bool = True,
 ) -> Plan:
     """Cut texts into batches and batches into shards.
 
@@ -137,20 +138,24 @@ def make_plan(
         row_bytes: Memory of one row of all sites.
         max_tokens_per_batch: Padded tokens of one forward pass; a longer text runs alone.
         shard_bytes: Bytes of the rows of a shard; only a single text with more gets a larger one.
+        mix_lengths: Whether texts of different lengths may run together, padded.
     """
     sizes = np.sum([_rows_of(texts, position) for position in positions], axis=0) * row_bytes
-    batches = _batches(texts.lengths, sizes, max_tokens_per_batch, shard_bytes)
+    batches = _batches(texts.lengths, sizes, max_tokens_per_batch, shard_bytes, mix_lengths)
     shards = _shards([int(sizes[batch].sum()) for batch in batches], shard_bytes)
     return Plan(texts, tuple(widths), dict(widths), tuple(positions), batches, shards)
 
 
-def _batches(lengths: Ints, sizes: Ints, max_tokens: int, max_bytes: int) -> tuple[Ints, ...]:
+def _batches(
+    lengths: Ints, sizes: Ints, max_tokens: int, max_bytes: int, mixed: bool
+) -> tuple[Ints, ...]:
     """Cut the texts, longest first, where a batch would be too long or its rows too many."""
     order = np.argsort(-lengths, kind="stable")
     cuts, longest, size = [0], 0, 0
     for place, (length, more) in enumerate(zip(lengths[order], sizes[order], strict=True)):
         n = place - cuts[-1]
-        if n and ((n + 1) * longest > max_tokens or size + more > max_bytes):
+        other = length != longest and not mixed
+        if n and ((n + 1) * longest > max_tokens or size + more > max_bytes or other):
             cuts.append(place)
             n = 0
         longest, size = (longest, size + more) if n else (length, more)

@@ -16,7 +16,7 @@ from affectlens.circuits.means import UnitMeans
 from affectlens.circuits.neurons import neuron_contributions, neuron_weights
 from affectlens.circuits.postnorm import norm_gain
 from affectlens.circuits.stream import unit_means
-from affectlens.core.errors import DataError, unknown
+from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.models.listeners import refuse_listeners
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SCORES: tuple[str, ...] = ("mean", "contrast")
 """``mean``: over the emotion's samples (published). ``contrast``: that minus the mean over all
 emotions' samples, so that units which always write along the direction do not count."""
+
+RESIDUE, RESIDUE_16 = 1e-3, 0.05
+"""Largest residue that is put down to rounding, in float32 and in 16-bit formats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ def contributions(
     Raises:
         DataError: If records, layers or emotions are missing.
         UnknownNameError: If the position or the score does not exist.
+        ModelError: If units and biases do not sum to what the sublayers add.
     """
     refuse_listeners(model.hf, "Contributions")
     if score not in SCORES:
@@ -103,7 +107,21 @@ def contributions(
         grouped=grouped,
         max_tokens_per_batch=max_tokens_per_batch,
     )
-    return score_units(model, means, found, score=score)
+    scored = score_units(model, means, found, score=score)
+    _require_exact(model, scored if score == "mean" else score_units(model, means, found))
+    return scored
+
+
+def _require_exact(model: LanguageModel, scored: Contributions) -> None:
+    """Whatever came between weights and residual since the model was loaded is not passed over."""
+    bound = RESIDUE if model.dtype == torch.float32 else RESIDUE_16
+    residue = scored.residue()
+    if not residue <= bound:
+        raise ModelError(
+            f"Heads, neurons and biases of {model.name} do not sum to what its sublayers add "
+            f"(residue {residue:.2g}); merge adapters into the weights, remove hooks, leave "
+            "steering, and load the model anew."
+        )
 
 
 @torch.no_grad()

@@ -143,8 +143,10 @@ def _run(
         gains[Site(part.layer, "attn_out")] = norm_gain(part.attn_post_norm, like)
         gains[Site(part.layer, "mlp_out")] = norm_gain(part.mlp_post_norm, like)
     windows = token_windows(model, records, position)
+    lengths = [len(row) for row, _ in windows]
+    mixed = len(set(lengths)) == 1 or model.padding.upto(max(lengths)).right
     with progress("Averaging units", len(records)) as advance:
-        for batch in _batches([len(row) for row, _ in windows], max_tokens):
+        for batch in _batches(lengths, max_tokens, mixed):
             ids, mask = model.encode_batch([windows[i][0] for i in batch], "right")
             share = torch.zeros(mask.shape)
             for row, i in enumerate(batch):
@@ -240,11 +242,15 @@ def _pooling(
         yield
 
 
-def _batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices of rows of similar length whose padded size stays within `max_tokens`."""
+def _batches(lengths: Sequence[int], max_tokens: int, mixed: bool) -> list[list[int]]:
+    """Indices of rows of similar length whose padded size stays within `max_tokens`.
+
+    Unless lengths may be mixed, each batch has rows of one length.
+    """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * lengths[i] <= max_tokens:
+        alike = bool(batches) and (mixed or lengths[batches[-1][0]] == lengths[i])
+        if alike and (len(batches[-1]) + 1) * lengths[i] <= max_tokens:
             batches[-1].append(i)
         else:
             batches.append([i])

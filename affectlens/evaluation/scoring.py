@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from affectlens.core import DataError
 from affectlens.models.listeners import refuse_listeners
+from affectlens.models.padding import Padding
+from affectlens.models.stepping import accepted
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
@@ -49,19 +51,20 @@ def reply_nll(
         raise DataError(f"There are {len(prompts)} prompts but {len(replies)} replies.")
     result = np.full(len(prompts), np.nan)
     lengths = [len(p) + len(r) for p, r in zip(prompts, replies, strict=True)]
+    padding = model.padding.upto(max(lengths)) if len(set(lengths)) > 1 else Padding()
     of_prompt: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for i in sorted((i for i, r in enumerate(replies) if len(r)), key=lambda i: lengths[i]):
         of_prompt[tuple(prompts[i])].append(i)
     alone: list[int] = []
     for prompt, rows in of_prompt.items():
-        if len(rows) == 1 or len(prompt) == 1:
+        if len(rows) == 1 or len(prompt) == 1 or not padding.chunks:
             alone += rows
             continue
-        for batch in _batches(rows, lengths, max_tokens_per_batch):
+        for batch in _batches(rows, lengths, max_tokens_per_batch, padding.right):
             result[batch] = _continued(model, prompt, [replies[i] for i in batch])
             advance(len(batch))
     alone.sort(key=lambda i: lengths[i])
-    for batch in _batches(alone, lengths, max_tokens_per_batch):
+    for batch in _batches(alone, lengths, max_tokens_per_batch, padding.right):
         result[batch] = _whole(model, [prompts[i] for i in batch], [replies[i] for i in batch])
         advance(len(batch))
     return result
@@ -74,9 +77,9 @@ def _whole(
     ids, mask = model.encode_batch(
         [[*p, *r] for p, r in zip(prompts, replies, strict=True)], side="right"
     )
-    hidden = model.anatomy.base(
-        input_ids=ids, attention_mask=mask, position_ids=model.position_ids(mask)
-    ).last_hidden_state
+    base = model.anatomy.base
+    places = accepted(base, position_ids=model.position_ids(mask))
+    hidden = base(input_ids=ids, attention_mask=mask, **places).last_hidden_state
     return _mean_nll(model, hidden, replies, [len(p) - 1 for p in prompts])
 
 
@@ -85,17 +88,18 @@ def _continued(
 ) -> list[float]:
     """The same for replies to one prompt of two tokens or more, run once up to its last token."""
     ids, _ = model.encode_batch([prompt])
-    cache = model.anatomy.base(input_ids=ids[:, :-1], use_cache=True).past_key_values
+    base = model.anatomy.base
+    cache = base(input_ids=ids[:, :-1], use_cache=True).past_key_values
     cache.batch_repeat_interleave(len(replies))
     tail, mask = model.encode_batch([[prompt[-1], *reply] for reply in replies], side="right")
     before = mask.new_ones(len(replies), len(prompt) - 1)
     full = torch.cat([before, mask], dim=1)
-    hidden = model.anatomy.base(
+    hidden = base(
         input_ids=tail,
         attention_mask=full,
-        position_ids=model.position_ids(full)[:, len(prompt) - 1 :],
         past_key_values=cache,
         use_cache=True,
+        **accepted(base, position_ids=model.position_ids(full)[:, len(prompt) - 1 :]),
     ).last_hidden_state
     return _mean_nll(model, hidden, replies, [0] * len(replies))
 
@@ -125,11 +129,17 @@ def _mean_nll(
     return [float(part.mean()) for part in nll.split([len(reply) for reply in replies])]
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut rows, ascending in length, into batches of at most ``budget`` padded tokens."""
+def _batches(
+    order: Sequence[int], lengths: Sequence[int], budget: int, mixed: bool
+) -> list[list[int]]:
+    """Cut rows, ascending in length, into batches of at most ``budget`` padded tokens.
+
+    Unless lengths may be mixed, each batch has rows of one length.
+    """
     batches: list[list[int]] = []
     for i in order:
-        if batches and lengths[i] * (len(batches[-1]) + 1) <= budget:
+        alike = bool(batches) and (mixed or lengths[batches[-1][0]] == lengths[i])
+        if alike and lengths[i] * (len(batches[-1]) + 1) <= budget:
             batches[-1].append(i)
         else:
             batches.append([i])

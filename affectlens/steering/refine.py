@@ -296,10 +296,15 @@ def _loss(
     """Weighted negative log-likelihood of each emotion's reply while that emotion is steered.
 
     Steering acts from the last prompt token on, as in generation, so what lies before it is run
-    once per group and shared by the emotions.
+    once per group and shared by the emotions. Prompts of different lengths run together where the
+    model bears the padding.
+
+    Raises:
+        ModelError: If the model computes something else in several calls with a cache.
     """
     from affectlens.models.chat import encode
     from affectlens.models.hooks import writing
+    from affectlens.models.stepping import accepted
 
     rows = [encode(model.tokenizer, r.chat, add_generation_prompt=False) for g in groups for r in g]
     k = len(emotions)
@@ -309,13 +314,32 @@ def _loss(
         for row in rows
     ]
     prompts = [rows[i].ids[: starts[i]] for i in range(0, len(rows), k)]
+    alike: dict[int, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        alike.setdefault(len(prompt), []).append(i)
+    padding = model.padding.upto(max(map(len, prompts)) + max(map(len, replies)))
+    if not padding.chunks:
+        raise ModelError(
+            f"{model.name} computes something else in several calls with a cache than in one, so "
+            "its vectors cannot be refined; use those of the directions or the circuit."
+        )
+    if len(alike) > 1 and not padding.left:
+        parts = [
+            (
+                _loss(model, [groups[i] for i in each], emotions, added, settings),
+                sum(len(replies[i * k + j]) for i in each for j in range(k)),
+            )
+            for each in alike.values()
+        ]
+        return torch.stack([loss * n for loss, n in parts]).sum() / sum(n for _, n in parts)
+    base = model.anatomy.base
     ids, mask = model.encode_batch(prompts, side="left")
     with torch.no_grad():
-        cache = model.anatomy.base(
+        cache = base(
             input_ids=ids[:, :-1],
             attention_mask=mask[:, :-1],
-            position_ids=model.position_ids(mask[:, :-1]),
             use_cache=True,
+            **accepted(base, position_ids=model.position_ids(mask[:, :-1])),
         ).past_key_values
         cache.batch_repeat_interleave(k)
     tail, tail_mask = model.encode_batch(replies, side="right")
@@ -329,12 +353,12 @@ def _loss(
         return lambda hidden: hidden + chosen.to(hidden.dtype)
 
     with torch.enable_grad(), writing(model.anatomy, {w: adder(v) for w, v in added.items()}):
-        hidden = model.anatomy.base(
+        hidden = base(
             input_ids=inputs,
             attention_mask=full_mask,
-            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
+            **accepted(base, position_ids=positions),
         ).last_hidden_state
     keep = tail_mask.bool()
     logits = model.logits(hidden[:, :-1][keep]).float()

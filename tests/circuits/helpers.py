@@ -71,20 +71,30 @@ def direction(directions: Any, layer: int, kind: str) -> Tensor:
 
 @contextmanager
 def hooks(*pairs: tuple[Any, Callable[..., Any], str]) -> Iterator[None]:
-    """Plain hooks: (module, function, "in" or "out"); the function gets and may return a tensor."""
+    """Plain hooks: (module, function, "in" or "out"); the function gets and may return a tensor.
+
+    For one text at a time: OPT's MLP has no batch axis, so one is put before.
+    """
+
+    def call(f: Callable[..., Any], value: Tensor) -> Any:
+        if value.ndim == 3:
+            return f(value)
+        new = f(value[None])
+        return None if new is None else new[0]
+
     handles = []
     for module, function, side in pairs:
         if side == "in":
 
             def before(_m: Any, args: Any, f: Callable[..., Any] = function) -> Any:
-                new = f(args[0])
+                new = call(f, args[0])
                 return None if new is None else (new, *args[1:])
 
             handles.append(module.register_forward_pre_hook(before))
         else:
 
             def after(_m: Any, _a: Any, out: Any, f: Callable[..., Any] = function) -> Any:
-                new = f(out[0] if isinstance(out, tuple) else out)
+                new = call(f, out[0] if isinstance(out, tuple) else out)
                 if new is None:
                     return None
                 return (new, *out[1:]) if isinstance(out, tuple) else new

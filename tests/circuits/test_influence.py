@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from torch import Tensor
 
 from affectlens.circuits.influence import (
@@ -16,7 +17,8 @@ from affectlens.circuits.influence import (
     target_tokens,
 )
 from affectlens.circuits.replay import last_token
-from affectlens.core import DataError, UnknownNameError
+from affectlens.core import DataError, ModelError, UnknownNameError
+from affectlens.models.loading import load_model
 from tests.circuits.helpers import (
     EMOTIONS,
     WORDS,
@@ -25,7 +27,7 @@ from tests.circuits.helpers import (
     random_directions,
     sublayer_out,
 )
-from tests.conftest import make_tiny
+from tests.conftest import VOCAB, make_tiny, tiny_tokenizer
 
 PROMPTS = [[5, 17, 33, 42, 8, 99, 120, 7, 66, 150, 31, 12, 9], [44, 3, 90, 61]]
 ALPHAS = (0.1, 0.7)
@@ -98,6 +100,30 @@ def brute_force(model: Any, ids: list[int], directions: Any) -> dict[str, Tensor
                     gain = (logit(other, e) - logit(logits, e)) / (alpha * sigma)
                     out["logit"][e, part.layer, p] += gain / len(ALPHAS)
     return out
+
+
+@pytest.mark.parametrize("family", ["bloom", "xglm"])
+def test_families_that_call_blocks_in_their_own_way(family: str) -> None:
+    """Bloom has rows and heads of its ALiBi biases on one axis; XGLM passes a mask by position."""
+    common: dict[str, Any] = {"vocab_size": VOCAB, "pad_token_id": 0, "eos_token_id": 2}
+    if family == "bloom":
+        config: Any = tf.BloomConfig(**common, hidden_size=32, n_layer=2, n_head=4)
+    else:
+        sizes = {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 64}
+        config = tf.XGLMConfig(**common, **sizes, max_position_embeddings=64)
+    torch.manual_seed(0)
+    hf = tf.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(std=0.3)
+    test_equals_a_full_pass_per_push(load_model(hf, tokenizer=tiny_tokenizer()))
+
+
+def test_an_unembedding_of_another_width_is_refused() -> None:
+    model = make_tiny("opt", word_embed_proj_dim=16)
+    with pytest.raises(ModelError, match="32 values to 16 before the unembedding"):
+        influence(model, PROMPTS, random_directions(model), words=WORDS)
 
 
 def test_equals_a_full_pass_per_push(each_model: Any) -> None:

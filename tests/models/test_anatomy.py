@@ -13,8 +13,18 @@ from affectlens.core.errors import ModelError, UnknownNameError
 from affectlens.core.sites import Site
 from affectlens.models.anatomy import find_anatomy
 from affectlens.models.hooks import reading
+from affectlens.models.loading import load_model
 from affectlens.models.selfcheck import check_anatomy
-from tests.conftest import D_MLP, D_MODEL, FAMILIES, N_HEADS, N_KV_HEADS, N_LAYERS, tiny_hf
+from tests.conftest import (
+    D_MLP,
+    D_MODEL,
+    FAMILIES,
+    N_HEADS,
+    N_KV_HEADS,
+    N_LAYERS,
+    tiny_hf,
+    tiny_tokenizer,
+)
 
 IDS = torch.tensor([[5, 17, 33, 42, 8, 99]])
 SMALL: dict[str, Any] = {
@@ -155,6 +165,16 @@ def test_a_wrong_reading_of_a_post_norm_is_noticed(tiny_model: Any) -> None:
         check_anatomy(model.hf, replace(model.anatomy, blocks=wrong))
 
 
+def test_opt_with_norms_after_the_addition_is_refused() -> None:
+    hf = tiny_hf("opt", do_layer_norm_before=False, _remove_final_layer_norm=False)
+    hf.model.decoder.final_layer_norm = torch.nn.LayerNorm(D_MODEL)  # where the adapter wants one
+    with pytest.raises(ModelError, match="block 0 does not add up to its output"):
+        load_model(hf, tokenizer=tiny_tokenizer())
+    del hf.model.decoder.final_layer_norm
+    with pytest.raises(ModelError, match=r"no module 'model\.decoder\.final_layer_norm'"):
+        load_model(hf, tokenizer=tiny_tokenizer())
+
+
 def test_a_wrong_middle_is_noticed(tiny_model: Any) -> None:
     model = tiny_model("gemma3")
     wrong = tuple(replace(part, mid_reader=part.mlp) for part in model.anatomy.blocks)
@@ -178,6 +198,62 @@ def test_a_transposed_projection_is_noticed(tiny_model: Any) -> None:
             check_anatomy(model.hf, replace(model.anatomy, blocks=blocks))
     finally:
         first.attn.o_proj = model.anatomy.blocks[0].o_proj
+
+
+class Adapted(torch.nn.Linear):
+    """A linear layer with an adapter of rank 8 beside its weight."""
+
+    def __init__(self, plain: Any, size: float) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=plain.bias is not None)
+        self.load_state_dict(plain.state_dict())
+        self.to(plain.weight.dtype)
+        generator = torch.Generator().manual_seed(0)
+        self.down = torch.randn(plain.in_features, 8, generator=generator)
+        self.up = torch.randn(8, plain.out_features, generator=generator) * size
+
+    def forward(self, value: Any) -> Any:
+        return super().forward(value) + (value.float() @ self.down @ self.up).to(value.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("sublayer", "name", "match"),
+    [
+        ("self_attn", "o_proj", "the heads of block 2 do not add up to its attention"),
+        ("mlp", "down_proj", "the neurons of block 2 do not add up to its MLP"),
+    ],
+)
+def test_a_small_adapter_on_one_later_block_is_noticed(
+    sublayer: str, name: str, match: str, dtype: torch.dtype
+) -> None:
+    hf = tiny_hf("llama").to(dtype)
+    load_model(hf, tokenizer=tiny_tokenizer())  # rounding alone passes
+    parent = getattr(hf.model.layers[2], sublayer)
+    setattr(parent, name, Adapted(getattr(parent, name), size=0.01))
+    with pytest.raises(ModelError, match=f"{match}.*Adapted.*merge_and_unload"):
+        load_model(hf, tokenizer=tiny_tokenizer())
+
+
+def test_a_hook_that_changes_a_projection_is_noticed() -> None:
+    hf = tiny_hf("gpt2")
+    hf.transformer.h[1].mlp.c_proj.register_forward_hook(lambda _m, _a, out: 1.05 * out)
+    with pytest.raises(ModelError, match="neurons of block 1"):
+        load_model(hf, tokenizer=tiny_tokenizer())
+
+
+def test_adapters_of_peft_are_refused_by_name() -> None:
+    class BaseTunerLayer(torch.nn.Linear):  # a base class of all of PEFT's layers
+        pass
+
+    class PeftModel(torch.nn.Module):
+        config = tf.LlamaConfig()
+
+    hf = tiny_hf("llama")
+    hf.model.layers[1].self_attn.q_proj = BaseTunerLayer(D_MODEL, D_MODEL)
+    with pytest.raises(ModelError, match=r"PEFT inside \(model.layers.1.self_attn.q_proj\).*merge"):
+        load_model(hf, tokenizer=tiny_tokenizer())
+    with pytest.raises(ModelError, match=r"PeftModel carries adapters.*merge_and_unload\(\)"):
+        load_model(PeftModel(), tokenizer=tiny_tokenizer())
 
 
 @pytest.mark.model

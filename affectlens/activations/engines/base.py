@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from affectlens.core.sites import Site
 from affectlens.models.hooks import check_sites
 from affectlens.models.loading import LanguageModel
 from affectlens.models.patterns import flat_pattern
+from affectlens.models.stepping import accepted
 
 Reader = Callable[[Site, Tensor], None]
 """Gets a site and its live value ``[batch, pos, width]``; copy what must outlive the call."""
@@ -131,9 +131,13 @@ class Engine(ABC):
         # Otherwise the padding comes after all that is read, and nothing sees it: without a mask
         # fused attention takes its fast way.
         if left:
-            if "position_ids" not in inspect.signature(self.model.anatomy.base.forward).parameters:
-                raise ModelError(f"{self.model.name} takes no position ids; use padding='right'.")
-            inputs["position_ids"] = self.model.position_ids(mask)
+            if not self.model.padding.upto(mask.shape[1]).left:
+                raise ModelError(
+                    f"Padding on the left changes what {self.model.name} computes; use "
+                    "padding='right'."
+                )
+            places = self.model.position_ids(mask)
+            inputs |= accepted(self.model.anatomy.base, position_ids=places)
         return inputs
 
     def _keys(self) -> int:
