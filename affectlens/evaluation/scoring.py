@@ -51,7 +51,7 @@ def reply_nll(
         raise DataError(f"There are {len(prompts)} prompts but {len(replies)} replies.")
     result = np.full(len(prompts), np.nan)
     lengths = [len(p) + len(r) for p, r in zip(prompts, replies, strict=True)]
-    padding = model.padding.upto(max(lengths)) if len(set(lengths)) > 1 else Padding()
+    padding = model.padding.upto(max(lengths)) if len(lengths) > 1 else Padding()
     of_prompt: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for i in sorted((i for i, r in enumerate(replies) if len(r)), key=lambda i: lengths[i]):
         of_prompt[tuple(prompts[i])].append(i)

@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.models.attention import fast_decoding
-from affectlens.models.kv_cache import growing_cache
 from affectlens.models.stepping import accepted, position_ids, step
 
 if TYPE_CHECKING:
@@ -153,6 +152,8 @@ class _Probe:
     def padded_left(self) -> Float[Tensor, "token vocab"]:
         """Beside a longer row, all but the last token and then that, as in generation."""
         ids, mask = self._beside(torch.nn.functional.pad(self.row, (_PADS, 0)), "left")
+        from affectlens.models.kv_cache import growing_cache
+
         cache = growing_cache(self.hf.config, ids.shape[1])
         places = self._far(position_ids(mask))
         logits: list[Tensor] = []
@@ -175,6 +176,8 @@ class _Probe:
 
         The columns are written to the cache as zeros, so that thousands cost nothing to run.
         """
+        from affectlens.models.kv_cache import growing_cache
+
         cache = growing_cache(self.hf.config, self.row.shape[1] + between)
         mask = torch.ones_like(self.row[:, :_FIRST])
         step(self.hf, self.row[:, :_FIRST], mask, cache)
