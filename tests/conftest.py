@@ -120,7 +120,9 @@ def tiny_config(family: str) -> Any:
         case "phi3":
             return tf.Phi3Config(**grouped)
         case "opt":
-            return tf.OPTConfig(**common, ffn_dim=D_MLP, word_embed_proj_dim=D_MODEL)
+            return tf.OPTConfig(
+                **common, ffn_dim=D_MLP, word_embed_proj_dim=D_MODEL, tie_word_embeddings=False
+            )
         case _:
             raise ValueError(family)
 
