@@ -87,9 +87,12 @@ def slow_logits(
 
             def hook(_module: Any, _args: Any, output: Any, delta: Tensor = delta) -> Any:
                 hidden = (output[0] if isinstance(output, tuple) else output).clone()
-                for t in range(hidden.shape[1]):
+                row = (
+                    hidden if hidden.ndim == 2 else hidden[0]
+                )  # OPT's MLPs join batch and position
+                for t in range(len(row)):
                     if steered_at(positions, t, prompt_length):
-                        hidden[0, t] += delta.to(hidden.dtype)
+                        row[t] += delta.to(hidden.dtype)
                 return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
             handles.append(module.register_forward_hook(hook))
