@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from affectlens.core.errors import ModelError, unknown
 from affectlens.core.sites import KINDS
 from affectlens.models._transformer_lens import PartNames, known_family, part_names, unwrap
+from affectlens.models.compiled import uncompiled
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +177,7 @@ def find_anatomy(hf_model: Any) -> Anatomy:
 
 
 def _block(block: Any, layer: int, names: PartNames, family: str) -> BlockParts:
+    block = uncompiled(block)
     raw = unwrap(block)
 
     def optional(name: str | None) -> nn.Module | None:
@@ -217,7 +219,7 @@ def _module(root: Any, path: str, where: str) -> nn.Module:
 def _child(module: Any, name: str) -> nn.Module | None:
     """A submodule by its Hugging Face name, also under a bridge component with its own names."""
     raw = unwrap(module)
-    found = raw._modules.get(name)
+    found = uncompiled(raw._modules.get(name))
     return found if isinstance(found, nn.Module) else None
 
 

@@ -10,6 +10,7 @@ the same results, only slower.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -23,3 +24,10 @@ def _change() -> Callable[[], object]:
 
 running_eagerly = Shared(_change)
 """While it is open, `torch.compile` is ignored."""
+
+
+def uncompiled(module: Any) -> Any:
+    """The module that `torch.compile` wrapped; any other as it is."""
+    while "_orig_mod" in getattr(module, "_modules", {}):
+        module = module._modules["_orig_mod"]
+    return module

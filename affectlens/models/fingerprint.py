@@ -26,6 +26,9 @@ _PIECE = 2**20  # elements hashed at a time: fits a cache, and large tensors use
 # weights of a bfloat16 checkpoint have one name in all three formats.
 _LEAST = 2.0**-17
 _GLANCES = 16
+COMPILED = "_orig_mod."
+"""What `torch.compile` puts before the names of what a module it wraps holds."""
+
 _WRAPPER = "._original_component"
 _NO_EFFECT = re.compile(
     r"_name_or_path|_commit_hash|_(attn|experts)_implementation.*|transformers_version"
@@ -200,13 +203,13 @@ def _own_tensors(hf: Any) -> dict[str, Tensor]:
     found: dict[str, Tensor] = dict(hf.named_parameters())
     saved = set(hf.state_dict().keys())
     found |= {name: value for name, value in hf.named_buffers() if name in saved}
-    return found
+    return {name.replace(COMPILED, ""): value for name, value in found.items()}
 
 
 def _plain_tensors(hf: Any) -> dict[str, Tensor]:
     """Tensors by the names they have on an unwrapped model."""
     found = _own_tensors(hf)
-    if not any(_WRAPPER in name for name in found):
+    if not any(_WRAPPER in name for name in found):  # names of compiled parts are plain already
         return found
     with torch.device("meta"):
         plain = type(hf)(hf.config)

@@ -18,6 +18,7 @@ from affectlens.models import registry
 from affectlens.models._transformer_lens import bridged_model
 from affectlens.models.adapters import refuse_adapters
 from affectlens.models.anatomy import Anatomy, find_anatomy
+from affectlens.models.compiled import uncompiled
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.fingerprint import checkpoint_fingerprint
 from affectlens.models.identity import (
@@ -221,6 +222,7 @@ def load_model(
         hf, own_tokenizer = _read(source, pick_dtype(dtype, where))
         hf = hf.to(where)
     else:
+        source = uncompiled(source)
         inside = bridged_model(source)
         hf, own_tokenizer = inside or (source, None)
         bridge = None if inside is None else source

@@ -156,3 +156,26 @@ def test_circuits_of_a_compiled_model() -> None:
     model.anatomy.base(input_ids=IDS[:, :-1], use_cache=True)
     again = last_token(model, PROMPT)
     torch.testing.assert_close(again.resid_mid, plain.resid_mid)
+
+
+def test_models_that_were_compiled_before_they_are_loaded() -> None:
+    """All of it or one block: the same model, with the same fingerprint, steered as ever."""
+    from affectlens.models.loading import load_model
+    from tests.conftest import tiny_hf, tiny_tokenizer
+
+    plain = make_tiny("llama")
+    pack = random_pack(plain)
+    for whole in (True, False):
+        hf = tiny_hf("llama")
+        if whole:
+            given = torch.compile(hf, backend="eager")
+        else:
+            hf.model.layers[1] = torch.compile(hf.model.layers[1], backend="eager")
+            given = hf
+        model = load_model(given, tokenizer=tiny_tokenizer())
+        assert model.fingerprint == plain.fingerprint
+        request = spec("circuit", "all", anger=2.0)
+        with torch.no_grad(), pack.steer(plain, request):
+            wanted = plain.hf(input_ids=IDS, use_cache=False).logits
+        with torch.no_grad(), pack.steer(model, request):
+            assert torch.equal(given(input_ids=IDS, use_cache=False).logits, wanted)
