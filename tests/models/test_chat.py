@@ -6,12 +6,12 @@ import logging
 from typing import Any
 
 import pytest
-from conftest import tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectlens.core import DataError, ModelError, UnknownNameError
 from affectlens.models.chat import encode, render, tokenize
+from tests.conftest import tiny_tokenizer
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"

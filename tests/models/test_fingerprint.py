@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, make_tiny, tiny_hf, tiny_tokenizer
 
 from affectlens import load_model
 from affectlens.core import ModelError
@@ -25,6 +24,7 @@ from affectlens.models.identity import (
     remember_identity,
     text_fingerprint,
 )
+from tests.conftest import FAMILIES, make_tiny, tiny_hf, tiny_tokenizer
 
 NO_EFFECT = {
     "_name_or_path",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import FAMILIES
+
+from tests.conftest import FAMILIES
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,7 +14,7 @@ from affectlens.models.hooks import WritePoint
 from affectlens.probes.directions import Directions
 from affectlens.steering import refine
 from affectlens.steering.refine import RefineSettings
-from conftest import FAMILIES
+from tests.conftest import FAMILIES
 
 EMOTIONS = ("anger", "fear")
 TEXTS = {"anger": "so angry", "fear": "I am afraid of it, really"}
