@@ -10,7 +10,7 @@ from typing import Any
 from affectlens.activations.engines import Engine, open_engine
 from affectlens.activations.memory import MemorySink
 from affectlens.activations.plan import MAX_TOKENS_PER_BATCH, Plan, make_plan
-from affectlens.activations.positions import DEFAULT_POSITIONS, parse_positions
+from affectlens.activations.positions import DEFAULT_POSITIONS, Position, parse_positions
 from affectlens.activations.run import Advance, Sink, run_shards
 from affectlens.activations.session import opened_for_writing, read_layout
 from affectlens.activations.shards import ShardWriter, StoreSpec, bytes_per_row, shard_size
@@ -25,7 +25,7 @@ from affectlens.models.hooks import check_sites
 from affectlens.models.listeners import listeners
 from affectlens.models.loading import LanguageModel
 
-CAPTURE_VERSION = 2
+CAPTURE_VERSION = 3
 """Goes up whenever the same request would give other numbers; stores of another are refused."""
 
 
@@ -152,6 +152,7 @@ def prepare(
             "labels": list(corpus.label_set),
             "records": len(texts),
             "n_heads": model.anatomy.n_heads,
+            **_spared(model, where),
             **texts.counts,
         },
         layout={
@@ -194,7 +195,9 @@ def capture(
         corpus: Records; those whose last message is no reply are given the generation prompt.
         sites: See `affectlens.core.sites.expand_sites`.
         positions: See `affectlens.activations.positions`; several at once cost one pass. Default:
-            where the design shows its emotion (``last``, ``mean:reply`` or ``mean:text``).
+            where the design shows its emotion (``last``, ``mean:reply`` or ``mean:text``). Means
+            leave attention sinks out, the first token of each row among them; the store says
+            which in ``facts["means_without"]``.
         out: Folder of the store, or its URL; None keeps it in memory.
         dtype: Of the numbers stored: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``.
         max_tokens_per_batch: Padded tokens of one forward pass; a longer text runs alone. If there
@@ -216,8 +219,8 @@ def capture(
 
     Raises:
         UnknownNameError: If a site, position, dtype, policy or engine does not exist.
-        DataError: If there is nothing to read at a position, a text is too long, or an activation
-            is NaN or infinite.
+        DataError: If there is nothing to read at a position (for a mean, nothing but attention
+            sinks), a text is too long, or an activation is NaN or infinite.
         MismatchError: If ``out`` holds a store of other weights, texts, sites or code.
         ArtefactError: If ``out`` cannot be written, or somebody is writing it.
     """
@@ -249,6 +252,13 @@ def capture(
         return session.finish()
 
 
+def _spared(model: LanguageModel, positions: Sequence[Position]) -> dict[str, str]:
+    """In words: which tokens means leave out."""
+    if not any(position.spares_sinks for position in positions):
+        return {}
+    return {"means_without": model.sinks.describe(model.tokenizer)}
+
+
 def _provenance(
     model: LanguageModel,
     corpus: Corpus,
@@ -270,6 +280,11 @@ def _provenance(
             "model_dtype": str(model.dtype).removeprefix("torch."),
             "overlong": overlong,
             "engine": engine,
+            **(
+                {"sinks": model.sinks.facts()}
+                if any(position.spares_sinks for position in plan.positions)
+                else {}
+            ),
             "template": plan.texts.template_fingerprint,
             "tokens": plan.texts.tokens_fingerprint,
             "code": f"{package_version()}/{CAPTURE_VERSION}",

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from affectlens.activations.block import Block
-from affectlens.activations.plan import Plan, before, ranges
-from affectlens.activations.texts import Ints
+from affectlens.activations.plan import Plan
+from affectlens.activations.texts import Ints, before, ranges
 
 _FUSED = ("cpu", "cuda")
 
@@ -93,10 +93,9 @@ def make_batch(plan: Plan, texts: Ints, device: torch.device, padding: str) -> B
     mask[real] = 1
     parts = [ids, mask]
     for position in plan.positions:
-        spans = packed.spans[position.name][texts]
-        widths = (spans[:, 1] - spans[:, 0]).astype(np.int64)
+        tokens, widths = packed.read_by(position, texts)
         single = not position.pooled or bool((widths == 1).all())
-        parts += [ranges(first + spans[:, 0], widths), before(widths)[: 0 if single else n]]
+        parts += [np.repeat(first, widths) + tokens, before(widths)[: 0 if single else n]]
     on_device = _sent(parts, device)
     picks = {
         position.name: Pick(

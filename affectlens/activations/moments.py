@@ -72,8 +72,8 @@ def moments(
         model: From `affectlens.load_model`.
         corpus: Records; those whose last message is no reply are given the generation prompt.
         sites: See `affectlens.core.sites.expand_sites`.
-        positions: See `affectlens.activations.positions`. Default: where the design shows its
-            emotion.
+        positions: See `affectlens.activations.positions`; means leave attention sinks out,
+            ``all`` takes them in. Default: where the design shows its emotion.
         by: Labels whose combinations are the classes, for example ``"emotion"`` or
             ``("group", "emotion")``; None for one class.
         covariance: Keep covariances too: True at every site, or of which sites.

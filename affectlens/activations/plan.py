@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affectlens.activations.positions import Position
-from affectlens.activations.texts import Ints, Texts
+from affectlens.activations.texts import Ints, Texts, before, ranges
 from affectlens.core.sites import Site
 
 if TYPE_CHECKING:
@@ -100,11 +100,10 @@ class Plan:
 
     def tokens(self, position: Position) -> tuple[Ints, Ints]:
         """First token that each row in corpus order was read from, and how many."""
-        spans = self.texts.spans[position.name].astype(np.int64)
+        tokens, counts = self.texts.read_by(position, np.arange(len(self.texts)))
         if position.pooled:
-            return spans[:, 0], spans[:, 1] - spans[:, 0]
-        counts = self.counts[position.name]
-        return ranges(spans[:, 0], counts), np.ones(int(counts.sum()), np.int64)
+            return tokens[before(counts)], counts
+        return tokens, np.ones(len(tokens), np.int64)
 
     def record_of(self, position: str, row: int) -> str:
         """Id of the record that a storage row comes from."""
@@ -176,13 +175,3 @@ def _rows_of(texts: Texts, position: Position) -> Ints:
     if position.pooled:
         return np.ones(len(texts), np.int64)
     return np.diff(texts.spans[position.name].astype(np.int64), axis=1)[:, 0]
-
-
-def before(counts: Ints) -> Ints:
-    """Sum of all entries before each."""
-    return np.cumsum(counts) - counts
-
-
-def ranges(starts: Ints, counts: Ints) -> Ints:
-    """All of ``start .. start + count``, one after the other."""
-    return np.repeat(starts - before(counts), counts) + np.arange(int(counts.sum()))

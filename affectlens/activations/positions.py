@@ -4,10 +4,15 @@
 | --- | --- | --- |
 | ``last`` | the last token of the row: of a prompt, its generation prompt included | 1 |
 | ``last:<part>`` | the last token of a part | 1 |
-| ``mean:<part>`` | mean over the tokens of a part | 1 |
-| ``first:k[:<part>]`` | mean over the first ``k`` tokens of a part (all of a shorter one) | 1 |
-| ``from:k[:<part>]`` | mean over a part without its first ``k`` tokens | 1 |
-| ``all[:<part>]`` | every token, unpooled | tokens |
+| ``mean:<part>`` | mean over the tokens of a part, without attention sinks | 1 |
+| ``first:k[:<part>]`` | mean over its first ``k`` tokens (all of a shorter one), likewise | 1 |
+| ``from:k[:<part>]`` | mean over the part without its first ``k`` tokens, likewise | 1 |
+| ``all[:<part>]`` | every token, unpooled, attention sinks too | tokens |
+
+Means leave attention sinks out: the first token of the row, whatever it is, and those that
+`affectlens.models.sinks` finds in the model. Their residual is many times longer than that of any
+other token and says nothing of the text. ``k`` counts the other tokens only. A name that ends in
+``+sinks`` (``mean:text+sinks``) takes them in.
 
 Parts are ``reply``, ``prompt``, ``user`` (the last user message), ``system``, ``text``, and any
 turn of a chat by its number from 0: ``user:0``, ``assistant:0``, ``user:1``, … (``mean:user:0``,
@@ -20,6 +25,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from affectlens.core.errors import DataError, UnknownNameError, unknown
 
@@ -31,6 +39,7 @@ DEFAULT_POSITIONS: Mapping[str, str] = {
 }
 """Where each design of corpus is read unless told otherwise (its emotion shows there)."""
 
+_MEANS = ("mean", "first", "from")
 _EXAMPLES = (
     "last",
     "mean:reply",
@@ -41,8 +50,10 @@ _EXAMPLES = (
     "last:reply",
     "mean:user:0",
 )
-_GRAMMAR = re.compile(r"(?:(last|all)|mean|(?:first|from):(\d+))(?::(\w+(?::\d+)?))?")
+_GRAMMAR = re.compile(r"(?:(last|all)|mean|(?:first|from):(\d+))(?::(\w+(?::\d+)?))?(\+sinks)?")
 _TURN = re.compile(r"(?:user|assistant):(?:0|[1-9]\d*)")
+
+Ints = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,14 @@ class Position:
         count: The ``k`` of ``first:k`` and ``from:k``, else 0.
         part: One of :data:`PARTS`, or a turn such as ``"user:0"``; empty for the whole row
             (``last``, ``all``) or the part that carries the label (``first``, ``from``).
+        sinks: Whether a mean takes attention sinks in.
     """
 
     name: str
     what: str
     count: int = 0
     part: str = ""
+    sinks: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Position:
@@ -73,42 +86,56 @@ class Position:
         match = _GRAMMAR.fullmatch(name)
         if match is None or (match[3] and match[3] not in PARTS and not _TURN.fullmatch(match[3])):
             raise unknown("position", name, _EXAMPLES)
-        what, count, part = name.split(":")[0], int(match[2] or 0), match[3] or ""
+        what, count, part = re.split(r"[:+]", name)[0], int(match[2] or 0), match[3] or ""
         if (what == "mean" and not part) or (what == "first" and count == 0):
             raise unknown("position", name, _EXAMPLES)
-        return cls(name, what, count, part)
+        if match[4] and match[1]:  # single tokens are read as they are
+            raise unknown("position", name, _EXAMPLES)
+        return cls(name, what, count, part, bool(match[4]))
 
     @property
     def pooled(self) -> bool:
         """Whether a text gives one row (else one per token)."""
         return self.what != "all"
 
-    def span(self, parts: Mapping[str, tuple[int, int]], length: int, record: str) -> range:
-        """Tokens to read in one text, counted from its first real token.
+    @property
+    def spares_sinks(self) -> bool:
+        """Whether attention sinks are left out."""
+        return self.what in _MEANS and not self.sinks
+
+    def tokens(self, parts: Mapping[str, tuple[int, int]], sinks: Ints, record: str) -> Ints:
+        """Tokens to read in one text, counted from its first real token, ascending.
 
         Args:
             parts: Token spans ``[start, end)`` of the text.
-            length: Tokens in the text.
+            sinks: Which tokens of the text are attention sinks, ``[length]``.
             record: Its id, for messages.
 
         Raises:
             DataError: If the text has no such part, or nothing is left of it.
         """
-        start, end = self._part(parts, length, record)
-        if self.what == "last":
-            start = max(start, end - 1)
-        elif self.what == "first":
-            end = min(end, start + self.count)
-        elif self.what == "from":
-            if end - start <= self.count:
-                raise DataError(
-                    f"Record {record} has only {end - start} tokens to read, {self.name!r} skips "
-                    f"{self.count}; choose a smaller number or leave short texts out."
-                )
-            start += self.count
-        if start >= end:
+        start, end = self._part(parts, len(sinks), record)
+        found = np.arange(start, end)
+        if not len(found):
             raise DataError(f"Record {record} has no tokens at position {self.name!r}; drop it.")
-        return range(start, end)
+        if self.spares_sinks:
+            found = found[~sinks[start:end]]
+            if not len(found):
+                raise DataError(
+                    f"Record {record} has nothing but attention sinks (the first token of a row is "
+                    f"one) at position {self.name!r}; drop it, or read 'last' or "
+                    f"'{self.name}+sinks'."
+                )
+        if self.what == "last":
+            return found[-1:]
+        if self.what == "first":
+            return found[: self.count]
+        if self.what == "from" and len(found) <= self.count:
+            raise DataError(
+                f"Record {record} has only {len(found)} tokens to read, {self.name!r} skips "
+                f"{self.count}; choose a smaller number or leave short texts out."
+            )
+        return found[self.count :]
 
     def _part(
         self, parts: Mapping[str, tuple[int, int]], length: int, record: str

@@ -49,6 +49,7 @@ _WORDS: Mapping[str, str] = {
     "model_dtype": "dtype of the model",
     "overlong": "policy for overlong texts",
     "code": "code version",
+    "sinks": "attention sinks that means leave out",
 }
 
 

@@ -23,8 +23,8 @@ from affectlens.activations.accumulators import (
     WeightedSums,
     working_device,
 )
-from affectlens.activations.plan import Plan, before
-from affectlens.activations.texts import Ints
+from affectlens.activations.plan import Plan
+from affectlens.activations.texts import Ints, before
 from affectlens.activations.topk import TopRows
 from affectlens.core.errors import DataError
 from affectlens.core.sites import Site

@@ -15,20 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from affectlens.activations.positions import Position
+from affectlens.activations.positions import Ints, Position
 from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
 from affectlens.datasets.schema import Corpus, Record
 from affectlens.models.chat import TokenizedRow, render, tokenize
 from affectlens.models.loading import LanguageModel
+from affectlens.models.sinks import Sinks
 
 OVERLONG: tuple[str, ...] = ("error", "truncate", "skip")
 """What can be done with texts longer than the context."""
 
 logger = logging.getLogger(__name__)
-
-Ints = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +39,11 @@ class Texts:
         ids: Token ids of all texts, one after the other, int32.
         offsets: Where each text starts in ``ids``, int64, ``[n + 1]``.
         spans: Position name to the tokens it reads of each text, counted from the text's first
-            token: ``[n, 2]`` (start, stop), int32, none of them empty.
+            token: ``[n, 2]`` (start, stop), int32, none of them empty. A mean leaves out those
+            that are ``sinks``, of which neither the first nor the last is one.
         prompts: Tokens of each text before its reply, or all if it has none, int32, ``[n]``.
         places: Index of each record in the corpus, int32, ``[n]``.
+        sinks: Which of ``ids`` are attention sinks, bool.
         counts: How many texts were ``truncated`` and ``skipped``.
         tokens_fingerprint: Of ``ids`` and ``offsets``; differs when template or tokenizer do.
         template_fingerprint: Of the chat template ("" if no text went through it).
@@ -55,6 +56,7 @@ class Texts:
     spans: Mapping[str, Ints]
     prompts: Ints
     places: Ints
+    sinks: Ints
     counts: Mapping[str, int]
     tokens_fingerprint: str
     template_fingerprint: str
@@ -67,6 +69,34 @@ class Texts:
     def lengths(self) -> Ints:
         """Tokens of each text, int64, ``[n]``."""
         return np.diff(self.offsets)
+
+    def read_by(self, position: Position, texts: Ints) -> tuple[Ints, Ints]:
+        """Tokens that a position reads of some texts, and how many of each (at least one).
+
+        Args:
+            position: One that there are spans of.
+            texts: Their indices, ``[m]``.
+
+        Returns:
+            Tokens counted from the first of their text, text after text; and ``[m]`` numbers.
+        """
+        spans = self.spans[position.name][texts].astype(np.int64)
+        counts = spans[:, 1] - spans[:, 0]
+        tokens = ranges(spans[:, 0], counts)
+        if not position.spares_sinks:
+            return tokens, counts
+        kept = ~self.sinks[np.repeat(self.offsets[texts], counts) + tokens]
+        return tokens[kept], np.add.reduceat(kept, before(counts), dtype=np.int64)
+
+
+def before(counts: Ints) -> Ints:
+    """Sum of all entries before each."""
+    return np.cumsum(counts) - counts
+
+
+def ranges(starts: Ints, counts: Ints) -> Ints:
+    """All of ``start .. start + count``, one after the other."""
+    return np.repeat(starts - before(counts), counts) + np.arange(int(counts.sum()))
 
 
 def read_texts(
@@ -90,6 +120,8 @@ def read_texts(
     ids, offsets, records = array("i"), array("q", [0]), list[Record]()
     prompts, places = array("i"), array("i")
     spans = {position.name: array("i") for position in positions}
+    known = model.sinks if any(position.spares_sinks for position in positions) else Sinks()
+    sinks = list[Ints]()
     counts, templated = {"truncated": 0, "skipped": 0}, False
     with progress("Tokenizing", len(corpus), unit="texts") as advance:
         for place, record in enumerate(corpus):
@@ -98,9 +130,10 @@ def read_texts(
             if row is None:
                 continue
             templated |= by_template
+            sinks.append(known.mask(row.ids))
             for position in positions:
-                span = position.span(row.spans, len(row), record.id)
-                spans[position.name].extend((span.start, span.stop))
+                read = position.tokens(row.spans, sinks[-1], record.id)
+                spans[position.name].extend((int(read[0]), int(read[-1]) + 1))
             prompts.append(row.spans["reply"][0] if "reply" in row.spans else len(row))
             places.append(place)
             ids.extend(row.ids)
@@ -121,6 +154,7 @@ def read_texts(
         spans={name: np.frombuffer(s, np.int32).reshape(-1, 2) for name, s in spans.items()},
         prompts=np.frombuffer(prompts, np.int32),
         places=np.frombuffer(places, np.int32),
+        sinks=np.concatenate(sinks),
         counts=counts,
         tokens_fingerprint=fingerprint(packed.tobytes(), starts.tobytes()),
         template_fingerprint=fingerprint(template) if templated else "",

@@ -19,6 +19,7 @@ from affectlens.core.progress import progress
 from affectlens.core.sites import Site
 from affectlens.models.hooks import WritePoint, Writer, reading, writing
 from affectlens.models.listeners import refuse_listeners
+from affectlens.models.sinks import Sinks
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
@@ -29,8 +30,8 @@ _OUT = {"z": "attn_out", "mlp_post": "mlp_out"}
 
 def token_windows(
     model: LanguageModel, records: Sequence[Record], position: str
-) -> list[tuple[tuple[int, ...], range]]:
-    """Token ids of each record, and which of them to average over.
+) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Token ids of each record, and which of them to average over: no attention sinks in a mean.
 
     Raises:
         DataError: If a text is longer than the model's context, or has nothing at the position.
@@ -41,7 +42,8 @@ def token_windows(
     where = Position.parse(position)
     if not where.pooled:
         raise unknown("position for a circuit", position, ["last", "mean:reply", "mean:text"])
-    windows: list[tuple[tuple[int, ...], range]] = []
+    sinks = model.sinks if where.spares_sinks else Sinks()
+    windows: list[tuple[tuple[int, ...], list[int]]] = []
     for record in records:
         asks = record.messages[-1].role not in ("assistant", "text")
         row = encode(model.tokenizer, record.chat, add_generation_prompt=asks)
@@ -50,7 +52,8 @@ def token_windows(
                 f"Record {record.id} has {len(row)} tokens, {model.name} reads "
                 f"{model.context_length}; shorten it or leave it out."
             )
-        windows.append((row.ids, where.span(row.spans, len(row), record.id)))
+        tokens = where.tokens(row.spans, sinks.mask(row.ids), record.id)
+        windows.append((row.ids, tokens.tolist()))
     return windows
 
 
@@ -150,8 +153,8 @@ def _run(
             ids, mask = model.encode_batch([windows[i][0] for i in batch], "right")
             share = torch.zeros(mask.shape)
             for row, i in enumerate(batch):
-                span = windows[i][1]
-                share[row, span.start : span.stop] = weights[i] / len(span)
+                tokens = windows[i][1]
+                share[row, tokens] = weights[i] / len(tokens)
             share = share.to(model.device)
             with _pooling(model, sums, gains, label[batch].to(model.device), share):
                 anatomy.base(input_ids=ids, attention_mask=mask, use_cache=False)
@@ -200,7 +203,7 @@ def _pooling(
         sums: Where to add.
         gains: Weight of the norm after each sublayer.
         labels: Label of each row.
-        share: Weight of each token; 0 outside the row's window.
+        share: Weight of each token; 0 for those that are not read.
     """
     inputs: dict[Site, tuple[Site, Tensor]] = {}  # a sublayer's input, until its scale is known
     before: dict[Site, Tensor] = {}  # its output before the norm

@@ -38,7 +38,11 @@ def capture(
     ] = "resid_post",
     positions: Annotated[
         str | None,
-        typer.Option("--positions", help="last, mean:reply, all, …; default: what suits."),
+        typer.Option(
+            "--positions",
+            help="last, mean:reply, all, …; default: what suits. Means leave attention sinks out "
+            "(the first token of a row is one); mean:text+sinks takes them in.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with an unfinished store.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from affectlens.models.identity import (
     text_fingerprint,
 )
 from affectlens.models.selfcheck import check_anatomy
+from affectlens.models.sinks import Sinks, find_sinks
 from affectlens.models.softcap import keep_soft_cap
 from affectlens.models.stepping import position_ids
 from affectlens.models.tokens import stop_ids
@@ -102,6 +104,12 @@ class LanguageModel:
     def eos_ids(self) -> tuple[int, ...]:
         """Tokens that end a reply, the chat template's end of turn first."""
         return stop_ids(self.hf, self.tokenizer)
+
+    @cached_property
+    def sinks(self) -> Sinks:
+        """Tokens that means leave out; see `affectlens.models.sinks`. Measured when first asked."""
+        # In a context of its own: what is steered where this is asked for has no part in it.
+        return Context().run(find_sinks, self)
 
     @property
     def pad_id(self) -> int:

@@ -47,6 +47,7 @@ def texts_of(lengths: Sequence[int], replies: Sequence[int]) -> Texts:
         },
         prompts=start,
         places=np.arange(len(lengths), dtype=np.int32),
+        sinks=np.zeros(offsets[-1], np.bool_),
         counts={},
         tokens_fingerprint="",
         template_fingerprint="",
