@@ -24,8 +24,10 @@ come seeded draws and folds, which both keep stable.
 
 
 def versions() -> Mapping[str, str]:
-    """Of this package and of the libraries that change numbers."""
-    found = {"affectlens": package_version()}
+    """Of this package, of how it reads activations, and of the libraries that change numbers."""
+    from affectlens.activations.capture import CAPTURE_VERSION
+
+    found = {"affectlens": package_version(), "reading": str(CAPTURE_VERSION)}
     for name in LIBRARIES:
         try:
             found[name] = version(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,11 @@ def test_a_text_of_one_token_is_refused_by_name_before_anything_runs(
         unit_means(model, corpus, ("anger", "happiness"))
     store = capture(model, corpus, sites=SITES, positions="mean:text+sinks")
     assert all(bool(store.to_torch(site).isfinite().all()) for site in SITES)
+
+
+def test_a_run_reads_anew_what_an_older_version_read(monkeypatch: Any) -> None:
+    from affectlens.pipeline.sources import versions
+
+    before = versions()
+    monkeypatch.setattr(sys.modules["affectlens.activations.capture"], "CAPTURE_VERSION", 2)
+    assert versions() != before
