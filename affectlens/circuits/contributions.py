@@ -16,6 +16,7 @@ from affectlens.circuits.means import UnitMeans
 from affectlens.circuits.neurons import neuron_contributions, neuron_weights
 from affectlens.circuits.postnorm import norm_gain
 from affectlens.circuits.stream import unit_means
+from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.models.listeners import refuse_listeners
 
@@ -61,6 +62,12 @@ class Contributions:
     score: str
     attn_site: str
     means: UnitMeans
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the scores, and of the means that differences are taken from."""
+        kept = (self.neurons, self.heads, self.means.neurons, self.means.heads, self.means.weights)
+        return fingerprint(self.emotions, *(x.contiguous().numpy().tobytes() for x in kept))
 
     def residue(self) -> float:
         """Largest violation of the two sums above, relative to the largest total."""

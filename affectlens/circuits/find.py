@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from affectlens.activations.positions import Position
 from affectlens.circuits.allocation import Budget, allocate
 from affectlens.circuits.circuit import Circuit, choose
 from affectlens.circuits.contributions import contributions
-from affectlens.circuits.influence import ALPHAS, TARGET_WORDS, influence
+from affectlens.circuits.influence import TARGET_WORDS, influence
 from affectlens.circuits.means import difference, store_means
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.errors import DataError
@@ -78,6 +79,7 @@ def find_circuit(
     directions.provenance.require_model(model.fingerprint, model.name)
     if split is not None:
         corpus = corpus.filter(split=split)
+    inputs = {"directions": directions.provenance.fingerprint}
     if scored is None:
         scored = contributions(
             model,
@@ -87,16 +89,16 @@ def find_circuit(
             score=score,
             max_tokens_per_batch=max_tokens_per_batch,
         )
+    else:
+        inputs["contributions"] = scored.fingerprint
     if scored.means.n_dropped:
         logger.warning(
             "%d records are in groups that lack an emotion and were left out.",
             scored.means.n_dropped,
         )
-    inputs = {"directions": directions.provenance.fingerprint}
     if profile is None:
         prompts = neutral_prompts(model) if prompts is None else prompts
         profile = influence(model, prompts, directions, words=words, used=reference)
-        inputs["prompts"] = fingerprint([list(prompt) for prompt in prompts])
     else:
         profile = replace(profile, used=reference)
         inputs["influence"] = fingerprint(profile.chosen.numpy().tobytes())
@@ -111,12 +113,14 @@ def find_circuit(
         delta_from.provenance.require_model(model.fingerprint, model.name)
         neurons, heads = store_means(delta_from, scored.emotions, anatomy.n_layers)
         source, inputs["delta_from"] = "stored", delta_from.fingerprint
+    where = Position.parse(scored.means.position)
     parameters: Mapping[str, Any] = {
         "budget": asdict(budget),
         "position": scored.means.position,
+        **({"sinks": model.sinks.facts()} if where.spares_sinks else {}),
         "score": scored.score,
         "reference": reference,
-        "alphas": list(ALPHAS),
+        "influence": dict(profile.made_by),
         "attn_site": scored.attn_site,
         "groups": scored.means.n_groups,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from affectlens.circuits.directions import sublayer_directions
 from affectlens.circuits.replay import LastToken, in_float, last_token
+from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.core.progress import progress
 from affectlens.models.listeners import refuse_listeners
@@ -53,6 +54,8 @@ class InfluenceProfile:
         sigma: RMS of the residual at each sublayer, mean over the prompts, ``[layer, 2]``.
         bands: First and last layer of the two bands.
         used: The reference that allocation uses.
+        made_by: All that decided the values: fingerprints of model, directions and prompts, the
+            sizes of the push, and the words whose tokens stand for each emotion.
     """
 
     emotions: tuple[str, ...]
@@ -61,6 +64,7 @@ class InfluenceProfile:
     sigma: Float[Tensor, "layer 2"]
     bands: Mapping[str, tuple[int, int]]
     used: str = "late"
+    made_by: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chosen(self) -> Float[Tensor, "emotion layer 2"]:
@@ -87,7 +91,12 @@ class InfluenceProfile:
         tensors |= {f"influence_error.{name}": value for name, value in self.error.items()}
         tensors["influence_sigma"] = self.sigma
         bands = {name: list(layers) for name, layers in self.bands.items()}
-        return tensors, {"emotions": list(self.emotions), "bands": bands, "used": self.used}
+        return tensors, {
+            "emotions": list(self.emotions),
+            "bands": bands,
+            "used": self.used,
+            "made_by": dict(self.made_by),
+        }
 
     @classmethod
     def from_tensors(
@@ -101,6 +110,7 @@ class InfluenceProfile:
             sigma=tensors["influence_sigma"],
             bands={str(k): (int(v[0]), int(v[1])) for k, v in facts["bands"].items()},
             used=str(facts["used"]),
+            made_by=dict(facts["made_by"]),
         )
 
 
@@ -228,6 +238,13 @@ def influence(
         sigma=torch.stack(sigmas).mean(0).cpu(),
         bands=bands,
         used=used,
+        made_by={
+            "model": model.fingerprint,
+            "directions": directions.provenance.fingerprint,
+            "prompts": fingerprint([list(ids) for ids in prompts]),
+            "alphas": list(alphas),
+            "words": {e: list(words.get(e, (e,))) for e in found.emotions},
+        },
     )
 
 
