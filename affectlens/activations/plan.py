@@ -100,10 +100,13 @@ class Plan:
 
     def tokens(self, position: Position) -> tuple[Ints, Ints]:
         """First token that each row in corpus order was read from, and how many."""
-        tokens, counts = self.texts.read_by(position, np.arange(len(self.texts)))
+        spans, counts = (
+            self.texts.spans[position.name].astype(np.int64),
+            self.texts.read_of(position),
+        )
         if position.pooled:
-            return tokens[before(counts)], counts
-        return tokens, np.ones(len(tokens), np.int64)
+            return spans[:, 0], counts
+        return ranges(spans[:, 0], counts), np.ones(int(counts.sum()), np.int64)
 
     def record_of(self, position: str, row: int) -> str:
         """Id of the record that a storage row comes from."""

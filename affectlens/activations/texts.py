@@ -88,6 +88,16 @@ class Texts:
         kept = ~self.sinks[np.repeat(self.offsets[texts], counts) + tokens]
         return tokens[kept], np.add.reduceat(kept, before(counts), dtype=np.int64)
 
+    def read_of(self, position: Position) -> Ints:
+        """How many tokens a position reads of each text, int64, ``[n]``."""
+        spans = self.spans[position.name].astype(np.int64)
+        counts = spans[:, 1] - spans[:, 0]
+        if not position.spares_sinks:
+            return counts
+        edges = (self.offsets[:-1, None] + spans).ravel()  # the last may lie behind all tokens
+        spared = np.add.reduceat(np.append(self.sinks, False), edges, dtype=np.int64)[::2]
+        return counts - spared
+
 
 def before(counts: Ints) -> Ints:
     """Sum of all entries before each."""
