@@ -15,12 +15,12 @@ from tests.conftest import FAMILIES, tiny_hf, tiny_tokenizer
 
 
 def planted(family: str, *words: str) -> Any:
-    """A tiny model in which the tokens of these words have a residual a hundred times longer."""
+    """A tiny model in which the tokens of these words have a residual a thousand times longer."""
     hf, tokenizer = tiny_hf(family), tiny_tokenizer()
     with torch.no_grad():
         for word in words:
             (token,) = tokenizer(word, add_special_tokens=False)["input_ids"]
-            hf.get_input_embeddings().weight[token] *= 100
+            hf.get_input_embeddings().weight[token] *= 1000
     return load_model(hf, tokenizer=tokenizer)
 
 
