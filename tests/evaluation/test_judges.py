@@ -41,6 +41,8 @@ from affectlens.evaluation.judges.binding import encoder_fingerprint
 from affectlens.evaluation.judges.encoder import load_encoder, shipped_adapter
 from affectlens.evaluation.judges.garble import cut_short
 from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
+from affectlens.evaluation.judges.model_texts import main as write_model_texts
+from affectlens.evaluation.judges.model_texts import model_texts, requests
 from affectlens.evaluation.judges.reading import (
     Reading,
     Windows,
@@ -61,6 +63,7 @@ from affectlens.evaluation.judges.training_data import (
     TrainingSet,
     epoch_examples,
     extra_texts,
+    small_model_texts,
     training_set,
 )
 
@@ -400,8 +403,7 @@ class TestAdapterFile:
         assert len(path.read_bytes()) <= 3_000_000
         adapter = shipped_adapter()
         assert adapter.labels == JUDGED
-        settings = {k: v for k, v in asdict(FitSettings()).items() if k != "reading"}
-        assert settings.items() <= dict(adapter.provenance.parameters).items()
+        assert dict(adapter.provenance.parameters) == asdict(FitSettings())
         assert adapter.reading == FitSettings().reading
         assert len(adapter.provenance.model) == len(adapter.provenance.corpus) == 16
         assert adapter.facts["corpora"]["replies"]["accuracy"] >= FLOORS["replies"]
@@ -494,6 +496,35 @@ class TestWhoSawWhat:
         for example in long:
             if example.label == "anger":
                 assert "dare he take" in example.text.lower()
+
+    def test_replies_of_the_small_model_can_be_audited(self):
+        """Each says what was asked, of whom, and who labelled it; none is of a test group."""
+        events = {event.id: event for event in datasets.load("events")}
+        rows = model_texts()
+        asked = {row.id: replace(row, text="", label=None, how_labelled="") for row in rows}
+        assert len(asked) == len(rows)
+        assert asked == {request.id: request for request in requests()}
+        for row in rows:
+            event = events[row.event]
+            assert event.role == row.role
+            assert row.role in ("judge", "tune")
+            assert row.prompt == event.text
+            assert row.label in (*JUDGED, None)
+            assert row.how_labelled
+            assert row.text.strip()
+            assert (row.emotion in EMOTIONS) == (row.mode == "prompted")
+        decided = [row.label for row in rows if row.label is not None]
+        assert [example.label for example in small_model_texts()] == decided
+
+    def test_made_again_they_keep_labels_while_the_text_is_the_same(self, tmp_path, monkeypatch):
+        rows = model_texts()
+        made = [replace(row, label=None, how_labelled="") for row in rows]
+        made[3] = replace(made[3], text="Another reply.")
+        monkeypatch.setattr(f"{model_texts.__module__}.generated", lambda: made)
+        write_model_texts(["--out", str(tmp_path / "again.jsonl")])
+        again = [json.loads(line) for line in (tmp_path / "again.jsonl").open(encoding="utf-8")]
+        assert again[3]["label"] is None
+        assert [r["label"] for r in again[4:]] == [row.label for row in rows[4:]]
 
     def test_texts_written_for_the_judge(self):
         texts = extra_texts()

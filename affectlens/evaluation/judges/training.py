@@ -137,6 +137,7 @@ def _data_fingerprint(data: TrainingSet) -> str:
     return fingerprint(
         [asdict(e) for e in data.authored],
         {label: list(texts) for label, texts in data.comments.items()},
+        [asdict(e) for e in data.model_texts],
     )
 
 
@@ -166,6 +167,7 @@ def measured(
         "learned_from": {
             "authored": Counter(example.label for example in data.authored),
             "comments": {label: len(texts) for label, texts in data.comments.items()},
+            "model_texts": Counter(example.label for example in data.model_texts),
             "corruptions": list(TRAINED),
         },
     }

@@ -1,7 +1,8 @@
 """What the encoder judge learns from, and how an epoch of it is drawn.
 
 The authored groups of the roles ``judge`` and ``tune`` only, further texts written for the judge
-alone, GoEmotions, and good text corrupted in the kinds of `TRAINED`. The groups that give
+alone, GoEmotions, replies of a small model (`model_texts`), and good text corrupted in the kinds of
+`TRAINED`. The groups that give
 directions and the test groups stay unseen, and so do the kinds of `HELD_OUT`.
 """
 
@@ -18,6 +19,7 @@ from affectlens.core import NEUTRAL, DataError
 from affectlens.core.jsonl import parse_jsonl
 from affectlens.evaluation.judges.base import GARBLED, JUDGED
 from affectlens.evaluation.judges.garble import cut_short, garble
+from affectlens.evaluation.judges.model_texts import model_texts
 from affectlens.evaluation.judges.reading import Reading
 
 if TYPE_CHECKING:
@@ -64,10 +66,12 @@ class TrainingSet:
     Attributes:
         authored: Repeated often, changed a little each time.
         comments: Label -> texts, of which every epoch draws as many per label.
+        model_texts: Replies of a small model, the undecided ones left out.
     """
 
     authored: Sequence[Example]
     comments: Mapping[str, Sequence[str]]
+    model_texts: Sequence[Example] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class FitSettings:
         head_learning_rate: Of the head.
         batch_size: Texts per step.
         authored_repeats: How often an epoch shows each authored text.
+        model_repeats: How often it shows each reply of the small model.
         comments_per_label: Comments drawn per label and epoch.
         garbled: Corrupted texts per epoch, all kinds of `TRAINED` alike.
         long_texts: Long texts per epoch, all labels alike: one text among plain ones.
@@ -95,6 +100,7 @@ class FitSettings:
     head_learning_rate: float = 2e-3
     batch_size: int = 32
     authored_repeats: int = 3
+    model_repeats: int = 3
     comments_per_label: int = 100
     garbled: int = 504
     long_texts: int = 64
@@ -128,7 +134,12 @@ def training_set(replies: Corpus, tones: Corpus, comments: Corpus) -> TrainingSe
             f"The comments have no single {', '.join(missing)}; load GoEmotions with "
             "mapping='original'."
         )
-    return TrainingSet([*authored, *extra_texts()], dict(by_label))
+    return TrainingSet([*authored, *extra_texts()], dict(by_label), small_model_texts())
+
+
+def small_model_texts() -> list[Example]:
+    """The labelled replies of `model_texts`."""
+    return [Example(row.text, row.label) for row in model_texts() if row.label is not None]
 
 
 def extra_texts() -> list[Example]:
@@ -153,7 +164,10 @@ def epoch_examples(
     for example in data.authored:
         for _ in range(settings.authored_repeats):
             drawn.append(replace(example, text=_varied(example.text, rng)))
-    good = [example.text for example in data.authored]
+    for example in data.model_texts:
+        for _ in range(settings.model_repeats):
+            drawn.append(replace(example, text=_maybe_cut(example.text, rng)))
+    good = [e.text for e in (*data.authored, *data.model_texts) if e.label != GARBLED]
     good += [text for texts in comments.values() for text in texts[:100]]
     corrupted = garble(good, settings.garbled, seed=rng.randrange(2**32), pieces=pieces)
     drawn += [Example(made.text, GARBLED) for made in corrupted]
