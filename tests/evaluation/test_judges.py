@@ -76,7 +76,7 @@ PLAIN = [
     "Yuck, the milk had turned to green slime and the smell made me gag.",
     "Wait, what? I never expected to see you here, of all places.",
 ]
-FLOORS = {"replies": 0.85, "tones": 0.82}
+FLOORS = {"replies": 0.85, "tones": 0.85}
 LATE = 0.6
 TONES_OF_PLAIN = ("neutral", "happiness", "anger", "fear", "sadness", "disgust", "surprise")
 
@@ -104,7 +104,6 @@ class TestEncoderJudge:
         report = judge_report(judge, unseen)
         documented = shipped_adapter().facts["corpora"]
         for name, found in report["corpora"].items():
-            # The aim is 0.85 on both; see README, limits.
             assert found["accuracy"] >= FLOORS[name]
             # Another CPU may round a borderline text the other way, no more.
             assert found["accuracy"] == pytest.approx(documented[name]["accuracy"], abs=0.01)
