@@ -229,11 +229,23 @@ def test_a_second_writer_is_refused(files: Path, tmp_path: Path) -> None:
         (("x.npy", "--site", "mlp_out@0"), "Unknown site"),
         (("x.npy", "--site", "resid_post@1", "--position", "first"), "Unknown position"),
         (("x.xls", "--site", "resid_post@1"), "Unknown format 'xls'"),
-        (("x.npy", "--site", "resid_post@1", "-e", "joy"), "Unknown emotion 'joy'"),
+        (("x.npy", "--site", "resid_post@1", "-e", "glee"), "Unknown emotion 'glee'"),
     ],
 )
 def test_exports_that_cannot_be(files: Path, arguments: tuple[str, ...], says: str) -> None:
     assert says in sentence(affectlens("store", "export", files / "store", *arguments))
+
+
+def test_exports_know_the_names_that_steering_knows(files: Path, tmp_path: Path) -> None:
+    options = ("--site", "resid_post@1", "-e")
+    sizes = set[int]()
+    for name in ("joy", "happiness"):
+        done = affectlens(
+            "store", "export", files / "store", tmp_path / f"{name}.npy", *options, name
+        )
+        assert done.exit_code == 0, done.stderr
+        sizes.add((tmp_path / f"{name}.npy").stat().st_size)
+    assert len(sizes) == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
