@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from affectlens.evaluation.judges.encoder import ENCODER, encode, load_encoder
+from affectlens.evaluation.judges.encoder import ENCODER, load_encoder
+from affectlens.evaluation.judges.reading import encode, windows_of
 from affectlens.models.registry import pull
 
 _BATCH = 64
+_WINDOW = 128  # most tokens read at once
 
 
 class Embedder:
@@ -27,12 +29,16 @@ class Embedder:
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
-        """Embed texts; equal texts are embedded once."""
+        """Embed texts, all of each; equal texts are embedded once."""
         distinct = [text for text in dict.fromkeys(texts) if text not in self._known]
         order = sorted(range(len(distinct)), key=lambda i: len(distinct[i]))
         for start in range(0, len(order), _BATCH):
             batch = [distinct[i] for i in order[start : start + _BATCH]]
-            vectors = encode(self.encoder, self.tokenizer, batch, max_tokens=128)
-            unit = torch.nn.functional.normalize(vectors, dim=-1).cpu().numpy()
+            windows = windows_of(self.tokenizer, batch, _WINDOW)
+            parts = encode(self.encoder, self.tokenizer, windows.ids).cpu()
+            # A long text is the mean of its windows, each weighted by its tokens.
+            whole = torch.zeros(len(batch), parts.shape[1])
+            whole.index_add_(0, windows.owner, parts * windows.tokens[:, None])
+            unit = torch.nn.functional.normalize(whole, dim=-1).numpy()
             self._known.update(zip(batch, unit, strict=True))
         return np.stack([self._known[text] for text in texts])

@@ -119,7 +119,8 @@ def without_hooks(hf: Any) -> Any:
 
 def _row(model: LanguageModel) -> list[int]:
     """Some tokens, all different where the vocabulary allows it, none of them padding."""
-    vocab = model.hf.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.hf.get_input_embeddings()
+    vocab = int(embedding.weight.shape[0])
     ids = ((5 + 7 * i) % vocab for i in range(vocab))
     return [i for i in ids if i != model.pad_id][: _FIRST + _REST]
 
@@ -182,8 +183,9 @@ class _Probe:
         mask = torch.ones_like(self.row[:, :_FIRST])
         step(self.hf, self.row[:, :_FIRST], mask, cache)
         if between > 0:
-            for layer in cache.layers:
-                pair = getattr(layer, "keys", None), getattr(layer, "values", None)
+            layers: list[Any] = list(cache.layers)
+            for layer in layers:
+                pair: tuple[Any, Any] = getattr(layer, "keys", None), getattr(layer, "values", None)
                 if all(isinstance(old, Tensor) for old in pair):
                     layer.update(*(_zeros(old, between) for old in pair))
             mask = torch.nn.functional.pad(mask, (0, between))
