@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -112,8 +112,9 @@ def without_hooks(hf: Any) -> Any:
     memo: dict[int, Any] = {id(parameter): parameter for parameter in hf.parameters()}
     for module in hf.modules():
         for name, value in vars(module).items():
-            if name.endswith("_hooks") or "_hooks_" in name:
-                memo[id(value)] = type(value)()
+            # Tables alone: a flag put in here would turn every True of the copy into False.
+            if isinstance(value, dict) and (name.endswith("_hooks") or "_hooks_" in name):
+                memo[id(value)] = type(cast("Any", value))()
     return copy.deepcopy(hf, memo)
 
 

@@ -51,6 +51,9 @@ NO_EFFECT = {
     "summary_first_dropout",
     "initializer_range",
     "pretraining_tp",
+    "dropout",
+    "layerdrop",
+    "init_std",
     "_attn_implementation",
     "_experts_implementation",
 }
