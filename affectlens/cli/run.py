@@ -40,6 +40,7 @@ STAGES = {
     "circuit": "Find the neurons and heads that write them.",
     "pack": "Fold directions and circuit into a steering pack.",
     "tune": "Choose strengths on the tuning scenarios.",
+    "controls": "Refine random units alike, to compare the circuit with.",
     "evaluate": "Compare the arms on the test scenarios.",
     "judge": "Measure the judges on texts they have not seen.",
     "report": "Write report.html and metrics.json.",

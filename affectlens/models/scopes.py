@@ -75,12 +75,30 @@ def opened(*, lasting: bool = False) -> Generator[tuple[Scope, ExitStack], None,
             over()
 
 
+_STANDS_FOR = "_affectlens_stands_for"
+
+
+def stand_in(copies: nn.Module, originals: nn.Module) -> None:
+    """Let a copy of a module tree be hooked as the tree it was copied from.
+
+    For libraries that run a copy in the model's place, while the model is kept alive.
+    """
+    of = dict(originals.named_modules(remove_duplicate=False))
+    for name, module in copies.named_modules(remove_duplicate=False):
+        if name in of:
+            vars(module)[_STANDS_FOR] = id(of[name])
+
+
 def owned(module: nn.Module, scope: Scope, hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that runs inside a scope only, and on this module only, not on copies of it."""
+    """A hook that runs inside a scope only, and on this module only, not on copies of it.
+
+    A copy that stands for it (`stand_in`) counts as the module itself.
+    """
     owner = weakref.ref(module)
 
     def run(called: nn.Module, *given: Any) -> Any:
-        return hook(called, *given) if called is owner() and scope() else None
+        mine = called is owner() or vars(called).get(_STANDS_FOR) == id(owner())
+        return hook(called, *given) if mine and scope() else None
 
     return run
 

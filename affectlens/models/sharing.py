@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from affectlens.models.scopes import stand_in
+
 
 def same_weights(hf: Any) -> Any:
     """Copy a model's modules, config and buffers, but not its parameters.
@@ -13,4 +15,6 @@ def same_weights(hf: Any) -> Any:
     and no memory is spent on weights. Hooks come along; a parameter changed in one changes in both.
     """
     parameters = {id(parameter): parameter for parameter in hf.parameters()}
-    return copy.deepcopy(hf, parameters)
+    made = copy.deepcopy(hf, parameters)
+    stand_in(made, hf)
+    return made

@@ -92,8 +92,11 @@ def test_columns_sort_and_the_theme_turns(tmp_path: Path):
     )
     document, console = open_page(html.replace("</body>", clicks), tmp_path)
     assert console == []
-    down = "residual random circuit prompted unsteered"
-    up = " ".join(reversed(down.split()))
+    evaluation = sample().evaluation
+    assert evaluation is not None
+    ratios = {arm.label: arm.perplexity_ratio for arm in evaluation.arms}
+    ordered = sorted(ratios, key=lambda name: -ratios[name])
+    down, up = " ".join(ordered), " ".join(reversed(ordered))
     assert f'data-order="{down} / {up}"' in document
     assert 'data-theme="dark"' in document[:400] and ">Theme: dark<" in document
 

@@ -351,7 +351,8 @@ def test_probes_that_come_too_late_are_not_believed_in(model: LanguageModel, fil
     """Workers have no place for them, so a gate would be ignored and readings stay away."""
     pack = SteeringPack.load(files / "second.st")
     probes = Readout(("anger", "calm"), (1,), torch.randn(1, 2, pack.d_model), torch.zeros(1, 2))
-    with_probes = replace(pack, readout=probes)
+    early = replace(probes, layers=(-1,))  # read before anything is steered
+    with_probes = replace(pack, readout=probes, gates=early)
     with_probes.save(files / "second.st")
     front = make(model, files)
     load(front, "second", files / "second.st")
