@@ -51,8 +51,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Two processes of one thread each: faster than one of two, as most tests are small.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm: $(VENV)/.dev $(VLLM)/.ready
