@@ -51,9 +51,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Two processes of one thread each: faster than one of two, as most tests are small.
+# Two processes of one thread each: faster than one of two, as most tests are small. The notebooks
+# take longest, so they come first.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		tests/test_notebooks.py tests
 
 test-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm: $(VENV)/.dev $(VLLM)/.ready

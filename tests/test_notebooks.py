@@ -21,7 +21,7 @@ def test_runs(path: Path, request: pytest.FixtureRequest) -> None:
 
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": FOLDER}}
+        notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}
     )
     client.execute()
     if folder := request.config.getoption("--notebooks-to"):
