@@ -232,7 +232,14 @@ def test_a_second_writer_is_refused(files: Path, tmp_path: Path) -> None:
         (("x.npy", "--site", "resid_post@1", "-e", "glee"), "Unknown emotion 'glee'"),
     ],
 )
-def test_exports_that_cannot_be(files: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_exports_that_cannot_be(
+    files: Path,
+    arguments: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert says in sentence(affectlens("store", "export", files / "store", *arguments))
 
 
@@ -265,7 +272,7 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
     )
 
     def wait_for(shards: int) -> int:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while (n := len(list(out.glob("shards/*.json")))) < shards:
             assert time.monotonic() < end and running.poll() is None
             time.sleep(0.005)
@@ -275,7 +282,7 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
     os.kill(actors(running.pid)[0], signal.SIGKILL)
     wait_for(first + 3)
     running.send_signal(signal.SIGINT)
-    said, complained = running.communicate(timeout=60)
+    said, complained = running.communicate(timeout=300)
     assert running.returncode == 130
     assert not said  # Ray has much to say of the lost worker
     assert "worker was lost" in complained and "run the same command again" in complained
