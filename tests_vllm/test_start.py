@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from affectlens.core import AffectLensError, ArtefactError, DataError, MismatchError, ModelError
-from affectlens.steering.servers.vllm_plugin import internals, runners
-from affectlens.steering.servers.vllm_plugin.settings import Settings
+from affectlens.serving.vllm import internals
+from affectlens.serving.vllm import model_runners as runners
+from affectlens.serving.vllm.settings import Settings
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import SETTINGS, ask, elsewhere, engine_options, request, start
 
@@ -37,8 +38,8 @@ def test_a_pack_of_this_model_is_accepted() -> None:
 def test_a_pack_of_another_model() -> None:
     with pytest.raises(MismatchError) as caught:
         configured({"packs": str(FOLDER / "other.safetensors")})
+    from affectlens.serving.vllm.startup_checks import served_fingerprint
     from affectlens.steering.pack import SteeringPack
-    from affectlens.steering.servers.vllm_plugin.startup import served_fingerprint
 
     told = str(caught.value)
     assert str(SteeringPack.load(FOLDER / "other.safetensors").provenance.model) in told
@@ -78,7 +79,7 @@ def test_bad_settings(settings: Any, sentence: str) -> None:
 )
 def test_steps_whose_tokens_are_split(option: str, value: Any) -> None:
     """Whose token is whose is counted over the whole step, so part of it would go unsteered."""
-    from affectlens.steering.servers.vllm_plugin.startup import check_start
+    from affectlens.serving.vllm.startup_checks import check_start
 
     config = configured(dict(SETTINGS))
     settings = Settings.of(config.additional_config)

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from affectlens.activations.engines import Engine, open_engine
-from affectlens.activations.memory import MemorySink
-from affectlens.activations.plan import MAX_TOKENS_PER_BATCH, Plan, make_plan
+from affectlens.activations.forward.engines import Engine, open_engine
+from affectlens.activations.forward.in_memory import MemorySink
+from affectlens.activations.forward.plan import MAX_TOKENS_PER_BATCH, Plan, make_plan
+from affectlens.activations.forward.run import Advance, Sink, run_shards
+from affectlens.activations.forward.tokenised import read_texts
 from affectlens.activations.positions import DEFAULT_POSITIONS, Position, parse_positions
-from affectlens.activations.run import Advance, Sink, run_shards
-from affectlens.activations.session import opened_for_writing, read_layout
-from affectlens.activations.shards import ShardWriter, StoreSpec, bytes_per_row, shard_size
-from affectlens.activations.store import ActivationStore
-from affectlens.activations.texts import read_texts
+from affectlens.activations.store.shards import ShardWriter, StoreSpec, bytes_per_row, shard_size
+from affectlens.activations.store.store import ActivationStore
+from affectlens.activations.store.writer import opened_for_writing, read_layout
 from affectlens.core.artefact import Provenance, package_version
 from affectlens.core.errors import DataError
+from affectlens.core.places import Site, expand_sites
 from affectlens.core.progress import progress
-from affectlens.core.sites import Site, expand_sites
 from affectlens.datasets.schema import Corpus
-from affectlens.models.hooks import check_sites
-from affectlens.models.listeners import listeners
+from affectlens.models.generation.listeners import listeners
+from affectlens.models.hooking.hooks import check_sites
 from affectlens.models.loading import LanguageModel
 
 CAPTURE_VERSION = 3
@@ -193,7 +193,7 @@ def capture(
     Args:
         model: From `affectlens.load_model`.
         corpus: Records; those whose last message is no reply are given the generation prompt.
-        sites: See `affectlens.core.sites.expand_sites`.
+        sites: See `affectlens.core.places.expand_sites`.
         positions: See `affectlens.activations.positions`; several at once cost one pass. Default:
             where the design shows its emotion (``last``, ``mean:reply`` or ``mean:text``). Means
             leave attention sinks out, the first token of each row among them; the store says
@@ -205,7 +205,7 @@ def capture(
         overlong: What to do with texts longer than the context: ``"error"``, ``"truncate"`` (cut
             the text or reply at its end) or ``"skip"``. The store counts them in ``facts``.
         padding: Side on which short texts are filled up; changes nothing but rounding.
-        engine: What runs the model; see `affectlens.activations.engines`.
+        engine: What runs the model; see `affectlens.activations.forward.engines`.
         engine_options: What that engine takes.
         resume: Whether to go on with an unfinished store of the same capture, or to open a finished
             one. Its batches and shards are then cut as they were.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core import DataError, Site
-from affectlens.models.hooks import reading
+from affectlens.models.hooking.hooks import reading
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel

@@ -1,13 +1,13 @@
 """Circuits: which neurons and heads write an emotion, how many of them, and what to add to them."""
 
 from affectlens.circuits.allocation import Budget, allocate, top_k_allocation, uniform_allocation
+from affectlens.circuits.attribution.contributions import Contributions, contributions, score_units
+from affectlens.circuits.attribution.mean_pass import unit_means
+from affectlens.circuits.attribution.unit_means import UnitMeans, difference
 from affectlens.circuits.circuit import Circuit
-from affectlens.circuits.contributions import Contributions, contributions, score_units
 from affectlens.circuits.find import find_circuit, neutral_prompts
 from affectlens.circuits.influence import InfluenceProfile, influence
-from affectlens.circuits.means import UnitMeans, difference
 from affectlens.circuits.overlap import Overlap, overlap
-from affectlens.circuits.stream import unit_means
 from affectlens.circuits.units import Unit, choose
 
 __all__ = [

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from affectlens.activations.positions import Position
 from affectlens.circuits.allocation import Budget, allocate
+from affectlens.circuits.attribution.contributions import contributions
+from affectlens.circuits.attribution.unit_means import difference, store_means
 from affectlens.circuits.circuit import Circuit, choose
-from affectlens.circuits.contributions import contributions
 from affectlens.circuits.influence import TARGET_WORDS, influence
-from affectlens.circuits.means import difference, store_means
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.errors import DataError
-from affectlens.models.listeners import refuse_listeners
+from affectlens.models.generation.listeners import refuse_listeners
 
 if TYPE_CHECKING:
-    from affectlens.activations.store import ActivationStore
-    from affectlens.circuits.contributions import Contributions
+    from affectlens.activations.store.store import ActivationStore
+    from affectlens.circuits.attribution.contributions import Contributions
     from affectlens.circuits.influence import InfluenceProfile
     from affectlens.datasets.schema import Corpus
+    from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
-    from affectlens.probes.directions import Directions
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def neutral_prompts(
         corpus: Records whose last message is the user's; default: the fitting ``events``.
     """
     from affectlens.datasets import load
-    from affectlens.models.chat import encode
+    from affectlens.models.chat.chats import encode
 
     corpus = corpus or load("events").filter(split="fit")
     by_valence: dict[str, list[Any]] = {}

@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.circuits.directions import sublayer_directions
-from affectlens.circuits.replay import LastToken, in_float, last_token
+from affectlens.circuits.attribution.sublayer_directions import sublayer_directions
+from affectlens.circuits.last_token_replay import LastToken, in_float, last_token
 from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.core.progress import progress
-from affectlens.models.listeners import refuse_listeners
+from affectlens.models.generation.listeners import refuse_listeners
 
 if TYPE_CHECKING:
+    from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
-    from affectlens.probes.directions import Directions
 
 ALPHAS: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
 """Sizes of the push, in units of the residual's RMS at that sublayer."""

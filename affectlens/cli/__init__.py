@@ -1,12 +1,12 @@
 """The command line: argument parsing only; each command calls one function below it."""
 
-from affectlens.cli.activations import capture, store_app
-from affectlens.cli.datasets import datasets_app
-from affectlens.cli.models import models_app
-from affectlens.cli.once import refuse_repetition
+from affectlens.cli.commands.activations import capture, store_app
+from affectlens.cli.commands.datasets import datasets_app
+from affectlens.cli.commands.models import models_app
+from affectlens.cli.commands.run import add_run_commands
+from affectlens.cli.commands.serve import add_serve_command
 from affectlens.cli.program import app, main
-from affectlens.cli.run import add_run_commands
-from affectlens.cli.serve import add_serve_command
+from affectlens.cli.repeated_options import refuse_repetition
 
 __all__ = ["app", "main"]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from affectlens.core.errors import unknown
 from affectlens.datasets import authored as shipped
-from affectlens.datasets import emobank, generic, goemotions
+from affectlens.datasets.loaders import emobank, goemotions
+from affectlens.datasets.loaders import user_file as generic
 from affectlens.datasets.schema import Corpus, Record
 
 

@@ -117,7 +117,7 @@ class Record:
 
     @property
     def chat(self) -> tuple[dict[str, str], ...]:
-        """The messages as chat templates and `affectlens.models.chat.render` take them."""
+        """The messages as chat templates and `affectlens.models.chat.chats.render` take them."""
         return tuple({"role": m.role, "content": m.content} for m in self.messages)
 
 

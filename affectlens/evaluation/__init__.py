@@ -1,13 +1,13 @@
 """Evaluation: arms, judges, metrics, strengths."""
 
+from affectlens.evaluation.arm_metrics import ArmMetrics, measure, summarise
 from affectlens.evaluation.arms import ARMS, ArmKind, Reply
 from affectlens.evaluation.backends import Backend, Transformers, Vllm
-from affectlens.evaluation.comparing import Comparison, compare
-from affectlens.evaluation.controls import random_pack
-from affectlens.evaluation.generate import Request, arm_requests, generate_replies
-from affectlens.evaluation.measuring import ArmMetrics, measure, summarise
-from affectlens.evaluation.scores import Scores, score_replies
-from affectlens.evaluation.scoring import perplexity_ratio, reply_nll
+from affectlens.evaluation.comparisons import Comparison, compare
+from affectlens.evaluation.perplexity import perplexity_ratio, reply_nll
+from affectlens.evaluation.random_units import random_pack
+from affectlens.evaluation.replies import Request, arm_requests, generate_replies
+from affectlens.evaluation.reply_scores import Scores, score_replies
 from affectlens.evaluation.tuning import StrengthPoint, beyond, choose_strengths
 
 __all__ = [

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from affectlens.core import DataError, MismatchError
-from affectlens.steering.servers.checking import Answer, Server
-from affectlens.steering.servers.vllm_plugin.transport import KEY, PACK
+from affectlens.serving.checking import Answer, Server
+from affectlens.serving.vllm.request_fields import KEY, PACK
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
-    from affectlens.models.generation import GenerationSettings
+    from affectlens.models.generation.generate import GenerationSettings
     from affectlens.steering import SteeringPack
 
 CONCURRENT = 64
@@ -77,8 +77,8 @@ class Transformers:
         advance: Advance,
     ) -> list[Ids]:
         """See `Backend.generate`."""
-        from affectlens.models.generation import generate_ids
-        from affectlens.steering.transformers import generate_steered
+        from affectlens.models.generation.generate import generate_ids
+        from affectlens.steering.transformers.hooks import generate_steered
 
         if pack is None:
             return generate_ids(self.model, prompts, settings, on_progress=advance)

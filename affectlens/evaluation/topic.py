@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from affectlens.evaluation.judges.encoder import ENCODER, load_encoder
-from affectlens.evaluation.judges.reading import encode, windows_of
+from affectlens.evaluation.judges.windows import encode, windows_of
 from affectlens.models.registry import pull
 
 _BATCH = 64

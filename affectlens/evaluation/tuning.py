@@ -19,7 +19,7 @@ class StrengthPoint:
         strength: In natural units.
         accuracy: Share of tuning replies in which the judge finds the target.
         perplexity_ratio: To unsteered replies.
-        harmonic: Mean harmonic score, see `affectlens.evaluation.measuring.ArmMetrics`.
+        harmonic: Mean harmonic score, see `affectlens.evaluation.arm_metrics.ArmMetrics`.
     """
 
     arm: str

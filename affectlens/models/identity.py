@@ -16,7 +16,7 @@ from affectlens.core.artefact import canonical_json, fingerprint, read_json, wri
 from affectlens.core.errors import AffectLensError
 from affectlens.models import fingerprint as weights
 from affectlens.models import registry
-from affectlens.models.chat import TEMPLATE_FACTS, TODAY
+from affectlens.models.chat.chats import TEMPLATE_FACTS, TODAY
 
 WORTH_REMEMBERING = 2**25
 """Bytes; smaller models are hashed sooner than looked up, and leave no trace in the cache."""

@@ -16,12 +16,17 @@ from torch import Tensor
 
 from affectlens.core.errors import DataError, ModelError, UnknownNameError, closest_first, unknown
 from affectlens.models import registry
-from affectlens.models._transformer_lens import bridged_model
 from affectlens.models.adapters import refuse_adapters
-from affectlens.models.anatomy import Anatomy, find_anatomy
-from affectlens.models.compiled import uncompiled
+from affectlens.models.anatomy.anatomy import Anatomy, find_anatomy
+from affectlens.models.anatomy.selfcheck import check_anatomy
+from affectlens.models.anatomy.softcap import keep_soft_cap
+from affectlens.models.anatomy.transformer_lens import bridged_model
+from affectlens.models.anatomy.unembedding import unembed
+from affectlens.models.chat.special_tokens import stop_ids
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.fingerprint import checkpoint_fingerprint
+from affectlens.models.generation.step import position_ids
+from affectlens.models.hooking.compiled import uncompiled
 from affectlens.models.identity import (
     ModelIdentity,
     WatchedFingerprint,
@@ -29,18 +34,13 @@ from affectlens.models.identity import (
     remember_identity,
     text_fingerprint,
 )
-from affectlens.models.selfcheck import check_anatomy
 from affectlens.models.sinks import Sinks, find_sinks
-from affectlens.models.softcap import keep_soft_cap
-from affectlens.models.stepping import position_ids
-from affectlens.models.tokens import stop_ids
-from affectlens.models.unembedding import unembed
 from affectlens.models.weights import from_gguf, from_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from affectlens.models.padding import PaddingCheck
+    from affectlens.models.anatomy.padding import PaddingCheck
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -160,8 +160,8 @@ class LanguageModel:
 
     @cached_property
     def padding(self) -> PaddingCheck:
-        """Which rows may run in one batch; see `affectlens.models.padding`."""
-        from affectlens.models.padding import PaddingCheck
+        """Which rows may run in one batch; see `affectlens.models.anatomy.padding`."""
+        from affectlens.models.anatomy.padding import PaddingCheck
 
         return PaddingCheck(self)
 
@@ -190,8 +190,8 @@ class LanguageModel:
         max_new_tokens: int = 40,
         **options: Any,
     ) -> str | list[str]:
-        """Reply to prompts; see :func:`affectlens.models.generation.generate` for the options."""
-        from affectlens.models.generation import generate
+        """Reply to prompts; see `affectlens.models.generation` for the options."""
+        from affectlens.models.generation.generate import generate
 
         return generate(self, prompt, system=system, max_new_tokens=max_new_tokens, **options)
 

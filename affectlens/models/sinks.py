@@ -27,8 +27,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.errors import DataError, ModelError
-from affectlens.core.sites import Site
-from affectlens.models.hooks import reading
+from affectlens.core.places import Site
+from affectlens.models.hooking.hooks import reading
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
@@ -130,7 +130,7 @@ def sinks_of(rows: Sequence[Sequence[int]], norms: Sequence[Float[Tensor, "layer
 
 def _rows(model: LanguageModel) -> list[list[int]]:
     """The fixed texts, a chat if the model knows chats, and its special tokens within a text."""
-    from affectlens.models.chat import encode
+    from affectlens.models.chat.chats import encode
 
     tokenizer: Any = model.tokenizer
     texts = [[{"role": "text", "content": text}] for text in _TEXTS]

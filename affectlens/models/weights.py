@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from affectlens.core.errors import ModelError
-from affectlens.models.tokens import end_of_turn
+from affectlens.models.chat.special_tokens import end_of_turn
 
 ENGLISH = "The weather was nice yesterday, so we went for a walk in the park with our two dogs."
 MAX_LOSS = 7.0

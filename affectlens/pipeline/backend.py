@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.steering.servers.checking import Server
+from affectlens.serving.checking import Server
 
 if TYPE_CHECKING:
     from affectlens.evaluation.backends import Backend
@@ -37,7 +37,7 @@ def backend(
         ModelError: If there is no vLLM, or it does not start.
     """
     from affectlens.evaluation.backends import TIMEOUT, Transformers, Vllm
-    from affectlens.models.generation import encode_prompt
+    from affectlens.models.generation.generate import encode_prompt
 
     config = run.context.config
     if config.backend == "transformers":
@@ -49,8 +49,8 @@ def backend(
         found.require_model(run.model, encode_prompt(run.model, run.events("test")[0].text))
         yield found
         return
-    from affectlens.steering.servers.launching import prepare
-    from affectlens.steering.servers.process import HOST, free_port, running
+    from affectlens.serving.child_process import HOST, free_port, running
+    from affectlens.serving.launching import prepare
 
     port = free_port()
     launch = prepare(

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.pipeline.config import RunConfig
-from affectlens.pipeline.digests import Digests
+from affectlens.pipeline.file_digests import Digests
+from affectlens.pipeline.run_config import RunConfig
 
 if TYPE_CHECKING:
     from affectlens.datasets import Corpus
@@ -83,7 +83,7 @@ class RunContext:
     def source(self, name: str) -> str:
         """Fingerprint of something that stages read, by its name in `sources.SOURCES`."""
         if name not in self._sources:
-            from affectlens.pipeline.sources import SOURCES
+            from affectlens.pipeline.fingerprints import SOURCES
 
             self._sources[name] = SOURCES[name](self)
         return self._sources[name]

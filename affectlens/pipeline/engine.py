@@ -21,7 +21,7 @@ from typing import Any
 from affectlens.core import ArtefactError, fingerprint
 from affectlens.core.artefact import read_json, write_json
 from affectlens.core.errors import unknown
-from affectlens.pipeline.digests import Digests
+from affectlens.pipeline.file_digests import Digests
 
 log = logging.getLogger(__name__)
 

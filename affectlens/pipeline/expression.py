@@ -54,8 +54,8 @@ def own_replies(
     advance: Callable[[int], object] = lambda _n: None,
 ) -> Corpus:
     """One reply per scenario-event and emotion: an opener and how the model goes on from it."""
-    from affectlens.models.chat import encode
-    from affectlens.models.generation import generate_ids
+    from affectlens.models.chat.chats import encode
+    from affectlens.models.generation.generate import generate_ids
 
     events = spread(load("events").filter(role="direction"), settings.n_events)
     by_emotion = openers()

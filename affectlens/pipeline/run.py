@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from affectlens.core import ArtefactError
 from affectlens.core.artefact import disk_error
 from affectlens.core.lock import held
-from affectlens.pipeline.config import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.engine import Runner, Stage
+from affectlens.pipeline.run_config import RunConfig
 from affectlens.pipeline.stage import StageRun
 
 if TYPE_CHECKING:

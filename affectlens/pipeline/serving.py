@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from affectlens.steering.servers.launching import prepare
+from affectlens.serving.launching import prepare
 
 
 def start(

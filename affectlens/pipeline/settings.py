@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from affectlens.circuits import Budget
 from affectlens.core import EMOTIONS, TONES
 from affectlens.evaluation import ARMS
-from affectlens.models.decoding import GenerationSettings
 from affectlens.models.devices import pick_device, pick_dtype
-from affectlens.pipeline.config import DEFAULT_MODEL, RunConfig
+from affectlens.models.generation.decoding import GenerationSettings
+from affectlens.pipeline.run_config import DEFAULT_MODEL, RunConfig
 from affectlens.steering.refine import CIRCUIT, RESIDUAL, RefineSettings
 
 REPLIES = GenerationSettings()
@@ -129,7 +129,7 @@ class DirectionsSettings:
     Attributes:
         placement: Of the model.
         emotions: In the order of the directions.
-        estimator: A name in `affectlens.probes.estimators.ESTIMATORS`.
+        estimator: A name in `affectlens.geometry.estimators.ESTIMATORS`.
         splits: Of the groups, for the split-half cosines.
         layers: Those that are refined, and steered.
         refine: Of the descent.

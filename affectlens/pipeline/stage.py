@@ -110,7 +110,7 @@ class StageRun:
 
     def made_by(self) -> str:
         """Fingerprint of all it reads but the files of other stages, and of the versions."""
-        from affectlens.pipeline.sources import versions
+        from affectlens.pipeline.fingerprints import versions
 
         return fingerprint(versions(), {name: self.context.source(name) for name in self.row.reads})
 

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.activations.store import ActivationStore
+from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.errors import ArtefactError, DataError, unknown
+from affectlens.core.places import Site
 from affectlens.core.progress import progress
-from affectlens.core.sites import Site
+from affectlens.geometry.folds import accuracy_interval, group_ids
 from affectlens.probes.crossval import Scored, cross_validate, make_design
-from affectlens.probes.folds import accuracy_interval, group_ids
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from affectlens.reports.data import (
     StrengthPoint,
     Tuning,
 )
+from affectlens.reports.numbers import load, plain, save
 from affectlens.reports.page import render, write
-from affectlens.reports.serial import load, plain, save
 
 __all__ = [
     "Arm",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from affectlens.reports import style
+from affectlens.plotting import style
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

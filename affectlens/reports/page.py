@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from affectlens.core.artefact import write_text
-from affectlens.reports import sections, steering_sections, style
+from affectlens.plotting import style
 from affectlens.reports.data import ReportData
 from affectlens.reports.markup import (
     dumps,
@@ -24,6 +24,8 @@ from affectlens.reports.markup import (
     percent,
     text,
 )
+from affectlens.reports.sections import run as sections
+from affectlens.reports.sections import steering as steering_sections
 
 SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], str]], ...] = (
     ("reading", "Reading", "Where in the model an emotion can be read.", sections.reading),

@@ -29,7 +29,7 @@ EMBEDDINGS = -1
 """Layer of a probe of the embeddings: what comes before block 0."""
 
 Place = tuple[int, str]
-"""Block, and the point in it: see `affectlens.steering.validation.POINTS`."""
+"""Block, and the point in it: see `affectlens.steering.pack_checks.POINTS`."""
 
 _GATE = re.compile(r"\s*(?P<label>[^<>]*[^<>\s])\s*(?P<side>[<>])\s*(?P<threshold>[^<>\s]+)\s*")
 

@@ -28,15 +28,15 @@ from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import unknown
 from affectlens.steering.gates import Gate, Place, Readout, decider
 from affectlens.steering.operators import unit
-from affectlens.steering.packfile import facts_of, fields_of, tensors_of
+from affectlens.steering.pack_checks import POINTS, check_pack, place_order
+from affectlens.steering.pack_file import facts_of, fields_of, tensors_of
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
-from affectlens.steering.validation import POINTS, check_pack, place_order
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
+    from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
-    from affectlens.probes.directions import Directions
     from affectlens.probes.sweep import Sweep
 
 
@@ -211,7 +211,7 @@ class SteeringPack:
             prompt_lengths: Tokens of each row's prompt, where they cannot be told from the calls.
             force: Steer another model of the same shape all the same.
         """
-        from affectlens.steering.transformers import steering
+        from affectlens.steering.transformers.hooks import steering
 
         with steering(model, self, spec, prompt_lengths=prompt_lengths, force=force):
             yield
@@ -257,7 +257,7 @@ class SteeringPack:
             DataError: If the directions lack a layer.
             MismatchError: If they are of another model.
         """
-        from affectlens.steering.making import pack_from_directions
+        from affectlens.steering.building import pack_from_directions
 
         return pack_from_directions(directions, model, layers, rms, positions, force=force)
 
@@ -275,7 +275,7 @@ class SteeringPack:
         Raises:
             MismatchError: If the circuit is of another model.
         """
-        from affectlens.steering.making import pack_from_circuit
+        from affectlens.steering.building import pack_from_circuit
 
         return pack_from_circuit(circuit, model, positions, force=force)
 
@@ -286,7 +286,7 @@ class SteeringPack:
         Raises:
             MismatchError: If they are of different models or emotions, or share a mode.
         """
-        from affectlens.steering.making import merge_packs
+        from affectlens.steering.building import merge_packs
 
         return merge_packs(packs)
 
@@ -351,7 +351,7 @@ class SteeringPack:
             MismatchError: If the probes are of another model.
             UnknownNameError: If there is no probe of a layer.
         """
-        from affectlens.steering.making import gates_of, readout_of
+        from affectlens.steering.building import gates_of, readout_of
 
         readout = readout_of(self, sweep, layers, force=force)
         return replace(self, readout=readout, gates=gates_of(self, sweep, gates))

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from affectlens.circuits.circuit import Circuit
     from affectlens.datasets.schema import Corpus, Record
-    from affectlens.models.hooks import WritePoint
+    from affectlens.geometry.directions import Directions
+    from affectlens.models.hooking.hooks import WritePoint
     from affectlens.models.loading import LanguageModel
-    from affectlens.probes.directions import Directions
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,8 @@ def refine_directions(
         ModelError: If the loss is not finite.
     """
     from affectlens.core import Site
-    from affectlens.models.hooks import WritePoint
-    from affectlens.models.listeners import refuse_listeners
+    from affectlens.models.generation.listeners import refuse_listeners
+    from affectlens.models.hooking.hooks import WritePoint
 
     refuse_listeners(model.hf, "Refinement")
     directions.provenance.require_model(model.fingerprint, model.name)
@@ -162,8 +162,8 @@ def refine_circuit(
 
     Arguments and errors as `refine_directions`.
     """
-    from affectlens.models.hooks import WritePoint
-    from affectlens.models.listeners import refuse_listeners
+    from affectlens.models.generation.listeners import refuse_listeners
+    from affectlens.models.hooking.hooks import WritePoint
 
     refuse_listeners(model.hf, "Refinement")
     circuit.provenance.require_model(model.fingerprint, model.name)
@@ -302,9 +302,9 @@ def _loss(
     Raises:
         ModelError: If the model computes something else in several calls with a cache.
     """
-    from affectlens.models.chat import encode
-    from affectlens.models.hooks import writing
-    from affectlens.models.stepping import accepted
+    from affectlens.models.chat.chats import encode
+    from affectlens.models.generation.step import accepted
+    from affectlens.models.hooking.hooks import writing
 
     rows = [encode(model.tokenizer, r.chat, add_generation_prompt=False) for g in groups for r in g]
     k = len(emotions)

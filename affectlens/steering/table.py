@@ -20,8 +20,8 @@ from affectlens.steering.operators import (
     quiet,
     unit,
 )
+from affectlens.steering.pack_checks import place_order
 from affectlens.steering.spec import SteeringSpec
-from affectlens.steering.validation import place_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affectlens.activations.folder import Folder
-from affectlens.activations.manifest import LABELS, STORED, row_table
-from affectlens.activations.session import opened_for_writing
-from affectlens.activations.shards import ShardWriter, StoreSpec
-from affectlens.activations.store import ActivationStore
+from affectlens.activations.store.folder import Folder
+from affectlens.activations.store.manifest import LABELS, STORED, row_table
+from affectlens.activations.store.shards import ShardWriter, StoreSpec
+from affectlens.activations.store.store import ActivationStore
+from affectlens.activations.store.writer import opened_for_writing
 from affectlens.core.artefact import Provenance
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 
 SITES = (Site(0, "resid_post"), Site(1, "resid_post"), Site(1, "mlp_post"))
 WIDTHS = {site: 7 if site.kind == "mlp_post" else 4 for site in SITES}

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from affectlens.activations import capture
-from affectlens.core.sites import KINDS
+from affectlens.core.places import KINDS
 from affectlens.models.loading import LanguageModel, load_model
 from tests.activations import plain
 

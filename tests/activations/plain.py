@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 from affectlens.datasets.schema import Corpus, Message, Record
 from tests.models.reference import reference
 

@@ -18,7 +18,7 @@ from affectlens.core.errors import (
     ModelError,
     UnknownNameError,
 )
-from affectlens.core.sites import KINDS, Site, expand_sites
+from affectlens.core.places import KINDS, Site, expand_sites
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.models.loading import load_model
 from tests.activations import plain

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from affectlens.activations.engines import (
+from affectlens.activations.forward.engines import (
     ENGINES,
     Capabilities,
     capabilities,
@@ -17,8 +17,8 @@ from affectlens.activations.engines import (
     open_engine,
 )
 from affectlens.core.errors import ModelError, UnknownNameError
-from affectlens.core.sites import EXTRA_KINDS, KINDS, Site
-from affectlens.models.hooks import POINTS, WritePoint, writing
+from affectlens.core.places import EXTRA_KINDS, KINDS, Site
+from affectlens.models.hooking.hooks import POINTS, WritePoint, writing
 from affectlens.models.loading import LanguageModel, load_model
 from tests.conftest import FAMILIES, N_LAYERS, make_tiny, tiny_hf, tiny_tokenizer
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from affectlens.activations import capture
-from affectlens.activations.moments import Moments, moments, moments_of, weighted_sums
-from affectlens.activations.store import ActivationStore
+from affectlens.activations.store.store import ActivationStore
+from affectlens.activations.streaming.moments import Moments, moments, moments_of, weighted_sums
 from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import ArtefactError, DataError, MismatchError, UnknownNameError
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.models.loading import load_model
 from tests.activations import grouped
@@ -317,7 +317,7 @@ def test_save_and_load(tiny_model: Any, corpus: Corpus, tmp_path: Path) -> None:
     write_tensors(tmp_path / "none.safetensors", {}, file.provenance, file.extra)
     with pytest.raises(ArtefactError, match="lacks 'last/count'"):
         Moments.load(tmp_path / "none.safetensors")
-    from affectlens.probes import Directions
+    from affectlens.geometry import Directions
 
     with pytest.raises(MismatchError, match="holds a moments, not a directions"):
         Directions.load(path)

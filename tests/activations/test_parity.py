@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from affectlens.activations.engines import ENGINES, open_engine
-from affectlens.core.sites import EXTRA_KINDS, KINDS, Site
+from affectlens.activations.forward.engines import ENGINES, open_engine
+from affectlens.core.places import EXTRA_KINDS, KINDS, Site
 from affectlens.models.loading import LanguageModel, load_model
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, make_tiny, tiny_hf, tiny_tokenizer
 from tests.models.reference import reference

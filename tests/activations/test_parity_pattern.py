@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from affectlens.activations.engines import open_engine
+from affectlens.activations.forward.engines import open_engine
 from affectlens.core.errors import DataError, ModelError
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
+from affectlens.models.hooking.attention_patterns import attention_weights, flat_pattern
 from affectlens.models.loading import LanguageModel, load_model
-from affectlens.models.patterns import attention_weights, flat_pattern
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, tiny_tokenizer
 
 ROWS = (

@@ -12,13 +12,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from affectlens.activations import gather
-from affectlens.activations.block import Block
-from affectlens.activations.gather import make_batch
-from affectlens.activations.plan import Plan, make_plan
+from affectlens.activations.forward import gather
+from affectlens.activations.forward.buffers import Block
+from affectlens.activations.forward.gather import make_batch
+from affectlens.activations.forward.plan import Plan, make_plan
+from affectlens.activations.forward.tokenised import Texts
 from affectlens.activations.positions import Position
-from affectlens.activations.texts import Texts
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 from affectlens.datasets.schema import Message, Record
 
 WIDTHS = {Site(0, "resid_post"): 3, Site(1, "mlp_post"): 5}

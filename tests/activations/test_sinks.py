@@ -13,9 +13,9 @@ from torch import Tensor
 from affectlens.activations import capture, moments
 from affectlens.activations.positions import DEFAULT_POSITIONS
 from affectlens.circuits import unit_means
-from affectlens.circuits.means import store_means
+from affectlens.circuits.attribution.unit_means import store_means
 from affectlens.core.errors import DataError
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 from affectlens.datasets.schema import Corpus, Message, Record
 from tests.activations import plain
 from tests.models.test_sinks import planted
@@ -130,7 +130,7 @@ def test_a_text_of_one_token_is_refused_by_name_before_anything_runs(
 
 
 def test_a_run_reads_anew_what_an_older_version_read(monkeypatch: Any) -> None:
-    from affectlens.pipeline.sources import versions
+    from affectlens.pipeline.fingerprints import versions
 
     before = versions()
     monkeypatch.setattr(sys.modules["affectlens.activations.capture"], "CAPTURE_VERSION", 2)

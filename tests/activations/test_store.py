@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from affectlens.activations import ActivationStore, table
-from affectlens.activations.manifest import LABELS
+from affectlens.activations import ActivationStore
+from affectlens.activations.store import label_table as table
+from affectlens.activations.store.manifest import LABELS
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import ArtefactError, DataError, MismatchError, UnknownNameError
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 from tests.activations.made_up import SITES, WIDTHS, MadeUp, contents, made_up
 
 POSITIONS = ("last", "all")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from affectlens.activations import ActivationStore
-from affectlens.activations import batches as batches_module
+from affectlens.activations.store import minibatches as batches_module
 from affectlens.core.errors import DataError, UnknownNameError
 from tests.activations.made_up import SITES, made_up
 

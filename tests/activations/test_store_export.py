@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from affectlens.activations import ActivationStore
-from affectlens.activations.export import export
+from affectlens.activations.store.export import export
 from affectlens.core.artefact import read_tensors
 from affectlens.core.errors import ArtefactError, UnknownNameError
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 from tests.activations.made_up import SITES, made_up
 
 SITE = SITES[2]

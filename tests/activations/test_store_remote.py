@@ -12,9 +12,10 @@ import fsspec
 import pytest
 import torch
 
-from affectlens.activations import ActivationStore, lock
-from affectlens.activations.folder import LocalFolder, open_folder
-from affectlens.activations.session import opened_for_writing, read_layout
+from affectlens.activations import ActivationStore
+from affectlens.activations.store import lock
+from affectlens.activations.store.folder import LocalFolder, open_folder
+from affectlens.activations.store.writer import opened_for_writing, read_layout
 from affectlens.core.errors import ArtefactError
 from tests.activations.made_up import SITES, contents, made_up
 

@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from affectlens.activations import ActivationStore
-from affectlens.activations.folder import LocalFolder, open_folder
-from affectlens.activations.session import opened_for_writing, read_layout
-from affectlens.activations.shards import ShardWriter, bytes_per_row
+from affectlens.activations.store.folder import LocalFolder, open_folder
+from affectlens.activations.store.shards import ShardWriter, bytes_per_row
+from affectlens.activations.store.writer import opened_for_writing, read_layout
 from affectlens.core.errors import ArtefactError, DataError, MismatchError
 from tests.activations.made_up import LARGE, SITES, WIDTHS, MadeUp, contents, made_up
 
@@ -187,7 +187,7 @@ def _script(*arguments: str) -> subprocess.Popen[str]:
 _HOLD = """
 import sys, time
 from tests.activations.made_up import made_up
-from affectlens.activations.session import opened_for_writing
+from affectlens.activations.store.writer import opened_for_writing
 made = made_up()
 with opened_for_writing(sys.argv[1], made.spec, made.table):
     print("held", flush=True)

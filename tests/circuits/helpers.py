@@ -11,7 +11,7 @@ from torch import Tensor
 
 from affectlens.core import Provenance, Site
 from affectlens.datasets.schema import Corpus, Message, Record
-from affectlens.probes.directions import Directions
+from affectlens.geometry.directions import Directions
 
 EMOTIONS = ("anger", "fear", "happiness")
 WORDS = {"anger": ("angry",), "fear": ("dark",), "happiness": ("happy", "lovely")}

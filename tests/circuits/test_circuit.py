@@ -227,7 +227,7 @@ def test_damaged_files_are_refused(tiny_model: Any, tmp_path: Path) -> None:
 
 def test_neutral_prompts_are_balanced(tiny_model: Any) -> None:
     from affectlens.datasets import load
-    from affectlens.models.chat import encode
+    from affectlens.models.chat.chats import encode
 
     model = tiny_model("llama")
     prompts = neutral_prompts(model, 7)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from affectlens.circuits import contributions, score_units, unit_means
-from affectlens.circuits.directions import sublayer_directions
-from affectlens.circuits.means import cell_weights, difference, store_means
-from affectlens.circuits.postnorm import norm_gain
+from affectlens.circuits.attribution.postnorm import norm_gain
+from affectlens.circuits.attribution.sublayer_directions import sublayer_directions
+from affectlens.circuits.attribution.unit_means import cell_weights, difference, store_means
 from affectlens.core import DataError, ModelError, UnknownNameError
-from affectlens.models.chat import encode
+from affectlens.models.chat.chats import encode
 from tests.circuits.helpers import (
     EMOTIONS,
     direction,

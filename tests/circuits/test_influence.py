@@ -16,7 +16,7 @@ from affectlens.circuits.influence import (
     reference_direction,
     target_tokens,
 )
-from affectlens.circuits.replay import last_token
+from affectlens.circuits.last_token_replay import last_token
 from affectlens.core import DataError, ModelError, UnknownNameError
 from affectlens.models.loading import load_model
 from tests.circuits.helpers import (

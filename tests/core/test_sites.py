@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from affectlens.core.errors import UnknownNameError
-from affectlens.core.sites import EXTRA_KINDS, KINDS, Site, expand_sites
+from affectlens.core.places import EXTRA_KINDS, KINDS, Site, expand_sites
 
 HOOK_NAMES = {  # spelt as TransformerLens documents them
     "resid_pre": "blocks.7.hook_resid_pre",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from affectlens.core import DataError
 from affectlens.datasets import check_leakage, load
-from affectlens.datasets.delimited import read_table
+from affectlens.datasets.tables.delimited import read_table
 
 
 def read(tmp_path: Path, text: str, name: str = "t.tsv") -> list[tuple[str, ...]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from affectlens.circuits.means import cell_weights
+from affectlens.circuits.attribution.unit_means import cell_weights
 from affectlens.core import DataError, group_key, group_name
 from affectlens.datasets import Corpus, Message, Record, check_leakage
 from affectlens.datasets.schema import incomplete_groups
-from affectlens.probes.grouping import group_rows
+from affectlens.geometry.grouping import group_rows
 from affectlens.steering import refine
 
 EMOTIONS = ("anger", "fear")

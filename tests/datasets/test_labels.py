@@ -93,7 +93,7 @@ def test_slips_of_the_pen_are_pointed_out(tmp_path: Path) -> None:
 
 
 def test_no_two_labels_of_goemotions_are_nearly_the_same(tmp_path: Path) -> None:
-    from affectlens.datasets.goemotions import LABELS
+    from affectlens.datasets.loaders.goemotions import LABELS
 
     found = corpus(tmp_path, LABELS, emotions=LABELS)
     assert found.label_set == LABELS and not check_leakage(found).of_kind("near_labels")

@@ -20,7 +20,7 @@ from affectlens.datasets import (
     check_leakage,
     load,
 )
-from affectlens.datasets.duplicates import near_duplicates
+from affectlens.datasets.leakage.duplicates import near_duplicates
 
 Change = Callable[[Record], Record | None]
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from affectlens.datasets import Corpus, Message, Record, check_leakage
-from affectlens.datasets.duplicates import near_duplicates
+from affectlens.datasets.leakage.duplicates import near_duplicates
 from affectlens.datasets.scripts import n_words, shingles
 
 SENTENCES = {

@@ -18,7 +18,7 @@ import pytest
 
 from affectlens.core import EMOTIONS, TONES, DataError, UnknownNameError
 from affectlens.datasets import load
-from affectlens.datasets.goemotions import EKMAN, LABELS
+from affectlens.datasets.loaders.goemotions import EKMAN, LABELS
 
 BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 CORPORA = Path(os.environ.get("AFFECTLENS_CORPORA") or BESIDE)

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from affectlens.models.generation import GenerationSettings
+from affectlens.models.generation.generate import GenerationSettings
 from affectlens.models.loading import LanguageModel
 from affectlens.steering import SteeringPack
-from affectlens.steering.transformers import generate_steered
+from affectlens.steering.transformers.hooks import generate_steered
 
 Answer = tuple[int, Any]
 

@@ -11,10 +11,10 @@ import pytest
 from affectlens.core import DataError, MismatchError
 from affectlens.datasets import load
 from affectlens.evaluation import Request, Vllm, arm_requests, generate_replies, random_pack
-from affectlens.models.generation import GenerationSettings, encode_prompt
+from affectlens.models.generation.generate import GenerationSettings, encode_prompt
 from affectlens.models.loading import LanguageModel
+from affectlens.serving.checking import Server
 from affectlens.steering import SteeringPack, SteeringSpec
-from affectlens.steering.servers.checking import Server
 from tests.evaluation.stub import Stub, serving
 from tests.steering.oracle import EMOTIONS
 from tests.steering.oracle import random_pack as some_pack

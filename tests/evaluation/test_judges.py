@@ -24,12 +24,12 @@ from affectlens.evaluation.judges import (
     Judge,
     LexiconJudge,
     agreement,
-    garble,
     judge_fingerprint,
     judge_report,
     load_judge,
     refusal_report,
 )
+from affectlens.evaluation.judges import garbling as garble
 from affectlens.evaluation.judges.adapter import (
     JudgeAdapter,
     LowRankDelta,
@@ -37,19 +37,12 @@ from affectlens.evaluation.judges.adapter import (
     merge,
 )
 from affectlens.evaluation.judges.base import Verdicts
-from affectlens.evaluation.judges.binding import encoder_fingerprint
 from affectlens.evaluation.judges.encoder import load_encoder, shipped_adapter
-from affectlens.evaluation.judges.garble import cut_short
+from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
+from affectlens.evaluation.judges.garbling import cut_short
 from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
 from affectlens.evaluation.judges.model_texts import main as write_model_texts
 from affectlens.evaluation.judges.model_texts import model_texts, requests
-from affectlens.evaluation.judges.reading import (
-    Reading,
-    Windows,
-    mean_pooled,
-    pooled_log_probabilities,
-    windows_of,
-)
 from affectlens.evaluation.judges.report import (
     confusion,
     long_text_report,
@@ -65,6 +58,13 @@ from affectlens.evaluation.judges.training_data import (
     extra_texts,
     small_model_texts,
     training_set,
+)
+from affectlens.evaluation.judges.windows import (
+    Reading,
+    Windows,
+    mean_pooled,
+    pooled_log_probabilities,
+    windows_of,
 )
 
 PLAIN = [

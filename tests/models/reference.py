@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
 
 POST_NORM = ("gemma3", "olmo2")
 LEARNT_POSITIONS = ("gpt2", "opt")

@@ -10,11 +10,11 @@ import torch
 import transformers as tf
 
 from affectlens.core.errors import ModelError, UnknownNameError
-from affectlens.core.sites import Site
-from affectlens.models.anatomy import find_anatomy
-from affectlens.models.hooks import reading
+from affectlens.core.places import Site
+from affectlens.models.anatomy.anatomy import find_anatomy
+from affectlens.models.anatomy.selfcheck import check_anatomy
+from affectlens.models.hooking.hooks import reading
 from affectlens.models.loading import load_model
-from affectlens.models.selfcheck import check_anatomy
 from tests.conftest import (
     D_MLP,
     D_MODEL,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectlens.core import DataError, ModelError, UnknownNameError
-from affectlens.models.chat import encode, render, tokenize
+from affectlens.models.chat.chats import encode, render, tokenize
 from tests.conftest import tiny_tokenizer
 
 CHATML = (

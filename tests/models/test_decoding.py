@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affectlens.core import DataError
-from affectlens.models.batching import plan
-from affectlens.models.decoding import (
+from affectlens.models.generation.decoding import (
     GenerationSettings,
     NgramBan,
     likeliest,
     penalise_repetition,
     sample,
 )
+from affectlens.models.generation.prompt_batches import plan
 
 
 def some(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -147,7 +147,7 @@ def test_settings_are_checked(change: dict[str, Any], words: str) -> None:
 def test_growing_layer_is_a_dynamic_layer() -> None:
     from transformers.cache_utils import DynamicLayer
 
-    from affectlens.models.kv_cache import GrowingLayer
+    from affectlens.models.generation.kv_cache import GrowingLayer
 
     for capacity in (1, 6, 100):
         ours, theirs = GrowingLayer(capacity), DynamicLayer()
@@ -173,7 +173,7 @@ def test_growing_layer_is_a_dynamic_layer() -> None:
 def test_grouped_attention_is_attention(
     kv_heads: int, masked: str | None, dtype: torch.dtype
 ) -> None:
-    from affectlens.models.attention import grouped_attention
+    from affectlens.models.generation.attention import grouped_attention
 
     query, key = some(3, 6, 1, 8).to(dtype), some(3, kv_heads, 5, 8).to(dtype)
     value = some(3, kv_heads, 5, 8, seed=1).to(dtype)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from affectlens.core import DataError, ModelError, UnknownNameError
-from affectlens.models.generation import (
+from affectlens.models.generation.generate import (
     GenerationSettings,
     encode_prompt,
     generate,
     generate_ids,
 )
-from affectlens.models.listeners import listeners, listening
+from affectlens.models.generation.listeners import listeners, listening
 from affectlens.models.loading import LanguageModel
 
 PROMPTS = [
@@ -232,7 +232,7 @@ def test_mistakes_are_named(tiny_model: Any) -> None:
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_the_attention_implementation_is_put_back(tiny_model: Any, implementation: str) -> None:
-    from affectlens.models.attention import NAME, fast_decoding
+    from affectlens.models.generation.attention import NAME, fast_decoding
 
     model = tiny_model("llama", seed=7)
     model.hf.set_attn_implementation(implementation)
@@ -249,7 +249,7 @@ def test_same_tokens_as_transformers_on_the_default_model(real_model: LanguageMo
     import copy
 
     hf = copy.deepcopy(real_model.hf).float()
-    from affectlens.models.anatomy import find_anatomy
+    from affectlens.models.anatomy.anatomy import find_anatomy
 
     model = replace(real_model, hf=hf, anatomy=find_anatomy(hf))
     texts = ["My train was cancelled.", "My dog is ill.", "I won the prize!", "Write a haiku."]

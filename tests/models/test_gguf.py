@@ -12,7 +12,7 @@ import torch
 
 from affectlens.core.errors import ModelError
 from affectlens.models import weights
-from affectlens.models.description import describe
+from affectlens.models.anatomy.description import describe
 from affectlens.models.loading import load_model
 from tests.conftest import CONTEXT, D_MLP, N_HEADS, N_KV_HEADS, N_LAYERS, tiny_hf, tiny_tokenizer
 

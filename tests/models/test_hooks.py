@@ -10,10 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from affectlens.activations.engines import open_engine
+from affectlens.activations.forward.engines import open_engine
 from affectlens.core.errors import UnknownNameError
-from affectlens.core.sites import KINDS, Site
-from affectlens.models.hooks import POINTS, StopForward, WritePoint, deepest, reading, writing
+from affectlens.core.places import KINDS, Site
+from affectlens.models.hooking.hooks import (
+    POINTS,
+    StopForward,
+    WritePoint,
+    deepest,
+    reading,
+    writing,
+)
 from tests.conftest import FAMILIES, N_LAYERS
 from tests.models.reference import reference
 

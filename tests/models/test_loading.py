@@ -13,10 +13,10 @@ import torch
 import transformers
 
 from affectlens.core.errors import DataError, ModelError, UnknownNameError
-from affectlens.core.sites import KINDS, Site
-from affectlens.models.description import describe
+from affectlens.core.places import KINDS, Site
+from affectlens.models.anatomy.description import describe
 from affectlens.models.devices import _cpu_flags_say_bfloat16, pick_device, pick_dtype
-from affectlens.models.hooks import reading
+from affectlens.models.hooking.hooks import reading
 from affectlens.models.loading import load_model
 from tests.conftest import FAMILIES, make_tiny, tiny_hf, tiny_tokenizer
 

@@ -10,15 +10,15 @@ import torch
 import transformers as tf
 
 from affectlens.activations import capture
-from affectlens.circuits.stream import unit_means
+from affectlens.circuits.attribution.mean_pass import unit_means
 from affectlens.core.errors import ModelError
-from affectlens.core.sites import Site
-from affectlens.evaluation.scoring import reply_nll
-from affectlens.models.decoding import GenerationSettings
-from affectlens.models.generation import generate_ids
-from affectlens.models.hooks import reading
+from affectlens.core.places import Site
+from affectlens.evaluation.perplexity import reply_nll
+from affectlens.models.anatomy.padding import Padding
+from affectlens.models.generation.decoding import GenerationSettings
+from affectlens.models.generation.generate import generate_ids
+from affectlens.models.hooking.hooks import reading
 from affectlens.models.loading import LanguageModel, load_model
-from affectlens.models.padding import Padding
 from tests.activations import plain
 from tests.conftest import VOCAB, make_tiny, tiny_hf, tiny_tokenizer
 

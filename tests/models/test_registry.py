@@ -19,7 +19,7 @@ import pytest
 
 from affectlens.core.errors import ArtefactError, ModelError, UnknownNameError
 from affectlens.models import fetch, registry
-from affectlens.models.description import describe
+from affectlens.models.anatomy.description import describe
 from affectlens.models.fetch import WheelFile
 from affectlens.models.registry import Asset, pull_asset
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from affectlens.core.errors import ModelError
-from affectlens.core.sites import Site
-from affectlens.models.hooks import WritePoint, reading, writing
-from affectlens.models.required import required_hooks
-from affectlens.models.scopes import opened
+from affectlens.core.places import Site
+from affectlens.models.hooking.hooks import WritePoint, reading, writing
+from affectlens.models.hooking.required import required_hooks
+from affectlens.models.hooking.scopes import opened
 from tests.conftest import D_MODEL
 
 IDS = torch.tensor([[5, 17, 33, 42]])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from affectlens.core import DataError, ModelError
-from affectlens.models.chat import encode, render
-from affectlens.models.tokens import end_of_turn
+from affectlens.models.chat.chats import encode, render
+from affectlens.models.chat.special_tokens import end_of_turn
 from tests.models.test_chat import CHATML, DROPS_SYSTEM, byte_tokenizer, decoded
 
 SYSTEM = {"role": "system", "content": "Be brief."}

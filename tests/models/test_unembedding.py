@@ -23,7 +23,7 @@ def test_equals_the_models_own_logits(family: str, tiny_model) -> None:
     [("final_logit_softcapping", 2.0), ("logit_scale", 0.25), ("logits_scaling", 4.0)],
 )
 def test_what_families_do_after_the_matrix(name: str, value: float, tiny_model) -> None:
-    from affectlens.models.unembedding import unembed
+    from affectlens.models.anatomy.unembedding import unembed
 
     hf = tiny_model("llama").hf
     plain = unembed(hf, torch.ones(1, hf.config.hidden_size))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from affectlens.activations import ActivationStore
-from affectlens.pipeline.config import RunConfig
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.corpora import save_corpus
+from affectlens.pipeline.corpus_files import save_corpus
 from affectlens.pipeline.line import row
+from affectlens.pipeline.run_config import RunConfig
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.activations import activations
 from tests.activations import plain

@@ -13,9 +13,9 @@ import pytest
 from affectlens.core import ArtefactError, DataError
 from affectlens.evaluation import ARMS
 from affectlens.pipeline import RunConfig
-from affectlens.pipeline.arms import load_replies
+from affectlens.pipeline.arm_files import load_replies
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.packs import TUNED, tuned_file
+from affectlens.pipeline.pack_files import TUNED, tuned_file
 from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.evaluate import evaluate
@@ -185,7 +185,7 @@ def test_options_that_do_not_fit(options: dict[str, Any], says: str) -> None:
 
 
 def test_no_server_means_no_reply(model: Any, tmp_path: Path) -> None:
-    from affectlens.steering.servers.process import free_port
+    from affectlens.serving.child_process import free_port
 
     url = f"http://127.0.0.1:{free_port()}"
     run = make_run(model, tmp_path, backend="vllm", url=url)

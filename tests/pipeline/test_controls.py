@@ -13,7 +13,8 @@ import torch
 from affectlens.circuits import Circuit, Unit
 from affectlens.core import DataError, Provenance
 from affectlens.datasets import Corpus, Message, Record
-from affectlens.pipeline import RunConfig, corpora
+from affectlens.pipeline import RunConfig
+from affectlens.pipeline import corpus_files as corpora
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.stages import controls as stage

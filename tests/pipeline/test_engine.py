@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from affectlens.core import UnknownNameError
-from affectlens.pipeline.digests import Digests
 from affectlens.pipeline.engine import Runner, Stage
+from affectlens.pipeline.file_digests import Digests
 
 
 def make(folder: Path, calls: list[str], **parameters: object) -> Runner:

@@ -13,13 +13,14 @@ from affectlens.circuits import find_circuit
 from affectlens.cli import app
 from affectlens.core import TONES, DataError, UnknownNameError
 from affectlens.datasets import Corpus, load
-from affectlens.datasets.goemotions import LABELS
-from affectlens.pipeline.corpora import load_corpus, save_corpus
-from affectlens.probes import directions, sweep
-from affectlens.probes.streaming import stream_directions
+from affectlens.datasets.loaders.goemotions import LABELS
+from affectlens.geometry import directions
+from affectlens.geometry.streaming import stream_directions
+from affectlens.pipeline.corpus_files import load_corpus, save_corpus
+from affectlens.probes import sweep
+from affectlens.serving.vllm.front_door import FrontDoor
+from affectlens.serving.vllm.settings import KEY, Settings
 from affectlens.steering import SteeringPack
-from affectlens.steering.servers.vllm_plugin.frontdoor import FrontDoor
-from affectlens.steering.servers.vllm_plugin.settings import KEY, Settings
 from tests.on_disk import save_model
 
 PLUTCHIK = ("joy", "trust", "fear", "surprise", "sadness", "disgust", "anger", "anticipation")

@@ -12,14 +12,15 @@ from affectlens.circuits import Circuit
 from affectlens.circuits.units import Unit
 from affectlens.core import TONES, Provenance, Site
 from affectlens.datasets import load
-from affectlens.models.generation import encode_prompt
+from affectlens.geometry import Directions
+from affectlens.models.generation.generate import encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.expression import spread
 from affectlens.pipeline.line import row
-from affectlens.pipeline.packs import TUNED, untuned_file
+from affectlens.pipeline.pack_files import TUNED, untuned_file
 from affectlens.pipeline.stages.pack import pack
-from affectlens.probes import Directions, Sweep
+from affectlens.probes import Sweep
 from affectlens.steering import SteeringPack
 from affectlens.steering.spec import UNITS
 

@@ -10,9 +10,9 @@ import pytest
 
 from affectlens.datasets import Corpus, Message, Record
 from affectlens.evaluation import Reply
-from affectlens.pipeline.arms import load_replies, save_replies
-from affectlens.pipeline.corpora import load_corpus, save_corpus
-from affectlens.steering.servers.vllm_plugin.streaming import Passing
+from affectlens.pipeline.arm_files import load_replies, save_replies
+from affectlens.pipeline.corpus_files import load_corpus, save_corpus
+from affectlens.serving.vllm.streamed_readings import Passing
 
 BREAKS = {f"U+{ord(c):04X}": c for c in "\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029\ufeff"}
 

@@ -15,10 +15,10 @@ from affectlens.core.artefact import canonical_json
 from affectlens.pipeline import RunConfig, expression, stages
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.engine import Runner, Stage
+from affectlens.pipeline.fingerprints import SOURCES
 from affectlens.pipeline.line import LINE
 from affectlens.pipeline.run import depends
 from affectlens.pipeline.settings import Settings
-from affectlens.pipeline.sources import SOURCES
 from affectlens.pipeline.stage import Row, StageRun
 
 NAMES = [row.name for row in LINE]
@@ -138,7 +138,7 @@ def test_another_judge_redoes_what_judges_and_no_more(line: Line) -> None:
 def test_versions_redo_everything(
     line: Line, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from affectlens.pipeline import sources
+    from affectlens.pipeline import fingerprints as sources
 
     other = {**sources.versions(), library: "99"}
     monkeypatch.setattr(sources, "versions", lambda: other)

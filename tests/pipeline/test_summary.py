@@ -77,7 +77,7 @@ def test_the_console_prints_all_and_cuts_nothing(
     monkeypatch: pytest.MonkeyPatch,
     width: str,
 ) -> None:
-    from affectlens.pipeline.console import print_summary
+    from affectlens.cli.tables import print_summary
 
     monkeypatch.setenv("COLUMNS", width)
     (tmp_path / "metrics.json").write_text(json.dumps(metrics()))

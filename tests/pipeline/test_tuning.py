@@ -16,7 +16,7 @@ from affectlens.core.artefact import read_json
 from affectlens.evaluation import ARMS, Request, StrengthPoint, generate_replies, measure
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.packs import TUNED, tuned_file, untuned_file
+from affectlens.pipeline.pack_files import TUNED, tuned_file, untuned_file
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.tune import tune, tuning_events
 from affectlens.pipeline.tuning import Tuner

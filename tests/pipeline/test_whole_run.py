@@ -89,7 +89,7 @@ class Watch:
             patch.setattr(f"affectlens.{module}.load", loaded)
         patch.setattr("affectlens.pipeline.expression.openers", noting("openers", authored.openers))
         asked = noting("prompts", authored.elicitation_prompt)
-        patch.setattr("affectlens.evaluation.generate.elicitation_prompt", asked)
+        patch.setattr("affectlens.evaluation.replies.elicitation_prompt", asked)
         words = noting("lexicon", lexicon.default_lexicon)
         for module in ("naming", "judges.lexicon"):
             patch.setattr(f"affectlens.evaluation.{module}.default_lexicon", words)
@@ -254,7 +254,7 @@ def test_another_model_redoes_what_it_gave(copy: Path, what: str) -> None:
 
 def test_the_report_and_its_numbers(finished: Path) -> None:
     from affectlens.evaluation.judges import EncoderJudge
-    from affectlens.pipeline.arms import file_of, load_replies
+    from affectlens.pipeline.arm_files import file_of, load_replies
 
     folder = finished / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -282,8 +282,8 @@ def test_what_the_model_expressed(finished: Path) -> None:
 
     from affectlens.datasets.authored import openers
     from affectlens.models import load_model
-    from affectlens.models.chat import encode
-    from affectlens.pipeline.corpora import load_corpus
+    from affectlens.models.chat.chats import encode
+    from affectlens.pipeline.corpus_files import load_corpus
 
     corpus = load_corpus(finished / "run" / "expression.jsonl")
     own = [record for record in corpus if record.group.startswith("own:")]
@@ -315,9 +315,9 @@ def test_what_the_model_expressed(finished: Path) -> None:
 def test_the_steer_command_on_its_pack(finished: Path) -> None:
     from affectlens.cli import app
     from affectlens.models import load_model
-    from affectlens.models.generation import GenerationSettings, encode_prompt
+    from affectlens.models.generation.generate import GenerationSettings, encode_prompt
     from affectlens.steering import SteeringPack, SteeringSpec
-    from affectlens.steering.transformers import generate_steered
+    from affectlens.steering.transformers.hooks import generate_steered
 
     told = CliRunner().invoke(
         app,

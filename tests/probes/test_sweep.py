@@ -13,10 +13,10 @@ from sklearn.preprocessing import StandardScaler
 from affectlens.activations import ActivationStore
 from affectlens.core.emotions import EMOTIONS, TONES
 from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
-from affectlens.core.sites import Site
+from affectlens.core.places import Site
+from affectlens.geometry.folds import accuracy_interval, assign_folds, group_ids
 from affectlens.probes import Sweep, sweep
-from affectlens.probes.folds import accuracy_interval, assign_folds, group_ids
-from tests.probes.synthetic import SITES, planted
+from tests.geometry.synthetic import SITES, planted
 
 LABELS = ("emotion", "valence", "group", "split")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from sample import sample
 
-from affectlens.reports import render, style
+from affectlens.plotting import style
+from affectlens.reports import render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)

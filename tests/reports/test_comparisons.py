@@ -8,7 +8,7 @@ from html_check import Page
 from sample import sample
 
 from affectlens.reports import Comparison, Evaluation, Share, render
-from affectlens.reports.comparisons import comparison_card, p_value, points, sentences
+from affectlens.reports.sections.comparisons import comparison_card, p_value, points, sentences
 
 EVALUATION = sample().evaluation
 assert EVALUATION

@@ -12,7 +12,8 @@ from html_check import Page
 from sample import sample
 
 from affectlens.core.errors import ArtefactError
-from affectlens.reports import Reply, style
+from affectlens.plotting import style
+from affectlens.reports import Reply
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "make_picture.py"
 

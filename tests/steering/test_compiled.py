@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from affectlens.models.hooks import Site, reading
+from affectlens.models.hooking.hooks import Site, reading
 from affectlens.models.loading import LanguageModel
 from tests.conftest import make_tiny
 from tests.steering.oracle import random_pack
@@ -147,7 +147,7 @@ def test_readers_see_compiled_models(way: str) -> None:
 
 def test_circuits_of_a_compiled_model() -> None:
     """Influence reads and replays single blocks."""
-    from affectlens.circuits.replay import last_token
+    from affectlens.circuits.last_token_replay import last_token
 
     model = make_tiny("llama")
     plain = last_token(model, PROMPT)

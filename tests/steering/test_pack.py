@@ -21,13 +21,13 @@ from affectlens.core import (
     UnknownNameError,
 )
 from affectlens.core.artefact import write_tensors
-from affectlens.probes.directions import Directions
+from affectlens.geometry.directions import Directions
+from affectlens.serving.vllm.front_door import cache_key
 from affectlens.steering import SteeringPack, SteeringSpec
+from affectlens.steering.building import layer_numbers
 from affectlens.steering.gates import Readout
-from affectlens.steering.making import layer_numbers
 from affectlens.steering.operators import add
-from affectlens.steering.packfile import facts_of
-from affectlens.steering.servers.vllm_plugin.frontdoor import cache_key
+from affectlens.steering.pack_file import facts_of
 from tests.steering.oracle import EMOTIONS, random_pack
 
 

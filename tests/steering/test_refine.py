@@ -10,8 +10,8 @@ import torch
 from affectlens.core import DataError, ModelError, Site
 from affectlens.core.artefact import Provenance
 from affectlens.datasets import Corpus, Message, Record
-from affectlens.models.hooks import WritePoint
-from affectlens.probes.directions import Directions
+from affectlens.geometry.directions import Directions
+from affectlens.models.hooking.hooks import WritePoint
 from affectlens.steering import refine
 from affectlens.steering.refine import RefineSettings
 from tests.conftest import FAMILIES
@@ -55,8 +55,8 @@ def toy_directions(model, layers: tuple[int, ...] = (0, 1, 2)) -> Directions:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_equals_one_row_at_a_time_without_cache(family: str, tiny_model) -> None:
     """The shared prompt, left padding and cached keys must not change a single reply's loss."""
-    from affectlens.models.chat import encode
-    from affectlens.models.hooks import writing
+    from affectlens.models.chat.chats import encode
+    from affectlens.models.hooking.hooks import writing
 
     model = tiny_model(family)
     settings = RefineSettings(max_reply_tokens=6)

@@ -10,12 +10,12 @@ import torch
 
 from affectlens.activations import ActivationStore, capture, moments
 from affectlens.circuits import find_circuit
-from affectlens.circuits.contributions import contributions
+from affectlens.circuits.attribution.contributions import contributions
 from affectlens.circuits.influence import influence
 from affectlens.core import DataError, MismatchError
 from affectlens.datasets import Corpus, Message, Record
-from affectlens.evaluation.scoring import reply_nll
-from affectlens.models.chat import encode
+from affectlens.evaluation.perplexity import reply_nll
+from affectlens.models.chat.chats import encode
 from affectlens.models.loading import LanguageModel
 from affectlens.steering import SteeringSpec
 from affectlens.steering.refine import refine_circuit, refine_directions

@@ -10,8 +10,8 @@ import torch
 from affectlens.circuits.circuit import Circuit
 from affectlens.circuits.units import Unit
 from affectlens.core import DataError, MismatchError, Provenance, Site
-from affectlens.models.generation import GenerationSettings, generate_ids
-from affectlens.models.hooks import WritePoint, reading, writing
+from affectlens.models.generation.generate import GenerationSettings, generate_ids
+from affectlens.models.hooking.hooks import WritePoint, reading, writing
 from affectlens.models.loading import LanguageModel
 from affectlens.steering import SteeringSpec, generate_steered, steering
 from affectlens.steering.pack import SteeringPack
@@ -395,7 +395,7 @@ def test_calls_after_generation_are_not_taken_for_its_rows(tiny_model: Any) -> N
 
 def test_text_in_text_out_is_steered_too(tiny_model: Any) -> None:
     """The same reply whichever door one uses."""
-    from affectlens.models.generation import encode_prompt
+    from affectlens.models.generation.generate import encode_prompt
 
     model = tiny_model("llama")
     pack = random_pack(model)

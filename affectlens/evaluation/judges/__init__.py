@@ -3,9 +3,9 @@
 from affectlens.evaluation.judges.base import GARBLED, JUDGED, Judge, Verdicts
 from affectlens.evaluation.judges.corruptions import CORRUPTIONS, HELD_OUT, TRAINED
 from affectlens.evaluation.judges.encoder import EncoderJudge
-from affectlens.evaluation.judges.garble import Garbled, garble
+from affectlens.evaluation.judges.garbling import Garbled, garble
 from affectlens.evaluation.judges.lexicon import LexiconJudge
-from affectlens.evaluation.judges.load import JUDGES, judge_fingerprint, load_judge
+from affectlens.evaluation.judges.registry import JUDGES, judge_fingerprint, load_judge
 from affectlens.evaluation.judges.report import (
     agreement,
     judge_report,

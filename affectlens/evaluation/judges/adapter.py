@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from affectlens.core import ArtefactError, MismatchError, Provenance, fingerprint
 from affectlens.core.artefact import read_tensors, write_tensors
-from affectlens.evaluation.judges.reading import Reading
+from affectlens.evaluation.judges.windows import Reading
 
 KIND = "judge adapter"
 

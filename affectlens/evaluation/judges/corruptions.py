@@ -11,7 +11,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from affectlens.evaluation.judges.scraps import (
+from affectlens.evaluation.judges.corruption_words import (
     CHAINS,
     EMOJI,
     FEELINGS,

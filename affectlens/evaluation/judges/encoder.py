@@ -19,8 +19,8 @@ from torch import Tensor
 from affectlens.core import ModelError
 from affectlens.evaluation.judges.adapter import JudgeAdapter, merge
 from affectlens.evaluation.judges.base import GARBLED, Verdicts
-from affectlens.evaluation.judges.binding import encoder_fingerprint
-from affectlens.evaluation.judges.reading import (
+from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
+from affectlens.evaluation.judges.windows import (
     Windows,
     encode,
     pooled_log_probabilities,

@@ -26,7 +26,7 @@ from pathlib import Path
 from affectlens.core import EMOTIONS
 from affectlens.core.artefact import write_text
 from affectlens.core.jsonl import parse_jsonl
-from affectlens.models.decoding import GenerationSettings
+from affectlens.models.generation.decoding import GenerationSettings
 
 FILE = "model_texts.jsonl"
 MODEL = "smollm2-135m-instruct"
@@ -101,7 +101,7 @@ def generated(settings: GenerationSettings | None = None) -> list[ModelText]:
     """Let the default model reply to all `requests`, greedily, in fp32 on the CPU."""
     from affectlens.datasets import elicitation_prompt
     from affectlens.models import load_model
-    from affectlens.models.generation import generate
+    from affectlens.models.generation.generate import generate
 
     model = load_model(MODEL, dtype="float32", device="cpu")
     settings = settings or GenerationSettings(max_new_tokens=40)

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from affectlens.core import EMOTIONS, NEUTRAL, TONES, DataError
 from affectlens.evaluation.judges.base import GARBLED, Judge
 from affectlens.evaluation.judges.corruptions import HELD_OUT, TRAINED
-from affectlens.evaluation.judges.garble import garble
+from affectlens.evaluation.judges.garbling import garble
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus

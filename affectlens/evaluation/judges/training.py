@@ -23,11 +23,10 @@ from affectlens.core import TONES, Provenance, fingerprint
 from affectlens.core.progress import progress
 from affectlens.evaluation.judges.adapter import KIND, JudgeAdapter, insert_low_rank
 from affectlens.evaluation.judges.base import JUDGED
-from affectlens.evaluation.judges.binding import encoder_fingerprint
 from affectlens.evaluation.judges.corruptions import TRAINED
 from affectlens.evaluation.judges.encoder import ENCODER, EncoderJudge, load_encoder
+from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
 from affectlens.evaluation.judges.lexicon import LexiconJudge
-from affectlens.evaluation.judges.reading import encode, pooled_log_probabilities, windows_of
 from affectlens.evaluation.judges.report import (
     judge_report,
     long_text_report,
@@ -40,6 +39,7 @@ from affectlens.evaluation.judges.training_data import (
     epoch_examples,
     training_set,
 )
+from affectlens.evaluation.judges.windows import encode, pooled_log_probabilities, windows_of
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record

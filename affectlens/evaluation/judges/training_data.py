@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from affectlens.core import NEUTRAL, DataError
 from affectlens.core.jsonl import parse_jsonl
 from affectlens.evaluation.judges.base import GARBLED, JUDGED
-from affectlens.evaluation.judges.garble import cut_short, garble
+from affectlens.evaluation.judges.garbling import cut_short, garble
 from affectlens.evaluation.judges.model_texts import model_texts
-from affectlens.evaluation.judges.reading import Reading
+from affectlens.evaluation.judges.windows import Reading
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from affectlens.core.artefact import file_fingerprint
-from affectlens.pipeline.corpora import expressed
+from affectlens.pipeline.corpus_files import expressed
 from affectlens.pipeline.settings import ActivationsSettings
 from affectlens.pipeline.stage import StageRun
 
@@ -48,7 +48,7 @@ def activations(run: StageRun) -> Mapping[str, str]:
 
 def checksums(store: ActivationStore) -> Mapping[str, str]:
     """Of every file of a store that was just written or checked: its manifest knows them."""
-    from affectlens.activations.manifest import MANIFEST
+    from affectlens.activations.store.manifest import MANIFEST
 
     manifest, path = store.manifest, store.path
     assert manifest is not None and path is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from affectlens.core.progress import progress
-from affectlens.pipeline.corpora import expressed, refine_corpora
+from affectlens.pipeline.corpus_files import expressed, refine_corpora
 from affectlens.pipeline.settings import CircuitSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.directions import DIRECTIONS
@@ -18,7 +18,7 @@ def circuit(run: StageRun) -> Sequence[str]:
     """The neurons and heads that write each emotion, then what is added to them refined."""
     from affectlens.circuits import find_circuit
     from affectlens.circuits.find import neutral_prompts
-    from affectlens.probes import Directions
+    from affectlens.geometry import Directions
     from affectlens.steering.refine import refine_circuit
 
     settings: CircuitSettings = run.settings

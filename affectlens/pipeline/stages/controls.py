@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from affectlens.core.progress import progress
-from affectlens.pipeline.corpora import refine_corpora
+from affectlens.pipeline.corpus_files import refine_corpora
 from affectlens.pipeline.settings import ControlsSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.circuit import CIRCUIT

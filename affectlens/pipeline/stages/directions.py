@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from affectlens.core.progress import progress
-from affectlens.pipeline.corpora import refine_corpora
+from affectlens.pipeline.corpus_files import refine_corpora
 from affectlens.pipeline.settings import DirectionsSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.activations import FOLDER
@@ -17,7 +17,7 @@ REFINED_DIRECTIONS = "refined.safetensors"
 def directions(run: StageRun) -> Sequence[str]:
     """Group-centred directions of every block, then those of the steered blocks refined."""
     from affectlens.activations import ActivationStore
-    from affectlens.probes import directions as find
+    from affectlens.geometry import directions as find
     from affectlens.steering.refine import refine_directions
 
     settings: DirectionsSettings = run.settings

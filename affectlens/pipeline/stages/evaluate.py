@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from affectlens.core.progress import progress
-from affectlens.pipeline.packs import MAIN, PACKS, RANDOM, TUNED, tuned_file
+from affectlens.pipeline.pack_files import MAIN, PACKS, RANDOM, TUNED, tuned_file
 from affectlens.pipeline.settings import EvaluateSettings
 from affectlens.pipeline.stage import StageRun
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def evaluate(run: StageRun) -> Sequence[str]:
     """Generate every arm on the test scenarios; arms that a stopped run has finished are kept."""
     from affectlens.evaluation import ARMS, arm_requests, generate_replies
-    from affectlens.pipeline.arms import Arm
+    from affectlens.pipeline.arm_files import Arm
     from affectlens.pipeline.backend import backend
 
     settings: EvaluateSettings = run.settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from affectlens.core.progress import progress
-from affectlens.pipeline.corpora import EXPRESSION, save_corpus
+from affectlens.pipeline.corpus_files import EXPRESSION, save_corpus
 from affectlens.pipeline.settings import ExpressSettings
 from affectlens.pipeline.stage import StageRun
 

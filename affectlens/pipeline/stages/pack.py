@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from affectlens.pipeline.packs import ANALYTIC, MAIN, TUNED, untuned_file
+from affectlens.pipeline.pack_files import ANALYTIC, MAIN, TUNED, untuned_file
 from affectlens.pipeline.settings import PackSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.circuit import CIRCUIT, REFINED_CIRCUIT
@@ -23,9 +23,10 @@ def pack(run: StageRun) -> Sequence[str]:
     """
     from affectlens.activations import residual_rms
     from affectlens.circuits import Circuit
-    from affectlens.models.generation import encode_prompt
+    from affectlens.geometry import Directions
+    from affectlens.models.generation.generate import encode_prompt
     from affectlens.pipeline.expression import spread
-    from affectlens.probes import Directions, Sweep
+    from affectlens.probes import Sweep
     from affectlens.steering import SteeringPack
 
     settings: PackSettings = run.settings

@@ -12,11 +12,11 @@ from affectlens.core import ArtefactError
 from affectlens.core.artefact import package_version, read_json, write_json
 from affectlens.evaluation import compare, score_replies, summarise
 from affectlens.models.registry import weights_note
-from affectlens.pipeline.arms import file_of, load_replies
-from affectlens.pipeline.corpora import expressed
+from affectlens.pipeline.arm_files import file_of, load_replies
+from affectlens.pipeline.corpus_files import expressed
 from affectlens.pipeline.engine import peak_rss_mb, receipt_file
 from affectlens.pipeline.expression import openers_of
-from affectlens.pipeline.figures import (
+from affectlens.pipeline.report_data import (
     circuit_figure,
     direction_figure,
     evaluation_figure,
@@ -35,7 +35,7 @@ from affectlens.pipeline.stages.tune import TUNING
 
 if TYPE_CHECKING:
     from affectlens.circuits import Circuit
-    from affectlens.models.decoding import GenerationSettings
+    from affectlens.models.generation.decoding import GenerationSettings
 
 METRICS = "metrics.json"
 DATA = "report.json"
@@ -45,7 +45,8 @@ PAGE = "report.html"
 def report(run: StageRun) -> Sequence[str]:
     """Measure and compare the arms; write ``metrics.json``, ``report.json``, ``report.html``."""
     from affectlens.circuits import Circuit
-    from affectlens.probes import Directions, Sweep
+    from affectlens.geometry import Directions
+    from affectlens.probes import Sweep
 
     settings: ReportSettings = run.settings
     sweep = Sweep.load(run.input("probe", PROBES))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from affectlens.core.artefact import write_json
-from affectlens.pipeline.packs import TUNED, tuned_file, untuned_file
+from affectlens.pipeline.pack_files import TUNED, tuned_file, untuned_file
 from affectlens.pipeline.settings import TuneSettings
 from affectlens.pipeline.stage import StageRun
 

@@ -1,0 +1,1 @@
+"""Captures spread over Ray actors."""

@@ -1,0 +1,1 @@
+"""The activation store: its folder, its shards, who writes it and how rows are read."""

@@ -1,0 +1,1 @@
+"""Statistics of activations that stream by, of corpora of any length."""

@@ -1,0 +1,211 @@
+"""What every neuron and head adds to its layer's emotion directions, from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.circuits.attribution.heads import head_contributions, head_weights
+from affectlens.circuits.attribution.mean_pass import unit_means
+from affectlens.circuits.attribution.neurons import neuron_contributions, neuron_weights
+from affectlens.circuits.attribution.postnorm import norm_gain
+from affectlens.circuits.attribution.sublayer_directions import (
+    SublayerDirections,
+    sublayer_directions,
+)
+from affectlens.circuits.attribution.unit_means import UnitMeans
+from affectlens.core.artefact import fingerprint
+from affectlens.core.errors import DataError, ModelError, unknown
+from affectlens.models.generation.listeners import refuse_listeners
+
+if TYPE_CHECKING:
+    from affectlens.datasets.schema import Corpus
+    from affectlens.geometry.directions import Directions
+    from affectlens.models.loading import LanguageModel
+
+SCORES: tuple[str, ...] = ("mean", "contrast")
+"""``mean``: over the emotion's samples (published). ``contrast``: that minus the mean over all
+emotions' samples, so that units which always write along the direction do not count."""
+
+RESIDUE, RESIDUE_16 = 1e-3, 0.05
+"""Largest residue that is put down to rounding, in float32 and in 16-bit formats."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """Exact direct contributions, averaged over the samples of each emotion.
+
+    ``neurons.sum(-1) + bias[..., 1] == totals[..., 1]`` and
+    ``heads.sum(-1) + bias[..., 0] == totals[..., 0]``, up to rounding.
+
+    Attributes:
+        emotions: Order of the first axis.
+        neurons: ``⟨a[n] W_down[n], v[e]⟩``, in units of the residual stream.
+        heads: ``⟨z[h] W_O[h], v[e]⟩``, likewise.
+        bias: What the biases of ``W_O`` and ``W_down`` add, (attention, MLP) on the last axis.
+        totals: ``⟨attn_out, v[e]⟩`` and ``⟨mlp_out, v[e]⟩``.
+        neurons_by_valence, heads_by_valence: The same from the samples of one valence.
+        score: One of :data:`SCORES`.
+        attn_site: Where attention's directions are from, ``resid_mid`` or ``resid_post``.
+        means: The activations they were made from.
+    """
+
+    emotions: tuple[str, ...]
+    neurons: Float[Tensor, "emotion layer d_mlp"]
+    heads: Float[Tensor, "emotion layer n_heads"]
+    bias: Float[Tensor, "emotion layer 2"]
+    totals: Float[Tensor, "emotion layer 2"]
+    neurons_by_valence: Mapping[str, Float[Tensor, "emotion layer d_mlp"]]
+    heads_by_valence: Mapping[str, Float[Tensor, "emotion layer n_heads"]]
+    score: str
+    attn_site: str
+    means: UnitMeans
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the scores, and of the means that differences are taken from."""
+        kept = (self.neurons, self.heads, self.means.neurons, self.means.heads, self.means.weights)
+        return fingerprint(self.emotions, *(x.contiguous().numpy().tobytes() for x in kept))
+
+    def residue(self) -> float:
+        """Largest violation of the two sums above, relative to the largest total."""
+        sums = torch.stack([self.heads.sum(-1), self.neurons.sum(-1)], dim=-1) + self.bias
+        return float((sums - self.totals).abs().max() / self.totals.abs().max().clamp_min(1e-12))
+
+
+def contributions(
+    model: LanguageModel,
+    corpus: Corpus,
+    directions: Directions,
+    *,
+    position: str | None = None,
+    score: str = "mean",
+    grouped: bool | None = None,
+    max_tokens_per_batch: int = 4096,
+) -> Contributions:
+    """Score every neuron and head in one pass over the corpus.
+
+    Args:
+        model: The model.
+        corpus: Records labelled with the directions' emotions.
+        directions: At ``resid_post`` of all layers, and at ``resid_mid`` if heads shall be scored
+            right after attention.
+        position: Where to read; default: the design's.
+        score: One of :data:`SCORES`.
+        grouped: See :func:`affectlens.circuits.attribution.unit_means.cell_weights`.
+        max_tokens_per_batch: Padded tokens per forward pass.
+
+    Raises:
+        DataError: If records, layers or emotions are missing.
+        UnknownNameError: If the position or the score does not exist.
+        ModelError: If units and biases do not sum to what the sublayers add.
+    """
+    refuse_listeners(model.hf, "Contributions")
+    if score not in SCORES:
+        raise unknown("score", score, SCORES)
+    found = sublayer_directions(directions, model.anatomy)
+    means = unit_means(
+        model,
+        corpus,
+        found.emotions,
+        position=position,
+        grouped=grouped,
+        max_tokens_per_batch=max_tokens_per_batch,
+    )
+    scored = score_units(model, means, found, score=score)
+    _require_exact(model, scored if score == "mean" else score_units(model, means, found))
+    return scored
+
+
+def _require_exact(model: LanguageModel, scored: Contributions) -> None:
+    """Whatever came between weights and residual since the model was loaded is not passed over."""
+    bound = RESIDUE if model.dtype == torch.float32 else RESIDUE_16
+    residue = scored.residue()
+    if not residue <= bound:
+        raise ModelError(
+            f"Heads, neurons and biases of {model.name} do not sum to what its sublayers add "
+            f"(residue {residue:.2g}); merge adapters into the weights, remove hooks, leave "
+            "steering, and load the model anew."
+        )
+
+
+@torch.no_grad()
+def score_units(
+    model: LanguageModel, means: UnitMeans, directions: SublayerDirections, *, score: str = "mean"
+) -> Contributions:
+    """Contributions from means taken before; costs no pass over the model.
+
+    Raises:
+        DataError: If the emotions differ.
+        UnknownNameError: If the score does not exist.
+    """
+    if score not in SCORES:
+        raise unknown("score", score, SCORES)
+    if means.emotions != directions.emotions:
+        raise DataError(
+            f"The means are of {', '.join(means.emotions)}, the directions of "
+            f"{', '.join(directions.emotions)}; make both for the same emotions."
+        )
+    filled = (means.weights > 0).all(0).tolist()
+    views: list[str | None] = [None]  # all valences together, then each that has every emotion
+    views += [v for v, ok in zip(means.valences, filled, strict=True) if v and ok]
+    neurons: dict[str | None, list[Tensor]] = {view: [] for view in views}
+    heads: dict[str | None, list[Tensor]] = {view: [] for view in views}
+    bias, totals = list[Tensor](), list[Tensor]()
+
+    def centred(name: str, view: str | None = None) -> Tensor:
+        value = means.mean(name, view)
+        return value - value.mean(0) if score == "contrast" else value
+
+    inputs = {
+        view: (centred("scaled_heads", view), centred("scaled_neurons", view)) for view in views
+    }
+    out, scale = centred("out"), centred("scale")
+
+    for part in model.anatomy.blocks:
+        layer = part.layer
+        v = directions.vectors[:, layer].to(model.device)  # [emotion, 2, d_model]
+        gains = [norm_gain(norm, v) for norm in (part.attn_post_norm, part.mlp_post_norm)]
+        beta_heads = head_weights(part, v[:, 0], gains[0]).cpu()
+        beta_neurons = neuron_weights(part, v[:, 1], gains[1]).cpu()
+        for view in views:
+            z, activation = (x[:, layer] for x in inputs[view])
+            heads[view].append(head_contributions(z, beta_heads))
+            neurons[view].append(neuron_contributions(activation, beta_neurons))
+        constant = [
+            _bias_projection(b, v[:, i], gains[i], scale[:, layer, i])
+            for i, b in enumerate((part.b_O(), part.b_down()))
+        ]
+        bias.append(torch.stack(constant, dim=-1))
+        totals.append((out[:, layer] * directions.vectors[:, layer]).sum(-1))
+
+    def stacked(values: dict[str | None, list[Tensor]]) -> dict[str | None, Tensor]:
+        return {view: torch.stack(rows, dim=1) for view, rows in values.items()}
+
+    all_neurons, all_heads = stacked(neurons), stacked(heads)
+    return Contributions(
+        emotions=means.emotions,
+        neurons=all_neurons.pop(None),
+        heads=all_heads.pop(None),
+        bias=torch.stack(bias, dim=1),
+        totals=torch.stack(totals, dim=1),
+        neurons_by_valence={str(k): v for k, v in all_neurons.items()},
+        heads_by_valence={str(k): v for k, v in all_heads.items()},
+        score=score,
+        attn_site=directions.attn_site,
+        means=means,
+    )
+
+
+def _bias_projection(
+    bias: Tensor | None, v: Tensor, gain: Tensor | None, scale: Float[Tensor, " emotion"]
+) -> Float[Tensor, " emotion"]:
+    """``s ⟨b, g ⊙ v[e]⟩``; under score ``contrast`` a constant without a norm cancels."""
+    if bias is None:
+        return torch.zeros_like(scale)
+    return ((v if gain is None else v * gain) @ bias).cpu() * scale

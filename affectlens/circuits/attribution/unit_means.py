@@ -1,0 +1,169 @@
+"""Means of neurons and heads per emotion and valence: all that contributions need."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.core.errors import DataError
+from affectlens.core.groups import GroupKey, group_key
+from affectlens.core.places import Site
+
+if TYPE_CHECKING:
+    from affectlens.activations.store.store import ActivationStore
+
+
+@dataclass(frozen=True, eq=False)
+class UnitMeans:
+    """Mean activations at the inputs of ``W_down`` and ``W_O``, per emotion and valence.
+
+    Contributions and emotion differences are linear in the activations, so these means are all
+    that both need.
+
+    Attributes:
+        emotions: Order of the first axis.
+        valences: Order of the second axis; ``""`` where a corpus gives none.
+        weights: Weight of each cell: its number of groups (of records if ungrouped).
+        neurons: Input of ``W_down``.
+        heads: Input of ``W_O``.
+        scaled_neurons, scaled_heads: The same, every token times the scale of the norm after the
+            sublayer; the same tensors where the family has none.
+        scale: Mean of that scale, (attention, MLP) on the last axis; 1 where there is no norm.
+        out: What the sublayers added to the residual, (attention, MLP) on the third axis.
+        position: Where it was read.
+        n_groups: Complete groups, or 0 if the records are not grouped.
+        n_dropped: Records left out because their group lacks an emotion.
+    """
+
+    emotions: tuple[str, ...]
+    valences: tuple[str, ...]
+    weights: Float[Tensor, "emotion valence"]
+    neurons: Float[Tensor, "emotion valence layer d_mlp"]
+    heads: Float[Tensor, "emotion valence layer width"]
+    scaled_neurons: Float[Tensor, "emotion valence layer d_mlp"]
+    scaled_heads: Float[Tensor, "emotion valence layer width"]
+    scale: Float[Tensor, "emotion valence layer 2"]
+    out: Float[Tensor, "emotion valence layer 2 d_model"]
+    position: str
+    n_groups: int
+    n_dropped: int
+
+    def mean(self, name: str, valence: str | None = None) -> Float[Tensor, "emotion ..."]:
+        """One of the tensors for one valence, or averaged over all by weight.
+
+        Raises:
+            DataError: If an emotion has no records (of that valence).
+        """
+        values: Tensor = getattr(self, name)
+        if valence is not None:
+            index = self.valences.index(valence)
+            weights, values = self.weights[:, index : index + 1], values[:, index : index + 1]
+        else:
+            weights = self.weights
+        total = weights.sum(1)
+        if not bool((total > 0).all()):
+            missing = self.emotions[int(torch.argmin(total))]
+            raise DataError(f"There are no records for {missing} {valence or ''}".strip() + ".")
+        share = weights / total[:, None]
+        return (values * share.reshape(*share.shape, *[1] * (values.ndim - 2))).sum(1)
+
+
+def cell_weights(
+    emotion: Sequence[str | None],
+    group: Sequence[str],
+    valence: Sequence[str | None],
+    emotions: Sequence[str],
+    *,
+    grouped: bool | None = None,
+) -> tuple[Float[Tensor, " row"], int]:
+    """Which rows count, and with what weight.
+
+    A group is a scenario under one valence seen under every emotion; several rows of one emotion
+    in a group share its weight.
+
+    Args:
+        emotion, group, valence: Labels, one per row.
+        emotions: What a complete group must have.
+        grouped: Use complete groups only (True), all rows alike (False), or whichever the labels
+            allow (None).
+
+    Returns:
+        Weight of each row (0: left out), and the number of complete groups (0 if ungrouped).
+
+    Raises:
+        DataError: If an emotion has no rows, or there is no complete group where one is wanted.
+    """
+    for name in emotions:
+        if name not in emotion:
+            raise DataError(f"The corpus has no records for {name}; give it some or drop it.")
+    groups: defaultdict[GroupKey, defaultdict[str, list[int]]]
+    groups = defaultdict(lambda: defaultdict(list))
+    for row, (name, key, sign) in enumerate(zip(emotion, group, valence, strict=True)):
+        if name in emotions:
+            groups[group_key(key, sign)][str(name)].append(row)
+    complete = [cell for cell in groups.values() if len(cell) == len(emotions)]
+    if grouped is None:
+        grouped = bool(complete)
+    if not grouped:
+        return torch.tensor([float(name in emotions) for name in emotion]), 0
+    if not complete:
+        raise DataError(
+            f"No group has all of {', '.join(emotions)}; use a corpus that shows the same content "
+            "under every emotion, or grouped=False."
+        )
+    weights = torch.zeros(len(emotion))
+    for cell in complete:
+        for rows in cell.values():
+            weights[rows] = 1.0 / len(rows)
+    return weights, len(complete)
+
+
+def difference(
+    mean: Float[Tensor, "emotion layer width"],
+) -> Float[Tensor, "emotion layer width"]:
+    """``Δμ[e] = mean_g(x[g,e] - mean_e' x[g,e'])``, not normalised, from means per emotion.
+
+    Over complete groups the mean of differences is the difference of means.
+
+    Source: arXiv 2510.11328 §5, script 05 (whose group key lacks the valence).
+    """
+    return mean - mean.mean(0, keepdim=True)
+
+
+def store_means(
+    store: ActivationStore,
+    emotions: Sequence[str],
+    n_layers: int,
+    *,
+    position: str | None = None,
+    grouped: bool | None = None,
+) -> tuple[Float[Tensor, "emotion layer d_mlp"], Float[Tensor, "emotion layer width"]]:
+    """Means of neurons and heads from rows captured before, for `difference`.
+
+    Args:
+        store: With ``mlp_post`` and ``z`` of all layers.
+        emotions: Which emotions, and their order.
+        n_layers: Layers of the model.
+        position: Where they were read, if the store has several.
+        grouped: See `cell_weights`.
+
+    Raises:
+        DataError, UnknownNameError: If sites, position or emotions are missing.
+    """
+    position = store.default_position(position)
+    labels = (store.column(name, position) for name in ("emotion", "group", "valence"))
+    emotion, group, valence = labels
+    weights, _ = cell_weights(emotion, group, valence, emotions, grouped=grouped)
+    rows = torch.stack([weights * torch.tensor([e == name for e in emotion]) for name in emotions])
+    rows = rows / rows.sum(1, keepdim=True)
+    neurons, heads = (
+        torch.stack([rows @ store.to_torch(Site(i, kind), position) for i in range(n_layers)], 1)
+        for kind in ("mlp_post", "z")
+    )
+    return neurons, heads

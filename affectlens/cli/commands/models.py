@@ -1,0 +1,40 @@
+"""``affectlens models``: names, weights and anatomy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from affectlens.cli.program import DEFAULT_MODEL, sentences
+
+models_app = typer.Typer(help="Names, weights and anatomy of models.", no_args_is_help=True)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Built-in models, and whether they are on this machine."""
+    with sentences():
+        from affectlens.cli.tables import print_models
+        from affectlens.models.registry import list_models
+
+        print_models(list_models())
+
+
+@models_app.command("pull")
+def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
+    """Fetch and convert a built-in model now."""
+    with sentences():
+        from affectlens.models.registry import pull
+
+        typer.echo(str(pull(name)))
+
+
+@models_app.command("info")
+def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
+    """Layers, widths, dtype and fingerprint of a model."""
+    with sentences():
+        from affectlens.cli.tables import print_facts
+        from affectlens.models import describe
+
+        print_facts(describe(name))

@@ -1,0 +1,178 @@
+"""What the commands print: tables on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core.artefact import read_json
+from affectlens.core.jsonl import json_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from affectlens.models.registry import ModelInfo
+    from affectlens.pipeline.corpus_choice import CorpusChoice
+    from affectlens.pipeline.engine import Stage
+    from affectlens.pipeline.run_config import RunConfig
+
+
+def stdout() -> Console:
+    """Where results go."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    """Where progress goes."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def run_with_progress(config: RunConfig, *, until: str | None = None) -> None:
+    """Run the stages, saying on stderr which are done, and print a short table at the end."""
+    from affectlens.pipeline.run import run
+
+    err = stderr()
+
+    def on_stage(stage: Stage, what: str, seconds: float) -> None:
+        if what == "started":
+            err.print(f"[bold]{stage.name:<11}[/] {stage.title}")
+        elif what == "done":
+            err.print(f"[green]{stage.name:<11}[/] done in {seconds:.1f} s")
+        else:
+            err.print(f"[dim]{stage.name:<11} unchanged[/]")
+
+    folder = run(config, until=until, on_stage=on_stage)
+    if (folder / "metrics.json").is_file() and until in (None, "report"):
+        print_summary(folder)
+
+
+def print_summary(folder: Path) -> None:
+    """The tables of a finished run: arms, and the circuit against each of them."""
+    from rich.table import Table
+
+    from affectlens.pipeline.summary import mean_table, pair_table, share_table
+
+    metrics = read_json(folder / "metrics.json")
+    out = stdout()
+    for title, made in (
+        (f"{metrics['model']}: replies in which a blind judge finds the emotion", share_table),
+        ("what it costs", mean_table),
+        ("arms in pairs: difference (95 % interval), p", pair_table),
+    ):
+        head, *body = made(metrics)
+        table = Table(title=title)
+        for i, name in enumerate(head):
+            table.add_column(name, justify="right" if i else "left")
+        for row in body:
+            table.add_row(*row)
+        out.print(table)
+    probe = metrics["probe"]
+    out.print(
+        f"Probe: {probe['accuracy']:.2f} on held-out scenarios at {probe['best_layer']}. "
+        f"Judge: {metrics['judge']['accuracy']:.2f} on unseen groups."
+    )
+    out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def print_steered(
+    prompt: str,
+    emotion: str | Sequence[str],
+    *,
+    pack_file: Path,
+    model: str | None,
+    mode: str | None,
+    system: str | None,
+    max_new_tokens: int,
+    device: str | None,
+    dtype: str | None,
+    force: bool,
+) -> None:
+    """Generate with and without steering and print both, one above the other."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from affectlens.pipeline.steer import steer_beside
+
+    result = steer_beside(
+        prompt,
+        emotion,
+        pack_file=pack_file,
+        model=model,
+        mode=mode,
+        system=system,
+        max_new_tokens=max_new_tokens,
+        device=device,
+        dtype=dtype,
+        force=force,
+    )
+    out = stdout()
+    out.print(Panel(Text(result.unsteered), title="unsteered", title_align="left"))
+    out.print(Panel(Text(result.steered), title=Text(result.spec), title_align="left"))
+
+
+def print_models(models: Sequence[ModelInfo]) -> None:
+    """Table of built-in models."""
+    from rich.table import Table
+
+    table = Table("name", "what", "on disk", "licence", "description")
+    for info in models:
+        size = info.kept_bytes if info.cached else info.download_bytes
+        state = "cached" if info.cached else "to download"
+        table.add_row(
+            info.name, info.kind, f"{size / 1e6:.0f} MB {state}", info.licence, info.description
+        )
+    out = stdout()
+    out.print(table)
+    out.print("Hub ids (owner/name), local folders and GGUF files work wherever a name does.")
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """One fact a line."""
+    from rich.text import Text
+
+    out = stdout()
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        out.print(Text(f"{name:<{width}}  {value}"), soft_wrap=True)
+
+
+def print_corpora() -> None:
+    """Table of corpora."""
+    from rich.table import Table
+
+    from affectlens.datasets import list_corpora
+
+    table = Table("name", "design", "records", "licence", "what")
+    for info in list_corpora():
+        table.add_row(info.name, info.design, f"{info.rows:,}", info.licence, info.about)
+    stdout().print(table)
+
+
+def print_records(choice: CorpusChoice, n: int) -> None:
+    """Some records as JSON lines, so that they can be piped."""
+    from affectlens.datasets import show
+
+    for row in show(choice.load(), n):
+        # Not through rich: a line of JSON must stay one line.
+        stdout().print(json_line(row), soft_wrap=True, markup=False)
+
+
+def print_leakage(choice: CorpusChoice) -> bool:
+    """Print what was read and what the leakage check found; True if that is nothing."""
+    from affectlens.datasets import check_leakage
+
+    corpus = choice.load()
+    report, name = check_leakage(corpus), choice.name
+    out = stdout()
+    not_read = ", ".join(corpus.provenance.get("not_read", ()))
+    if not_read:
+        out.print(f"Columns that are not read: {not_read}", soft_wrap=True, markup=False)
+    for finding in report.findings:
+        out.print(str(finding), soft_wrap=True, markup=False)
+    out.print(f"{name}: {len(report.findings)} findings" if report.findings else f"{name}: clean")
+    return not report.findings

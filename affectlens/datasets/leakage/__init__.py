@@ -1,0 +1,1 @@
+"""What a classifier could tell emotions apart by without reading the emotion."""

@@ -1,0 +1,1 @@
+"""Corpora from elsewhere, one loader each."""

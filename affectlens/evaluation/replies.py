@@ -1,0 +1,121 @@
+"""Generating the replies of an arm and putting a perplexity on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import EMOTIONS, DataError
+from affectlens.core.errors import unknown
+from affectlens.datasets import elicitation_prompt
+from affectlens.evaluation.arms import ARMS, Reply
+from affectlens.evaluation.backends import Advance, Backend, Transformers
+from affectlens.evaluation.perplexity import reply_nll
+from affectlens.steering.spec import SteeringSpec
+
+if TYPE_CHECKING:
+    from affectlens.datasets import Record
+    from affectlens.models import LanguageModel
+    from affectlens.models.generation.generate import GenerationSettings
+    from affectlens.steering import SteeringPack
+
+
+@dataclass(frozen=True)
+class Request:
+    """One reply to be generated.
+
+    Attributes:
+        event: The neutral prompt.
+        emotion: The target, or "".
+        spec: What to steer with, in any form a pack takes; None = unsteered.
+        system: System prompt; only the prompted arm has one.
+    """
+
+    event: Record
+    emotion: str
+    spec: Any = None
+    system: str | None = None
+
+
+def arm_requests(
+    arm: str, events: Sequence[Record], emotions: Sequence[str] = EMOTIONS
+) -> list[Request]:
+    """All requests of an arm, at the strengths its pack recommends.
+
+    Arms of one steering mode ask for the same; what differs is the pack. The system prompt of the
+    ``prompted`` arm asks for the emotion and for nothing else: no arm has a limit of length but the
+    one in tokens, which all share.
+
+    Raises:
+        UnknownNameError: If there is no such arm.
+    """
+    if arm not in ARMS:
+        raise unknown("arm", arm, ARMS)
+    if arm == "unsteered":
+        return [Request(event, "") for event in events]
+    if arm == "prompted":
+        return [
+            Request(ev, e, system=elicitation_prompt(e, limited=False))
+            for ev in events
+            for e in emotions
+        ]
+    spec = {e: SteeringSpec({e: 1.0}, mode=ARMS[arm].mode) for e in emotions}
+    return [Request(event, e, spec[e]) for event in events for e in emotions]
+
+
+def generate_replies(
+    model: LanguageModel,
+    arm: str,
+    requests: Sequence[Request],
+    settings: GenerationSettings,
+    *,
+    pack: SteeringPack | None = None,
+    backend: Backend | None = None,
+    advance: Advance = lambda _n: None,
+) -> list[Reply]:
+    """Generate all replies of an arm in shared batches, then score them without steering.
+
+    Args:
+        model: The model.
+        arm: Name to give the replies.
+        requests: What to generate; steered and unsteered requests may be mixed.
+        settings: Of generation, the same for all arms.
+        pack: Needed if a request is steered.
+        backend: What generates; default: this model, in this process.
+        advance: Told about every reply finished.
+
+    Returns:
+        One reply per request, in order. The perplexity is always that of the reply under the
+        unsteered model given the *neutral* prompt, in the prompted arm too.
+
+    Raises:
+        DataError: If a request is to be steered and there is no pack.
+    """
+    from affectlens.models.generation.generate import encode_prompt
+
+    specs = [r.spec for r in requests]
+    if pack is None and any(spec is not None for spec in specs):
+        raise DataError(f"Arm {arm} is to be steered; give the pack to steer it with.")
+    prompts = [encode_prompt(model, r.event.text, r.system) for r in requests]
+    backend = backend or Transformers(model)
+    ids = backend.generate(prompts, specs, pack, settings, advance)
+    neutral = [
+        encode_prompt(model, r.event.text) if r.system is not None else prompt
+        for r, prompt in zip(requests, prompts, strict=True)
+    ]
+    nll = reply_nll(model, neutral, ids)
+    return [
+        Reply(
+            arm=arm,
+            event=request.event.id,
+            group=request.event.scenario,
+            valence=request.event.valence or "",
+            emotion=request.emotion,
+            prompt=request.event.text,
+            text=str(model.tokenizer.decode(list(row), skip_special_tokens=True)).strip(),
+            tokens=len(row),
+            nll=float(score),
+        )
+        for request, row, score in zip(requests, ids, nll, strict=True)
+    ]

@@ -1,0 +1,14 @@
+from .anatomy.anatomy import Anatomy as Anatomy
+from .anatomy.anatomy import BlockParts as BlockParts
+from .anatomy.anatomy import find_anatomy as find_anatomy
+from .anatomy.description import describe as describe
+from .fingerprint import model_fingerprint as model_fingerprint
+from .hooking.hooks import StopForward as StopForward
+from .hooking.hooks import WritePoint as WritePoint
+from .hooking.hooks import reading as reading
+from .hooking.hooks import writing as writing
+from .loading import LanguageModel as LanguageModel
+from .loading import load_model as load_model
+from .registry import ModelInfo as ModelInfo
+from .registry import list_models as list_models
+from .registry import pull as pull

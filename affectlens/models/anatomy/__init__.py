@@ -1,0 +1,1 @@
+"""Where attention, MLP, norms and projections of a model are, and whether that is so."""

@@ -1,0 +1,1 @@
+"""Chats as the model sees them."""

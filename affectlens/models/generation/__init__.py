@@ -1,0 +1,1 @@
+"""Generation: one loop for every arm of every comparison."""

@@ -1,0 +1,1 @@
+"""Reading and writing inside forward passes, whoever calls the model and however."""

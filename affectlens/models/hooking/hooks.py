@@ -1,0 +1,338 @@
+"""Reading and writing inside a forward pass, with plain forward hooks.
+
+Every hook has a handle and is removed when its block ends, also on exceptions. Writers run before
+readers whatever order they were opened in, so a reader sees what was written. A hook that does not
+run in a forward pass is an error; see `affectlens.models.hooking.required`.
+
+Hooks see passes of the block that opened them, never those of other threads, nor of copies of the
+model (`scopes`); inside, nothing compiled runs (`compiled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from threading import local
+from typing import Any
+
+from torch import Tensor, nn
+
+from affectlens.core.errors import UnknownNameError, unknown
+from affectlens.core.places import KINDS, Site
+from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
+from affectlens.models.anatomy.transformer_lens import unwrap
+from affectlens.models.hooking.attention_patterns import watching_attention
+from affectlens.models.hooking.compiled import running_eagerly
+from affectlens.models.hooking.required import required_hooks
+from affectlens.models.hooking.scopes import Scope, opened, owned
+
+Reader = Callable[[Site, Tensor], None]
+"""Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy.
+
+Attention patterns come as ``[batch, head, query, key]``, padding included.
+"""
+
+Writer = Callable[[Tensor], Tensor | None]
+"""Given the value ``[batch, pos, width]``, returns the one to use instead, or None to keep it."""
+
+POINTS: tuple[str, ...] = (
+    "resid_pre",
+    "o_proj_in",
+    "o_proj_out",
+    "down_proj_in",
+    "down_proj_out",
+    "resid_post",
+)
+"""Where one can write, in the order of a block.
+
+``o_proj_out`` and ``down_proj_out`` come before a norm that the family may have between a sublayer
+and the residual, so that writing ``Δ`` at an input equals writing ``W·Δ`` at the output.
+"""
+
+_ORDER = ("resid_pre", "pattern", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+
+
+class StopForward(Exception):
+    """Ends a forward pass after the last site that was asked for."""
+
+
+@dataclass(frozen=True, order=True)
+class WritePoint:
+    """One place of one block where values can be changed.
+
+    Attributes:
+        layer: Block index, from 0.
+        point: One of :data:`POINTS`.
+    """
+
+    layer: int
+    point: str
+
+    def __post_init__(self) -> None:
+        if self.point not in POINTS:
+            raise unknown("write point", self.point, POINTS)
+
+
+def in_order(sites: Sequence[Site]) -> list[Site]:
+    """Sites in the order in which a forward pass comes to them."""
+    return sorted(sites, key=lambda site: (site.layer, _ORDER.index(site.kind)))
+
+
+def deepest(sites: Sequence[Site]) -> Site:
+    """The site a forward pass reaches last; pass it as ``stop_after`` to skip what follows."""
+    return in_order(sites)[-1]
+
+
+def tap(anatomy: Anatomy, site: Site) -> tuple[nn.Module, str]:
+    """Where a site is read: a module, and which of its ``"input"`` or ``"output"`` it is.
+
+    Raises:
+        UnknownNameError: If the layer does not exist, the site is no tensor of the model
+            (``pattern``), or ``resid_mid`` is asked of a family whose attention and MLP run in
+            parallel.
+    """
+    part = _block_of(anatomy, site.layer)
+    match site.kind:
+        case "resid_pre":
+            return part.block, "input"
+        case "resid_post":
+            return part.block, "output"
+        case "attn_out":
+            norm = part.attn_post_norm
+            return (part.o_proj if norm is None else norm), "output"
+        case "mlp_out":
+            norm = part.mlp_post_norm
+            return (part.down_proj if norm is None else norm), "output"
+        case "z":
+            return part.o_proj, "input"
+        case "mlp_post":
+            return part.down_proj, "input"
+        case "resid_mid" if part.mid_reader is not None:
+            return part.mid_reader, "input"
+        case "resid_mid":
+            raise UnknownNameError(
+                f"There is no {site.hook_name}: in this family attention and MLP read the same "
+                "residual (parallel blocks); read resid_pre, attn_out, mlp_out or resid_post."
+            )
+        case _:
+            raise unknown("site", site.kind, KINDS)
+
+
+def check_sites(anatomy: Anatomy, sites: Sequence[Site]) -> None:
+    """Refuse sites that the model does not have.
+
+    Raises:
+        UnknownNameError: If there is one; see :func:`tap`.
+    """
+    for site in sites:
+        _block_of(anatomy, site.layer)
+        if site.kind != "pattern":
+            tap(anatomy, site)
+
+
+@contextmanager
+def reading(
+    anatomy: Anatomy,
+    sites: Sequence[Site],
+    read: Reader,
+    *,
+    stop_after: Site | None = None,
+) -> Generator[None, None, None]:
+    """Call ``read`` with the value of each site in every forward pass inside the block.
+
+    Args:
+        anatomy: The model.
+        sites: What to read. ``attn_out`` and ``mlp_out`` are what is added to the residual, so
+            after a post-norm. ``pattern`` is computed beside the model's own attention.
+        read: Gets the live tensor; copy what must outlive the pass.
+        stop_after: One of ``sites``, normally :func:`deepest`. The pass ends once it has been
+            read: the model call raises `StopForward`, which this block catches, so let the call
+            be the last statement in it.
+
+    Raises:
+        UnknownNameError: If a layer does not exist, or ``resid_mid`` is asked of a family whose
+            attention and MLP run in parallel.
+        ModelError: At the end of a forward pass that did not come to one of the sites.
+    """
+    if stop_after is not None and stop_after not in sites:
+        raise unknown("site", stop_after.hook_name, [site.hook_name for site in sites])
+    stop = StopForward()
+
+    def seen_at(site: Site) -> Callable[[Tensor], None]:
+        def seen(value: Tensor) -> None:
+            read(site, value)
+            if site == stop_after:
+                raise stop
+
+        return seen
+
+    def inside(scope: Scope, seen: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+        return lambda value: seen(value) if scope() else None
+
+    attention: dict[nn.Module, Callable[[Tensor], None]] = {}
+    with opened() as (scope, stack):
+        stack.enter_context(running_eagerly())
+        must = required_hooks(anatomy, scope, stack)
+        hooks = _Hooks(anatomy, scope, stack)
+        for site in sites:
+            seen = must(site.hook_name, seen_at(site))
+            if site.kind != "pattern":
+                hooks.read(site, seen)
+                continue
+            attn: Any = _block_of(anatomy, site.layer).attn
+            if unwrap(attn) is attn:  # attention is watched for the whole process
+                attention[attn] = inside(scope, seen)
+            else:  # a TransformerBridge computes its attention itself, and shows the weights
+                hooks.after(attn.hook_pattern, _output_to(seen))
+        if attention:
+            stack.enter_context(watching_attention(attention))
+        try:
+            yield
+        except StopForward as stopped:
+            if stopped is not stop:
+                raise
+            # Its frames hold the tensors of the pass, and the hooks among them hold it.
+            stop.__traceback__ = None
+            must.check()
+
+
+@contextmanager
+def writing(anatomy: Anatomy, writers: Mapping[WritePoint, Writer]) -> Generator[None, None, None]:
+    """Let each writer change its place in every forward pass inside the block.
+
+    Args:
+        anatomy: The model.
+        writers: Place to function. Blocks may be nested; the inner one runs first.
+
+    Raises:
+        UnknownNameError: If a layer does not exist.
+        ModelError: At the end of a forward pass that did not come to one of the places.
+    """
+    with opened() as (scope, stack):
+        stack.enter_context(running_eagerly())
+        hook_writers(anatomy, writers, scope, stack)
+        yield
+
+
+def hook_writers(
+    anatomy: Anatomy, writers: Mapping[WritePoint, Writer], scope: Scope, held: ExitStack
+) -> None:
+    """Hook writers for as long as something is held; see :func:`writing`.
+
+    Args:
+        anatomy: The model.
+        writers: Place to function.
+        scope: Whose passes they change.
+        held: Removes the hooks when it is closed.
+
+    Raises:
+        UnknownNameError: If a layer does not exist.
+    """
+    must = required_hooks(anatomy, scope, held)
+    hooks = _Hooks(anatomy, scope, held)
+    for place, write in writers.items():
+        hooks.write(place, must(f"{place.point} of block {place.layer}", write))
+
+
+class _Hooks:
+    """Sets hooks for a scope."""
+
+    def __init__(self, anatomy: Anatomy, scope: Scope, held: ExitStack) -> None:
+        self._anatomy, self._scope, self._held = anatomy, scope, held
+        self._shapes = local()  # batch and position of a thread's pass
+        self._noted: set[int] = set()
+
+    def before(self, module: nn.Module, hook: Callable[..., Any], *, prepend: bool = False) -> None:
+        """Hook the input of a module."""
+        hook = owned(module, self._scope, hook)
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True, prepend=prepend)
+        self._held.callback(handle.remove)
+
+    def after(self, module: nn.Module, hook: Callable[..., Any], *, prepend: bool = False) -> None:
+        """Hook the output of a module."""
+        hook = owned(module, self._scope, hook)
+        self._held.callback(module.register_forward_hook(hook, prepend=prepend).remove)
+
+    def read(self, site: Site, seen: Callable[[Tensor], None]) -> None:
+        """Read a site."""
+        module, side = tap(self._anatomy, site)
+        whole = self._whole(_block_of(self._anatomy, site.layer))
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen(whole(_first_input(args, kwargs)))
+
+        if side == "input":
+            self.before(module, before)
+        else:
+            self.after(module, _output_to(lambda value: seen(whole(value))))
+
+    def write(self, place: WritePoint, write: Writer) -> None:
+        """Write at a place."""
+        part = _block_of(self._anatomy, place.layer)
+        whole = self._whole(part)
+
+        def changed(value: Tensor) -> Tensor | None:
+            new = write(whole(value))
+            return None if new is None else new.reshape(value.shape)
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            new = changed(_first_input(args, kwargs))
+            if new is None:
+                return None
+            if args:
+                return (new, *args[1:]), kwargs
+            return args, {**kwargs, _input_name(kwargs): new}
+
+        def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+            new = changed(_first_output(output))
+            if new is None:
+                return None
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        module = part.block
+        if not place.point.startswith("resid"):
+            module = part.o_proj if place.point.startswith("o_proj") else part.down_proj
+        if place.point.endswith(("_in", "_pre")):
+            self.before(module, before, prepend=True)
+        else:
+            self.after(module, after, prepend=True)
+
+    def _whole(self, part: BlockParts) -> Callable[[Tensor], Tensor]:
+        """What gives a value back its ``[batch, pos, width]``: some blocks make one axis of two."""
+        if not part.flat:
+            return lambda value: value
+
+        def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._shapes.now = tuple(_first_input(args, kwargs).shape[:-1])
+
+        if part.layer not in self._noted:
+            self._noted.add(part.layer)
+            self.before(part.block, note)
+        return lambda value: value.unflatten(0, self._shapes.now) if value.ndim == 2 else value
+
+
+def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
+    if not 0 <= layer < anatomy.n_layers:
+        raise unknown("layer", layer, [str(i) for i in range(anatomy.n_layers)])
+    return anatomy.blocks[layer]
+
+
+def _output_to(seen: Callable[[Tensor], None]) -> Callable[..., None]:
+    def after(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen(_first_output(output))
+
+    return after
+
+
+def _first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The hidden states a module was called with, by position or by name."""
+    return args[0] if args else kwargs[_input_name(kwargs)]
+
+
+def _input_name(kwargs: Mapping[str, Any]) -> str:
+    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+
+
+def _first_output(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output

@@ -1,0 +1,101 @@
+"""A corpus as the command line names it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import DataError
+from affectlens.core.jsonl import split_lines
+
+if TYPE_CHECKING:
+    from affectlens.datasets import Corpus
+
+Names = Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class CorpusChoice:
+    """A corpus and which of its records.
+
+    Attributes:
+        name: Of a corpus, or a JSONL or CSV file.
+        columns: ``field=column`` for a file.
+        path: Folder of a third-party corpus.
+        labels: Label set of a file: names with commas between them, a file with one a line, or
+            ``any``; of GoEmotions ``ekman`` or ``original``.
+        several: What to do with rows that have several labels: ``refuse``, ``first`` or ``drop``.
+        split, role, emotion: Which records to keep; all if None.
+    """
+
+    name: str
+    columns: Names = None
+    path: Path | None = None
+    labels: str | None = None
+    several: str | None = None
+    split: Names = None
+    role: Names = None
+    emotion: Names = None
+
+    def load(self) -> Corpus:
+        """The records that are wanted.
+
+        Raises:
+            DataError: If an option cannot be read, or the files are wrong.
+            UnknownNameError: If there is no such corpus, label or record.
+        """
+        from affectlens.datasets import load
+
+        corpus = load(self.name, **self._options())
+        wanted = {"split": self.split, "role": self.role, "emotion": self.emotion}
+        given = {name: list(values) for name, values in wanted.items() if values}
+        return corpus.filter(**given) if given else corpus
+
+    def _options(self) -> dict[str, Any]:
+        """For the loader."""
+        options: dict[str, Any] = {}
+        if self.columns:
+            options["columns"] = _columns(self.columns)
+        if self.path is not None:
+            options["path"] = self.path
+        if self.labels is not None and self.name == "goemotions":
+            options["mapping"] = self.labels
+        elif self.labels is not None:
+            options["emotions"] = label_names(self.labels)
+        if self.several is not None:
+            options["several"] = self.several
+        return options
+
+
+def label_names(text: str) -> list[str] | None:
+    """Names of labels as ``--labels`` gives them; None for any.
+
+    Raises:
+        DataError: If the file that is named has none, or cannot be read.
+    """
+    from affectlens.datasets.tables.text_files import read_text
+
+    if text.strip().lower() == "any":
+        return None
+    if "," not in text and Path(text).is_file():
+        return [line.strip() for _, line in split_lines(read_text(Path(text)))]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(names) < 2:
+        raise DataError(
+            f"--labels {text!r} is neither a file nor several names; write for example "
+            "--labels joy,trust,fear, or --labels any."
+        )
+    return names
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    pairs = [column.partition("=") for column in given]
+    if not all(key and value for key, _, value in pairs):
+        raise DataError("Columns are given as field=column, for example --column text=body.")
+    named = [key for key, _, _ in pairs]
+    for key in named:
+        if named.count(key) > 1:
+            raise DataError(f"--column names {key} twice; give one column for it.")
+    return {key: value for key, _, value in pairs}

@@ -1,0 +1,221 @@
+"""Packs from directions and circuits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.core import DataError, MismatchError, Provenance, Site
+from affectlens.core.errors import unknown
+from affectlens.steering.gates import EMBEDDINGS, Readout, decided
+from affectlens.steering.pack import SteeringPack
+
+if TYPE_CHECKING:
+    from affectlens.circuits.circuit import Circuit
+    from affectlens.geometry.directions import Directions
+    from affectlens.models.loading import LanguageModel
+    from affectlens.probes.sweep import Sweep
+
+Layers = str | Sequence[int]
+
+
+def layer_numbers(layers: Layers, n_layers: int) -> tuple[int, ...]:
+    """Read ``"10-19"``, ``"8,12,16"``, ``"all"`` or numbers.
+
+    Raises:
+        UnknownNameError: If a layer does not exist, or there is none.
+    """
+    numbers: list[int] = []
+    parts = layers.split(",") if isinstance(layers, str) else [str(n) for n in layers]
+    for part in (p.strip() for p in parts):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if part == "all":
+            numbers += range(n_layers)
+        elif match and int(match[1]) <= int(match[2] or match[1]) < n_layers:
+            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        else:
+            raise unknown("layer", part, [f"0-{n_layers - 1}", "all", *map(str, range(n_layers))])
+    if not numbers:
+        raise unknown("layer", "", [f"0-{n_layers - 1}", "all"])
+    return tuple(sorted(set(numbers)))
+
+
+def pack_from_directions(
+    directions: Directions,
+    model: LanguageModel,
+    layers: Layers | Mapping[str, Layers] | None,
+    rms: Float[Tensor, " n_layers"] | None,
+    positions: str,
+    *,
+    force: bool,
+) -> SteeringPack:
+    """See `SteeringPack.from_directions`."""
+    directions.provenance.require_model(model.fingerprint, model.name, force=force)
+    emotions, n_layers = tuple(directions.emotions), model.n_layers
+    if layers is None:
+        layers = range(n_layers // 3, max(2 * n_layers // 3, n_layers // 3 + 1))
+    if isinstance(layers, Mapping):
+        for emotion in layers:
+            if emotion not in emotions:
+                raise unknown("emotion", emotion, emotions)
+        bands = {e: layer_numbers(band, n_layers) for e, band in layers.items()}
+    else:
+        bands = dict.fromkeys(emotions, layer_numbers(layers, n_layers))
+    steered = sorted({layer for band in bands.values() for layer in band})
+    index = {site: i for i, site in enumerate(directions.sites)}
+    missing = [layer for layer in steered if Site(layer, "resid_post") not in index]
+    if missing:
+        raise DataError(
+            f"The directions lack resid_post at layer {missing[0]}; capture it, or leave that "
+            "layer out."
+        )
+    rows = [index[Site(layer, "resid_post")] for layer in steered]
+    doses = (directions.vectors * directions.norms[..., None])[rows].transpose(0, 1).float()
+    band = torch.tensor([[n in bands.get(e, ()) for n in steered] for e in emotions])
+    return SteeringPack(
+        emotions=emotions,
+        vectors={"residual.resid_post": torch.where(band[..., None], doses.cpu(), 0.0)},
+        layers={"residual.resid_post": tuple(steered)},
+        n_layers=n_layers,
+        d_model=model.d_model,
+        recommended={"residual": dict.fromkeys(emotions, 1.0)},
+        positions={"residual": positions},
+        rms=None if rms is None else rms.detach().float().cpu(),
+        provenance=_provenance(
+            model,
+            directions.provenance,
+            residual={"layers": {e: list(b) for e, b in bands.items()}},
+        ),
+    )
+
+
+def pack_from_circuit(
+    circuit: Circuit, model: LanguageModel, positions: str, *, force: bool
+) -> SteeringPack:
+    """See `SteeringPack.from_circuit`."""
+    circuit.provenance.require_model(model.fingerprint, model.name, force=force)
+    folded = dict(
+        zip(("o_proj_out", "down_proj_out"), circuit.folded(model, force=force), strict=True)
+    )
+    vectors: dict[str, Tensor] = {}
+    layers: dict[str, tuple[int, ...]] = {}
+    for point, vector in folded.items():
+        used = (vector != 0).any(-1).any(0).nonzero()[:, 0].tolist()
+        if used:
+            vectors[f"circuit.{point}"] = vector[:, used].float().cpu()
+            layers[f"circuit.{point}"] = tuple(used)
+    if not vectors:
+        raise DataError("This circuit writes nothing: no unit has a difference to add.")
+    emotions = tuple(circuit.emotions)
+    return SteeringPack(
+        emotions=emotions,
+        vectors=vectors,
+        layers=layers,
+        n_layers=model.n_layers,
+        d_model=model.d_model,
+        recommended={"circuit": dict.fromkeys(emotions, 1.0)},
+        positions={"circuit": positions},
+        provenance=_provenance(model, circuit.provenance),
+    )
+
+
+def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
+    """See `SteeringPack.merge`."""
+    if not packs:
+        raise DataError("There is nothing to merge; give at least one pack.")
+    first = packs[0]
+    merged = first
+    for pack in packs[1:]:
+        if pack.provenance.model != first.provenance.model:
+            raise MismatchError(
+                f"Cannot merge packs of two models: {first.provenance.model_name or '?'} "
+                f"({first.provenance.model}) and {pack.provenance.model_name or '?'} "
+                f"({pack.provenance.model})."
+            )
+        if pack.emotions != first.emotions:
+            raise MismatchError(
+                f"Cannot merge packs of different emotions: {', '.join(first.emotions)} and "
+                f"{', '.join(pack.emotions)}."
+            )
+        if twice := set(merged.modes) & set(pack.modes):
+            raise MismatchError(f"Both packs have the mode {min(twice)}; leave it out of one.")
+        merged = replace(
+            merged,
+            vectors={**merged.vectors, **pack.vectors},
+            layers={**merged.layers, **pack.layers},
+            recommended={**merged.recommended, **pack.recommended},
+            positions={**merged.positions, **pack.positions},
+            rms=merged.rms if merged.rms is not None else pack.rms,
+            readout=merged.readout or pack.readout,
+            gates=merged.gates or pack.gates,
+            provenance=replace(
+                merged.provenance,
+                corpus=merged.provenance.corpus or pack.provenance.corpus,
+                parameters={**merged.provenance.parameters, **pack.provenance.parameters},
+                inputs={**merged.provenance.inputs, **pack.provenance.inputs},
+            ),
+        )
+    return merged
+
+
+def readout_of(
+    pack: SteeringPack, sweep: Sweep, layers: int | Sequence[int] | None, *, force: bool
+) -> Readout:
+    """See `SteeringPack.with_readout`."""
+    sweep.provenance.require_model(pack.provenance.model, "this pack", force=force)
+    have = {n: i for n, i in _probe_layers(sweep).items() if n != EMBEDDINGS}
+    if layers is None:
+        layers = sweep.best.layer
+    return _probes_at(sweep, have, {layers} if isinstance(layers, int) else set(layers))
+
+
+def gates_of(
+    pack: SteeringPack, sweep: Sweep, layers: int | Sequence[int] | None
+) -> Readout | None:
+    """See `SteeringPack.with_readout`; None if the sweep has no probe that could decide."""
+    have = _probe_layers(sweep)
+    if layers is not None:
+        return _probes_at(sweep, have, {layers} if isinstance(layers, int) else set(layers))
+    scores = sweep.cv_accuracy.amax(1).tolist()
+    wanted: set[int] = set()
+    for mode in pack.modes:
+        for emotion in pack.emotions:
+            first = pack.begins(mode, [emotion])
+            early = [n for n in have if first is not None and decided(first, n)]
+            # As for `Sweep.best`, the embeddings are the last resort: they know only the word.
+            early = [n for n in early if n != EMBEDDINGS] or early
+            wanted |= {max(early, key=lambda n: scores[have[n]])} if early else set()
+    return _probes_at(sweep, have, wanted) if wanted else None
+
+
+def _probe_layers(sweep: Sweep) -> dict[int, int]:
+    """Layers at which a sweep reads the residual stream, and their places in it."""
+    after = {site.layer: i for i, site in enumerate(sweep.sites) if site.kind == "resid_post"}
+    before = {site.layer - 1: i for i, site in enumerate(sweep.sites) if site.kind == "resid_pre"}
+    return dict(sorted((before | after).items()))
+
+
+def _probes_at(sweep: Sweep, have: Mapping[int, int], layers: set[int]) -> Readout:
+    for layer in sorted(layers):
+        if layer not in have:
+            raise unknown("probe layer", layer, [str(n) for n in have])
+    wanted = sorted(layers)
+    rows = [have[layer] for layer in wanted]
+    return Readout(tuple(sweep.classes), tuple(wanted), sweep.weights[rows], sweep.bias[rows])
+
+
+def _provenance(model: LanguageModel, source: Provenance, **parameters: Any) -> Provenance:
+    return Provenance(
+        "pack",
+        model=model.fingerprint,
+        model_name=model.name,
+        corpus=source.corpus,
+        parameters=parameters,
+        inputs={source.kind: source.fingerprint},
+    )

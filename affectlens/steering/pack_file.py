@@ -1,0 +1,73 @@
+"""What the file of a steering pack holds; its fingerprint covers the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from affectlens.core.artefact import TensorFile
+from affectlens.steering.gates import Readout
+from affectlens.steering.pack_checks import HOOKS
+
+if TYPE_CHECKING:
+    from affectlens.steering.pack import SteeringPack
+
+
+def facts_of(pack: SteeringPack) -> dict[str, Any]:
+    """What the file says besides the tensors."""
+    return {
+        "emotions": list(pack.emotions),
+        "layers": {name: list(numbers) for name, numbers in pack.layers.items()},
+        "hooks": {
+            name: [HOOKS[name.partition(".")[2]].format(layer=layer) for layer in numbers]
+            for name, numbers in pack.layers.items()
+        },
+        "n_layers": pack.n_layers,
+        "d_model": pack.d_model,
+        "recommended": {mode: dict(values) for mode, values in pack.recommended.items()},
+        "positions": dict(pack.positions),
+        **{name: probes.facts() for name, probes in _probes(pack).items()},
+    }
+
+
+def tensors_of(pack: SteeringPack) -> dict[str, Tensor]:
+    """The tensors, by their names in the file."""
+    tensors = dict(pack.vectors)
+    if pack.rms is not None:
+        tensors["rms"] = pack.rms
+    for name, probes in _probes(pack).items():
+        tensors |= {f"{name}.weights": probes.weights, f"{name}.bias": probes.bias}
+    return tensors
+
+
+def fields_of(file: TensorFile) -> dict[str, Any]:
+    """Inverse of both: the fields of a pack.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: If the file lacks something.
+    """
+    facts, tensors = file.extra, dict(file.tensors)
+    rms = tensors.pop("rms", None)
+    probes = {
+        name: {part: tensors.pop(f"{name}.{part}") for part in ("weights", "bias")}
+        for name in ("readout", "gates")
+        if {f"{name}.weights", f"{name}.bias"} <= tensors.keys()
+    }
+    return {
+        "emotions": tuple(facts["emotions"]),
+        "vectors": tensors,
+        "layers": {name: tuple(numbers) for name, numbers in facts["layers"].items()},
+        "n_layers": facts["n_layers"],
+        "d_model": facts["d_model"],
+        "recommended": facts["recommended"],
+        "positions": facts["positions"],
+        "rms": rms,
+        "provenance": file.provenance,
+        **{name: Readout.from_file(facts[name], parts) for name, parts in probes.items()},
+    }
+
+
+def _probes(pack: SteeringPack) -> dict[str, Readout]:
+    both = {"readout": pack.readout, "gates": pack.gates}
+    return {name: probes for name, probes in both.items() if probes is not None}

@@ -1,0 +1,1 @@
+"""Steering of Transformers models, by hooks that know which row and which token they see."""

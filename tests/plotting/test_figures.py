@@ -1,0 +1,241 @@
+"""Traces hold the numbers given, in the colours fixed for them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sample import LAYERS, sample
+
+from affectlens import plotting as figures
+from affectlens.core import EMOTIONS
+from affectlens.plotting import style
+from affectlens.plotting.geometry import _frame, _place_labels
+from affectlens.reports import Arm, StrengthPoint
+
+DATA = sample()
+
+
+def all_figures() -> dict[str, Any]:
+    p, d, m, c, t, e = (
+        DATA.probes,
+        DATA.directions,
+        DATA.emotion_map,
+        DATA.circuit,
+        DATA.tuning,
+        DATA.evaluation,
+    )
+    assert p and d and m and c and t and e
+    return {
+        "probe_accuracy": figures.probe_accuracy(
+            p.layers, p.accuracy, p.low, p.high, p.chance, p.best, p.control
+        ),
+        "cosine_heatmap": figures.cosine_heatmap(d.labels, d.cosines),
+        "split_half": figures.split_half(d.layers, d.labels, d.split_half),
+        "emotion_map": figures.emotion_map(m.labels, m.xy, m.explained),
+        "contribution_map": figures.contribution_map(c.heads[0]),
+        "influence_profile": figures.influence_profile(c.layers, c.labels, c.influence),
+        "allocation_bars": figures.allocation_bars(c.layers, c.labels, c.counts),
+        "overlap_heatmap": figures.overlap_heatmap(c.labels, c.overlap, c.overlap_chance),
+        "strength_curves": figures.strength_curves(t.points[:42], t.chosen["residual"]),
+        "arms_bars": figures.arms_bars(e.arms, e.false_hits),
+        "per_emotion_heatmap": figures.per_emotion_heatmap(
+            [a.label for a in e.arms],
+            e.labels,
+            [[a.per_emotion[label] for label in e.labels] for a in e.arms],
+        ),
+        "confusion": figures.confusion(e.judges[0].labels, e.judges[0].confusion),
+    }
+
+
+FIGURES = all_figures()
+
+
+def traces(figure: str, **match: Any) -> list[Any]:
+    found = FIGURES[figure].data
+    return [t for t in found if all(getattr(t, key) == value for key, value in match.items())]
+
+
+def test_every_public_figure_is_tested_here():
+    assert set(FIGURES) == set(figures.__all__)
+
+
+def test_probe_accuracy_holds_curve_band_and_chance():
+    p = DATA.probes
+    assert p is not None
+    (line,) = traces("probe_accuracy", name="probe")
+    assert list(line.x) == list(LAYERS)
+    np.testing.assert_array_equal(line.y, p.accuracy)
+    (band,) = traces("probe_accuracy", name="95 % interval")
+    np.testing.assert_array_equal(band.y, [*p.high, *np.flip(p.low)])
+    np.testing.assert_array_equal(band.x, [*LAYERS, *reversed(LAYERS)])
+    (ring,) = traces("probe_accuracy", name="chosen")
+    assert (ring.x[0], ring.y[0]) == (p.best, max(p.accuracy))
+    (chance,) = traces("probe_accuracy", name="chance 14%")
+    assert set(chance.y) == {1 / 7}
+
+
+def test_best_is_an_index_into_the_layers_given():
+    figure = figures.probe_accuracy([4, 8, 12], [0.1, 0.9, 0.2], [0] * 3, [1] * 3, 0.1, 1)
+    (ring,) = [t for t in figure.data if t.name == "chosen"]
+    assert ring.x[0] == 8
+
+
+def test_heat_maps_hold_their_matrices():
+    d, c = DATA.directions, DATA.circuit
+    assert d and c
+    np.testing.assert_array_equal(FIGURES["cosine_heatmap"].data[0].z, d.cosines)
+    np.testing.assert_array_equal(FIGURES["contribution_map"].data[0].z, np.asarray(c.heads)[0])
+    scale = FIGURES["contribution_map"].data[0]
+    assert scale.zmax == -scale.zmin == np.abs(np.asarray(c.heads)[0]).max()
+
+
+def test_lines_hold_one_emotion_each_in_its_colour():
+    d, c = DATA.directions, DATA.circuit
+    assert d and c
+    for index, emotion in enumerate(EMOTIONS):
+        (half,) = traces("split_half", name=emotion)
+        np.testing.assert_array_equal(half.y, np.asarray(d.split_half)[:, index])
+        attention, mlp = traces("influence_profile", name=emotion)
+        np.testing.assert_array_equal(attention.y, np.asarray(c.influence)[index, :, 0])
+        np.testing.assert_array_equal(mlp.y, np.asarray(c.influence)[index, :, 1])
+        heads, neurons = traces("allocation_bars", name=emotion)
+        np.testing.assert_array_equal(heads.y, np.asarray(c.counts)[index, :, 0])
+        np.testing.assert_array_equal(neurons.y, np.asarray(c.counts)[index, :, 1])
+        (point,) = [t for t in traces("emotion_map", name=emotion) if t.text]
+        curve = traces("strength_curves", name=emotion)[0]
+        assert {
+            half.line.color,
+            attention.line.color,
+            mlp.line.color,
+            heads.marker.color,
+            neurons.marker.color,
+            point.marker.color,
+            curve.line.color,
+        } == {style.emotion_colour(emotion)}
+    assert attention.yaxis == "y" and mlp.yaxis == "y2"
+
+
+def test_overlap_is_shown_relative_to_chance():
+    observed, expected = np.array([[9, 6], [3, 9]]), np.array([[9, 2], [3, 9]])
+    (trace,) = figures.overlap_heatmap(["a", "b"], observed, expected).data
+    assert trace.text[0][1] == "3.0×" and trace.z[0][1] == pytest.approx(np.log2(3))
+    assert trace.text[1][0] == "1.0×" and trace.z[1][0] == 0
+    assert trace.text[0][0] == "" and np.isnan(trace.z[0][0])
+
+
+def test_overlap_without_a_chance_level_is_a_gap_and_none_at_all_is_the_end_of_the_scale():
+    (trace,) = figures.overlap_heatmap(["a", "b"], [[5, 0], [4, 5]], [[5, 2], [0, 5]]).data
+    assert trace.text[1][0] == "" and np.isnan(trace.z[1][0])
+    assert trace.text[0][1] == "0.0×" and trace.z[0][1] == trace.zmin
+
+
+def test_strength_curves_sort_points_and_ring_the_chosen_one():
+    points = [StrengthPoint("circuit", "fear", s, s / 2, 1 + s) for s in (1.0, 0.0, 0.5)]
+    figure = figures.strength_curves(points, {"fear": 0.5})
+    accuracy, ratio = figure.data
+    assert list(accuracy.x) == [0.0, 0.5, 1.0]
+    assert list(accuracy.y) == [0.0, 0.25, 0.5]
+    assert list(ratio.y) == [1.0, 1.5, 2.0]
+    assert np.argmax(accuracy.marker.size) == 1 and accuracy.marker.size[0] == 6
+
+
+def test_arms_bars_hold_accuracy_interval_and_ratio():
+    e = DATA.evaluation
+    assert e
+    bar, point, ratio, masked = FIGURES["arms_bars"].data
+    names = [arm.label for arm in e.arms]
+    assert "circuit, not refined" in names
+    assert list(bar.y) == list(point.y) == list(ratio.y) == list(masked.y) == names
+    np.testing.assert_array_equal(masked.x, [arm.masked.value for arm in e.arms])
+    (line,) = FIGURES["arms_bars"].layout.shapes
+    assert line.x0 == line.x1 == e.false_hits
+    np.testing.assert_array_equal(bar.x, [arm.accuracy for arm in e.arms])
+    np.testing.assert_array_equal(point.x, bar.x)
+    np.testing.assert_allclose(np.add(point.x, point.error_x.array), [arm.high for arm in e.arms])
+    np.testing.assert_allclose(
+        np.subtract(point.x, point.error_x.arrayminus), [arm.low for arm in e.arms]
+    )
+    np.testing.assert_array_equal(ratio.x, [arm.perplexity_ratio for arm in e.arms])
+
+
+def test_an_arm_without_a_ratio_still_has_its_bar():
+    bar, _, ratio = figures.arms_bars([Arm("prompted", 0.2, 0.1, 0.3)]).data
+    assert bar.x == (0.2,) and ratio.text == ("",)
+
+
+def test_an_arm_without_an_interval_has_no_error_bar():
+    nan = float("nan")
+    _, point, _ = figures.arms_bars([Arm("prompted", 0.2, nan, nan)]).data
+    assert point.error_x.array == point.error_x.arrayminus == (0.0,)
+
+
+def test_confusion_rows_sum_to_one_and_keep_the_counts():
+    (trace,) = figures.confusion(["a", "b", "c"], [[3, 1, 0], [0, 2, 2], [0, 0, 0]]).data
+    np.testing.assert_array_equal(trace.z[:2], [[0.75, 0.25, 0], [0, 0.5, 0.5]])
+    assert np.isnan(np.asarray(trace.z[2], dtype=float)).all()
+    np.testing.assert_array_equal(trace.customdata[0], [3, 1, 0])
+
+
+def test_torch_tensors_are_taken_as_they_are():
+    import torch
+
+    matrix = torch.eye(6)
+    (trace,) = figures.cosine_heatmap(EMOTIONS, matrix).data
+    np.testing.assert_array_equal(trace.z, np.eye(6))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_hold_only_colours_the_dark_theme_knows(name: str):
+    def strings(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield from itertools.chain.from_iterable(map(strings, value.values()))
+        elif isinstance(value, list):
+            yield from itertools.chain.from_iterable(map(strings, value))
+
+    used = {
+        s
+        for s in strings(json.loads(FIGURES[name].to_json()))
+        if s.startswith(("#", "rgb")) and s != "rgba(0,0,0,0)"
+    }
+    assert used and used <= set(style.DARK), used - set(style.DARK)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_plain_json(name: str):
+    # Binary arrays would be opaque to whoever reads the page's data blocks.
+    assert "bdata" not in FIGURES[name].to_json()
+
+
+def test_map_labels_keep_clear_of_each_other():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        xy = rng.normal(size=(6, 2))
+        frame = _frame(xy)
+        pixel = (frame[1] - frame[0]) / 300
+        places = _place_labels(EMOTIONS, xy, frame)
+        boxes = []
+        for label, (x, y), place in zip(EMOTIONS, xy / pixel, places, strict=True):
+            vertical, horizontal = place.split()
+            width = 7 * len(label)
+            cx = x + {"left": -1, "center": 0, "right": 1}[horizontal] * (7 + width / 2)
+            cy = y + {"bottom": -1, "middle": 0, "top": 1}[vertical] * 15
+            boxes.append((cx - width / 2, cx + width / 2, cy - 7, cy + 7))
+        # Points may coincide by chance; then something has to give. Otherwise nothing overlaps.
+        gaps = [np.hypot(*(a - b)) for a, b in itertools.combinations(xy / pixel, 2)]
+        if min(gaps) < 35:
+            continue
+        for a, b in itertools.combinations(boxes, 2):
+            apart = a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
+            assert apart, (places, xy)
+
+
+def test_map_of_a_single_label_and_of_zeros():
+    figures.emotion_map(["only"], [[0.0, 0.0]])
+    figures.emotion_map(["a", "b"], [[1.0, 0.0], [-1.0, 0.0]], (1.0, 0.0))
