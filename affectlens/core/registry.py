@@ -1,14 +1,15 @@
-"""Tables of what can be added: estimators, operators, arms, figures, by name, each with its help."""
+"""Tables of what can be added by name: estimators, operators, arms, figures, each with its help."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from affectlens.core.errors import DataError, unknown
 
 
+@runtime_checkable
 class Entry(Protocol):
     """A row: a frozen record with a name, a line of help, and what its kind needs besides."""
 
