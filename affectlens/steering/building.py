@@ -1,4 +1,4 @@
-"""Packs from directions and circuits."""
+"""The parts of packs: from directions, circuits, other packs and probes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor
 from affectlens.core import DataError, MismatchError, Provenance, Site
 from affectlens.core.errors import unknown
 from affectlens.steering.gates import EMBEDDINGS, Readout, decided
-from affectlens.steering.pack import SteeringPack
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
     from affectlens.probes.sweep import Sweep
+    from affectlens.steering.pack import SteeringPack
 
 Layers = str | Sequence[int]
 
@@ -46,7 +46,7 @@ def layer_numbers(layers: Layers, n_layers: int) -> tuple[int, ...]:
     return tuple(sorted(set(numbers)))
 
 
-def pack_from_directions(
+def fields_from_directions(
     directions: Directions,
     model: LanguageModel,
     layers: Layers | Mapping[str, Layers] | None,
@@ -54,8 +54,8 @@ def pack_from_directions(
     positions: str,
     *,
     force: bool,
-) -> SteeringPack:
-    """See `SteeringPack.from_directions`."""
+) -> dict[str, Any]:
+    """The fields of a pack; see `SteeringPack.from_directions`."""
     directions.provenance.require_model(model.fingerprint, model.name, force=force)
     emotions, n_layers = tuple(directions.emotions), model.n_layers
     if layers is None:
@@ -78,7 +78,7 @@ def pack_from_directions(
     rows = [index[Site(layer, "resid_post")] for layer in steered]
     doses = (directions.vectors * directions.norms[..., None])[rows].transpose(0, 1).float()
     band = torch.tensor([[n in bands.get(e, ()) for n in steered] for e in emotions])
-    return SteeringPack(
+    return dict(
         emotions=emotions,
         vectors={"residual.resid_post": torch.where(band[..., None], doses.cpu(), 0.0)},
         layers={"residual.resid_post": tuple(steered)},
@@ -95,10 +95,10 @@ def pack_from_directions(
     )
 
 
-def pack_from_circuit(
+def fields_from_circuit(
     circuit: Circuit, model: LanguageModel, positions: str, *, force: bool
-) -> SteeringPack:
-    """See `SteeringPack.from_circuit`."""
+) -> dict[str, Any]:
+    """The fields of a pack; see `SteeringPack.from_circuit`."""
     circuit.provenance.require_model(model.fingerprint, model.name, force=force)
     folded = dict(
         zip(("o_proj_out", "down_proj_out"), circuit.folded(model, force=force), strict=True)
@@ -113,7 +113,7 @@ def pack_from_circuit(
     if not vectors:
         raise DataError("This circuit writes nothing: no unit has a difference to add.")
     emotions = tuple(circuit.emotions)
-    return SteeringPack(
+    return dict(
         emotions=emotions,
         vectors=vectors,
         layers=layers,

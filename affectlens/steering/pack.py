@@ -26,6 +26,13 @@ from affectlens.core import (
 )
 from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import unknown
+from affectlens.steering.building import (
+    fields_from_circuit,
+    fields_from_directions,
+    gates_of,
+    merge_packs,
+    readout_of,
+)
 from affectlens.steering.gates import Gate, Place, Readout, decider
 from affectlens.steering.operators import unit
 from affectlens.steering.pack_checks import POINTS, check_pack, place_order
@@ -257,9 +264,7 @@ class SteeringPack:
             DataError: If the directions lack a layer.
             MismatchError: If they are of another model.
         """
-        from affectlens.steering.building import pack_from_directions
-
-        return pack_from_directions(directions, model, layers, rms, positions, force=force)
+        return cls(**fields_from_directions(directions, model, layers, rms, positions, force=force))
 
     @classmethod
     def from_circuit(
@@ -275,9 +280,7 @@ class SteeringPack:
         Raises:
             MismatchError: If the circuit is of another model.
         """
-        from affectlens.steering.building import pack_from_circuit
-
-        return pack_from_circuit(circuit, model, positions, force=force)
+        return cls(**fields_from_circuit(circuit, model, positions, force=force))
 
     @classmethod
     def merge(cls, *packs: SteeringPack) -> SteeringPack:
@@ -286,8 +289,6 @@ class SteeringPack:
         Raises:
             MismatchError: If they are of different models or emotions, or share a mode.
         """
-        from affectlens.steering.building import merge_packs
-
         return merge_packs(packs)
 
     def with_recommended(
@@ -351,8 +352,6 @@ class SteeringPack:
             MismatchError: If the probes are of another model.
             UnknownNameError: If there is no probe of a layer.
         """
-        from affectlens.steering.building import gates_of, readout_of
-
         readout = readout_of(self, sweep, layers, force=force)
         return replace(self, readout=readout, gates=gates_of(self, sweep, gates))
 

@@ -10,7 +10,7 @@ from affectlens.core import DataError, group_key, group_name
 from affectlens.datasets import Corpus, Message, Record, check_leakage
 from affectlens.datasets.schema import incomplete_groups
 from affectlens.geometry.grouping import group_rows
-from affectlens.steering import refine
+from affectlens.steering.refine.replies import complete_groups
 
 EMOTIONS = ("anger", "fear")
 EVENTS = {"negative": "The train to work was cancelled.", "positive": "I am furious at my award."}
@@ -40,7 +40,7 @@ def test_every_grouping_sees_two_contents() -> None:
     assert group_rows(*columns, EMOTIONS).keys == keys
     weights, n = cell_weights(*columns, EMOTIONS)
     assert n == 2 and torch.equal(weights, torch.ones(4))
-    assert refine._complete_groups(found, EMOTIONS) == [BOTH[:2], BOTH[2:]]
+    assert complete_groups(found, EMOTIONS) == [BOTH[:2], BOTH[2:]]
 
 
 def test_a_content_that_lacks_an_emotion_is_not_filled_up_by_the_other_valence() -> None:
@@ -52,7 +52,7 @@ def test_a_content_that_lacks_an_emotion_is_not_filled_up_by_the_other_valence()
     columns = [r.emotion for r in half], [r.group for r in half], [r.valence for r in half]
     assert len(group_rows(*columns, EMOTIONS).incomplete) == 2
     with pytest.raises(DataError, match="no group with a reply in every one"):
-        refine._complete_groups(half, EMOTIONS)
+        complete_groups(half, EMOTIONS)
     with pytest.raises(DataError, match="No group has all"):
         cell_weights(*columns, EMOTIONS, grouped=True)
 
@@ -66,14 +66,14 @@ def test_the_leakage_check_reads_both_events_and_does_not_compare_them() -> None
 
 def test_several_replies_in_one_emotion_are_all_refined_on() -> None:
     extra = record("fear", "negative", 1)
-    groups = refine._complete_groups(corpus(*BOTH[:2], extra), EMOTIONS)
+    groups = complete_groups(corpus(*BOTH[:2], extra), EMOTIONS)
     assert groups == [(BOTH[0], BOTH[1]), (BOTH[0], extra)]
 
 
 def test_a_group_of_several_prompts_is_refused_by_refinement() -> None:
     other = record("fear", "negative", 1, event="Something else happened.")
     with pytest.raises(DataError, match=r"work_01:negative .* different prompts"):
-        refine._complete_groups(corpus(BOTH[0], other), EMOTIONS)
+        complete_groups(corpus(BOTH[0], other), EMOTIONS)
 
 
 @pytest.mark.parametrize(

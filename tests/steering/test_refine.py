@@ -14,6 +14,8 @@ from affectlens.geometry.directions import Directions
 from affectlens.models.hooking.hooks import WritePoint
 from affectlens.steering import refine
 from affectlens.steering.refine import RefineSettings
+from affectlens.steering.refine.loss import reply_loss
+from affectlens.steering.refine.replies import complete_groups
 from tests.conftest import FAMILIES
 
 EMOTIONS = ("anger", "fear")
@@ -60,10 +62,10 @@ def test_loss_equals_one_row_at_a_time_without_cache(family: str, tiny_model) ->
 
     model = tiny_model(family)
     settings = RefineSettings(max_reply_tokens=6)
-    groups = refine._complete_groups(corpus(), EMOTIONS)[:2]
+    groups = complete_groups(corpus(), EMOTIONS)[:2]
     vectors = torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(1))
     added = {WritePoint(1, "resid_post"): vectors}
-    fast = refine._loss(model, groups, EMOTIONS, added, settings)
+    fast = reply_loss(model, groups, EMOTIONS, added, settings)
 
     total, count = 0.0, 0
     for group in groups:
@@ -107,8 +109,8 @@ def test_descent_lowers_the_loss_and_leaves_the_model_alone(tiny_model, tmp_path
         c = d.centroid()[index]
         added = {WritePoint(n, "resid_post"): c[i] for i, n in enumerate((0, 2))}
         with torch.no_grad():
-            groups = refine._complete_groups(corpus(), EMOTIONS)
-            return float(refine._loss(model, groups, EMOTIONS, added, settings))
+            groups = complete_groups(corpus(), EMOTIONS)
+            return float(reply_loss(model, groups, EMOTIONS, added, settings))
 
     assert loss(found, [0, 1]) < 0.8 * loss(start, [0, 2])
 

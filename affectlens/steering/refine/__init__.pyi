@@ -1,0 +1,5 @@
+from .settings import CIRCUIT as CIRCUIT
+from .settings import RESIDUAL as RESIDUAL
+from .settings import RefineSettings as RefineSettings
+from .vectors import refine_circuit as refine_circuit
+from .vectors import refine_directions as refine_directions
