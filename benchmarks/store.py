@@ -195,7 +195,8 @@ def writing(folder: Path, rows: int, layers: int, width: int) -> None:
                         for site in widths:
                             writer.write(site, POSITION, first, values[: stop - first])
                     writer.end()
-            store = session.finish()
+            session.finish()
+            store = ActivationStore.open(session.folder)
         seconds = time.perf_counter() - started
         size = store.info().bytes / MIB
         print(

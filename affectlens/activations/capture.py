@@ -249,7 +249,8 @@ def capture(
         todo = [i for i in range(len(spec.shards)) if i not in session.done]
         with ShardWriter(session.folder, spec, model.device) as writer:
             prepared.run(writer, todo, padding=padding, advance=advance)
-        return session.finish()
+        session.finish()
+        return ActivationStore.open(session.folder)
 
 
 def _spared(model: LanguageModel, positions: Sequence[Position]) -> dict[str, str]:

@@ -55,7 +55,10 @@ class MadeUp:
                 for shard in range(len(self.spec.shards)):
                     if shard not in session.done and (only is None or shard in only):
                         self.fill(writer, shard, step)
-            return session.finish() if only is None else None
+            if only is not None:
+                return None
+            session.finish()
+            return ActivationStore.open(session.folder)
 
     def fill(self, writer: ShardWriter, shard: int, step: int = 3) -> None:
         writer.begin(shard)

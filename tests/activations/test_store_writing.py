@@ -369,7 +369,8 @@ def test_no_more_than_two_shards_are_held(tmp_path: Path) -> None:
             for shard in range(12):
                 made.fill(writer, shard)
             assert len(writer._buffers) == 2
-        session.finish().verify()
+        session.finish()
+        ActivationStore.open(session.folder).verify()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

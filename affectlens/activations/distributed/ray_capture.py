@@ -105,7 +105,8 @@ def capture_with_ray(
 
                     crew = Crew(ray, team.hire, needs=str(share))
                     crew.run(todo, workers=workers, done=done, name=lambda i: f"shard {i} of {n}")
-                return session.finish()
+                session.finish()
+                return ActivationStore.open(session.folder)
         finally:
             team.dismiss()
 

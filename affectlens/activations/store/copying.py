@@ -1,34 +1,27 @@
-"""Saving the rows of a store, all or a selection, as a store of their own."""
+"""Copying the rows of a store, all or a selection, into a folder of their own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from affectlens.activations.store.folder import Folder, open_folder
+from affectlens.activations.store.folder import Folder
 from affectlens.activations.store.label_table import Ints
 from affectlens.activations.store.manifest import STORED
+from affectlens.activations.store.reading import StoredRows
 from affectlens.activations.store.shards import ShardWriter, StoreSpec, bytes_per_row, shard_size
-from affectlens.activations.store.store import ActivationStore
 from affectlens.activations.store.writer import opened_for_writing
-from affectlens.core.errors import ArtefactError
 
 
-def save_store(
-    store: ActivationStore, out: str | Path | Folder, shard_bytes: int | None = None
-) -> ActivationStore:
-    """Write the rows a store keeps and open that; see `ActivationStore.save`.
+def copy_rows(store: StoredRows, target: Folder, shard_bytes: int | None = None) -> None:
+    """Write the rows that a store keeps as another store; see `ActivationStore.save`.
 
     Rows stay in the order in which they lie, so that both stores are read and written in runs. A
     selection is named in the provenance: it is not the store it was taken from.
     """
-    target = open_folder(out)
-    if store.folder is not None and _place(store.folder) == _place(target):
-        raise ArtefactError(f"{target.where} is this store itself; choose another folder.")
     orders = {position: store.storage_order(position) for position in store.positions}
     spec = _spec(store, orders, shard_bytes)
     table = store.rows.append_column(
@@ -43,10 +36,10 @@ def save_store(
                     for site in store.sites if len(rows) else ():
                         writer.write(site, position, start, store.tensor(site, position, rows))
                 writer.end()
-        return session.finish()
+        session.finish()
 
 
-def _spec(store: ActivationStore, orders: dict[str, Ints], shard_bytes: int | None) -> StoreSpec:
+def _spec(store: StoredRows, orders: dict[str, Ints], shard_bytes: int | None) -> StoreSpec:
     widths = {site: store.width(site) for site in store.sites}
     row_bytes = bytes_per_row(widths, store.dtype)
     shard_bytes = shard_size(shard_bytes, row_bytes)
@@ -68,7 +61,3 @@ def _spec(store: ActivationStore, orders: dict[str, Ints], shard_bytes: int | No
         facts=store.facts,
         record_of=lambda position, row: str(store.column("id", position)[orders[position][row]]),
     )
-
-
-def _place(folder: Folder) -> str:
-    return folder.where if folder.path is None else str(folder.path.resolve())

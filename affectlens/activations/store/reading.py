@@ -15,6 +15,7 @@ from affectlens.activations.positions import DEFAULT_POSITIONS
 from affectlens.activations.store.label_table import Ints, Labels, as_mask
 from affectlens.activations.store.manifest import LABELS
 from affectlens.activations.store.minibatches import BATCH_SIZE, Batch, batches
+from affectlens.activations.store.row_choice import Mask, Rows, is_one_of, row_numbers
 from affectlens.activations.store.row_sources import ShardSource, Source
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.emotions import emotion_name, inferred_labels
@@ -23,9 +24,6 @@ from affectlens.core.places import Site, expand_sites
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Rows = slice | Sequence[int] | Ints
 
 
 class StoredRows:
@@ -180,7 +178,7 @@ class StoredRows:
         kept = None if self._keep is None else self._mask(chosen).nonzero()[0]
         if rows is not None:
             n = len(self._labels.ranges[chosen]) if kept is None else len(kept)
-            numbers = _numbers(rows, n)
+            numbers = row_numbers(rows, n)
             kept = numbers if kept is None else kept[numbers]
         return self._source.read(site, chosen, kept)
 
@@ -283,7 +281,7 @@ class StoredRows:
             column = self._labels.table([name], coded=True).column(name)
             if self._keep is not None:
                 column = column.filter(as_mask(self._keep))
-            kept &= _is_one_of(name, column, wanted)
+            kept &= is_one_of(name, column, wanted)
         if not kept.any():
             raise DataError("No activations are left after this selection; widen it.")
         combined = kept if self._keep is None else self._keep.copy()
@@ -314,38 +312,3 @@ class StoredRows:
         rows = self._labels.ranges[position]
         assert self._keep is not None
         return self._keep[rows.start : rows.stop]
-
-
-def _numbers(rows: Rows, n: int) -> Ints:
-    if isinstance(rows, slice):
-        return np.arange(n)[rows].copy()  # torch takes no negative strides
-    numbers = np.asarray(rows)
-    if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
-        raise DataError("Rows are asked for by a slice or a list of row numbers.")
-    numbers = numbers.astype(np.int64)
-    if len(numbers) and not (-n <= numbers.min() and numbers.max() < n):
-        raise DataError(f"There are {n} rows, numbered from 0; row numbers beyond that do not fit.")
-    return np.where(numbers < 0, numbers + n, numbers)
-
-
-def _is_one_of(
-    name: str, column: pa.ChunkedArray, wanted: str | int | Collection[Any] | None
-) -> Mask:
-    """Which values of a column are among those wanted.
-
-    Raises:
-        UnknownNameError: If one of those does not occur.
-    """
-    import pyarrow as pa
-    import pyarrow.compute
-
-    compute: Any = pyarrow.compute  # its functions are made when it is imported
-
-    names = [wanted] if wanted is None or isinstance(wanted, (str, int)) else list(wanted)
-    column = column.unify_dictionaries()
-    found = set(cast("list[Any]", compute.unique(column).to_pylist()))
-    for missing in sorted(set(names).difference(found), key=str):
-        raise unknown(name, missing, sorted({str(v) for v in found if v is not None}))
-    values = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    chosen = compute.is_in(column, value_set=pa.array(names, values))
-    return np.asarray(chosen.to_numpy(), dtype=bool)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from affectlens.activations.store.copying import copy_rows
 from affectlens.activations.store.folder import Folder, open_folder
 from affectlens.activations.store.info import StoreInfo, disk_info, memory_info
 from affectlens.activations.store.label_table import LabelFile, LabelTable
@@ -152,9 +153,11 @@ class ActivationStore(StoredRows):
         Raises:
             ArtefactError: If it holds something else, cannot be written, or the disk is full.
         """
-        from affectlens.activations.store.copying import save_store
-
-        return save_store(self, out)
+        target = open_folder(out)
+        if self.folder is not None and _place(self.folder) == _place(target):
+            raise ArtefactError(f"{target.where} is this store itself; choose another folder.")
+        copy_rows(self, target)
+        return type(self).open(target)
 
     def verify(self) -> None:
         """Compare every file with its checksum, which `open` does not take the time for.
@@ -172,3 +175,7 @@ class ActivationStore(StoredRows):
                 f"{folder.where} is damaged: {'; '.join(wrong)}. Run the same capture again: only "
                 "these files are made anew."
             )
+
+
+def _place(folder: Folder) -> str:
+    return folder.where if folder.path is None else str(folder.path.resolve())

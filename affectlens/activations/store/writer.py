@@ -34,7 +34,6 @@ from affectlens.activations.store.manifest import (
     shard_file,
 )
 from affectlens.activations.store.shards import StoreSpec
-from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import ArtefactError, MismatchError
 
@@ -68,8 +67,8 @@ class WritingSession:
     done: frozenset[int]
     _check: Callable[[], None]
 
-    def finish(self) -> ActivationStore:
-        """Complete the manifest, once all shards are written, and open the store.
+    def finish(self) -> None:
+        """Complete the manifest, once all shards are written: from now on the store can be opened.
 
         Raises:
             ArtefactError: If shards are missing, or another process took over.
@@ -86,7 +85,6 @@ class WritingSession:
                 )
             replace(manifest, shards=tuple(entries), complete=True).write(self.folder)
         _tidy(self.folder)
-        return ActivationStore.open(self.folder)
 
 
 @contextmanager
