@@ -25,7 +25,7 @@ from affectlens import plotting as figures
 from affectlens.core.errors import AffectLensError, ArtefactError
 from affectlens.plotting import style
 from affectlens.reports import Example, ReportData, load
-from affectlens.reports.markup import dumps, number, percent, text
+from affectlens.reports.markup import dumps, finite, number, percent, text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -98,7 +98,7 @@ def circuit_dots(data: ReportData) -> go.Figure:
     counts = np.asarray(circuit.counts, dtype=float).sum(axis=2)
     largest = counts.max() or 1.0
     figure = go.Figure()
-    for index, label in enumerate(circuit.labels):
+    for index, label in enumerate(circuit.emotions):
         figure.add_scatter(
             x=[label] * len(circuit.layers),
             y=list(circuit.layers),
@@ -138,7 +138,7 @@ def _best_example(data: ReportData, arm: str) -> Example:
     """The example in which the most shown emotions were heard as meant; first wins a tie."""
 
     def hits(example: Example) -> int:
-        replies = [example.replies.get(emotion, {}).get(arm) for emotion in SHOWN]
+        replies = [example.reply(emotion, arm) for emotion in SHOWN]
         return sum(r is not None and (r.judged == e) for r, e in zip(replies, SHOWN, strict=True))
 
     if not data.examples:
@@ -152,18 +152,18 @@ def _steered(data: ReportData, arm: str) -> tuple[str, str]:
     if example.unsteered is not None:
         body += (
             '<div class="said plain"><b>unsteered</b>'
-            f"<span>{text(example.unsteered.text)}</span></div>"
+            f"<span>{text(example.unsteered.reply.text)}</span></div>"
         )
     for emotion in SHOWN:
-        reply = example.replies.get(emotion, {}).get(arm)
-        if reply is not None:
-            body += _said(emotion, reply.text)
-    arms = {} if data.evaluation is None else {a.name: a for a in data.evaluation.arms}
+        heard = example.reply(emotion, arm)
+        if heard is not None:
+            body += _said(emotion, heard.reply.text)
+    arms = data.arms
     foot = ""
     if arm in arms:
         foot = f"heard as meant <b>{percent(arms[arm].accuracy)}</b>"
-        if (masked := arms[arm].masked) is not None:
-            foot += f", feeling words masked <b>{percent(masked.value)}</b>"
+        if finite(masked := arms[arm].masked_accuracy):
+            foot += f", feeling words masked <b>{percent(masked)}</b>"
         if "prompted" in arms:
             foot += f" (asked in words {percent(arms['prompted'].accuracy)})"
     return body, foot
@@ -180,7 +180,7 @@ def compose(data: ReportData, *, arm: str = "circuit", dark: bool = False) -> st
     if data.emotion_map is None:
         raise ArtefactError("This report has no emotion map; run the directions stage first.")
     plots = {
-        "map": figures.emotion_map(data.emotion_map.labels, data.emotion_map.xy)
+        "map": figures.emotion_map(data.emotion_map)
         .update_xaxes(title=None)
         .update_yaxes(title=None),
         "units": circuit_dots(data),
@@ -189,7 +189,7 @@ def compose(data: ReportData, *, arm: str = "circuit", dark: bool = False) -> st
     if dark:
         drawn = _recolour(drawn)
     said = corpus_example()
-    texts = "".join(_said(emotion, said[emotion]) for emotion in data.emotion_map.labels)
+    texts = "".join(_said(emotion, said[emotion]) for emotion in data.emotion_map.emotions)
     replies, heard = _steered(data, arm)
     read = ""
     if data.probes is not None:
@@ -204,7 +204,7 @@ def compose(data: ReportData, *, arm: str = "circuit", dark: bool = False) -> st
             f"two halves of the data agree: <b>{number(float(np.nanmean(halves, 1).max()))}</b>"
         )
     assert data.circuit is not None
-    units = np.asarray(data.circuit.counts).sum() / len(data.circuit.labels)
+    units = np.asarray(data.circuit.counts).sum() / len(data.circuit.emotions)
     steps = (
         ("Text", "One event, answered in six tones", f'<div class="body">{texts}</div>', read),
         (

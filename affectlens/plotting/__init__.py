@@ -1,21 +1,25 @@
-"""Plotly figures, one function per figure; each takes plain numbers and returns a `Figure`."""
+"""Plotly figures, one function per figure: artefacts in (or their summaries), a `Figure` out."""
 
+from affectlens.plotting.arms import arms_bars, per_emotion_heatmap
 from affectlens.plotting.circuit import (
     allocation_bars,
     contribution_map,
     influence_profile,
     overlap_heatmap,
 )
+from affectlens.plotting.figures import FIGURES, Figure, plot
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
+from affectlens.plotting.judges import confusion
 from affectlens.plotting.probes import probe_accuracy
-from affectlens.plotting.steering import (
-    arms_bars,
-    confusion,
-    per_emotion_heatmap,
-    strength_curves,
-)
+from affectlens.plotting.strengths import strength_curves
+from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, SweepSummary
 
 __all__ = [
+    "FIGURES",
+    "CircuitSummary",
+    "DirectionsSummary",
+    "Figure",
+    "SweepSummary",
     "allocation_bars",
     "arms_bars",
     "confusion",
@@ -25,6 +29,7 @@ __all__ = [
     "influence_profile",
     "overlap_heatmap",
     "per_emotion_heatmap",
+    "plot",
     "probe_accuracy",
     "split_half",
     "strength_curves",

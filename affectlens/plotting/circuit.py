@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from affectlens.circuits.overlap import Overlap
+from affectlens.core.errors import DataError, unknown
 from affectlens.plotting import style
+from affectlens.plotting.summaries import CircuitSummary
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from numpy.typing import ArrayLike
+    from numpy.typing import NDArray
+
+    from affectlens.circuits import Circuit
 
 SUBLAYERS = ("Attention", "MLP")
 UNITS = ("Attention heads", "Neurons")
 
 
+COLUMNS = {"heads": "head", "neurons": "neuron rank"}
+"""What a column of a contribution map is, by kind of unit."""
+
+
+def _summary(circuit: Circuit | CircuitSummary) -> CircuitSummary:
+    return circuit if isinstance(circuit, CircuitSummary) else CircuitSummary.of(circuit)
+
+
+def _values(circuit: Circuit | CircuitSummary, name: str) -> tuple[CircuitSummary, NDArray[Any]]:
+    """The summary of a circuit, and one of its arrays.
+
+    Raises:
+        DataError: If it lacks that.
+    """
+    found = _summary(circuit)
+    if getattr(found, name) is None:
+        raise DataError(f"This circuit has no {name} to draw.")
+    return found, np.asarray(getattr(found, name))
+
+
 def contribution_map(
-    matrix: ArrayLike,
+    circuit: Circuit | CircuitSummary,
+    emotion: str | None = None,
+    kind: str = "heads",
     *,
-    unit: str = "head",
     limit: float | None = None,
-    layers: Sequence[int] | None = None,
     scale: bool = True,
 ) -> go.Figure:
     """Direct contribution of units to one emotion's direction, layer by layer.
 
     Args:
-        matrix: Contributions, ``[layer, unit]``: heads by index, or neurons by rank or bin.
-        unit: What a column is, for the axis ("head", "neuron rank").
+        circuit: Or the numbers of a report.
+        emotion: Whose; default: the first.
+        kind: ``"heads"`` by index, or the strongest ``"neurons"`` of each layer by rank.
         limit: The colour scale runs from minus to plus this (default: the largest magnitude).
-        layers: Block indices (default: 0, 1, ...).
         scale: Whether to draw a colour bar.
+
+    Raises:
+        UnknownNameError: If there is no such emotion or kind of unit.
+        DataError: If the circuit has no contributions of that kind.
     """
     import plotly.graph_objects as go
 
-    z = np.asarray(matrix, dtype=float)
+    if kind not in COLUMNS:
+        raise unknown("kind of unit", kind, COLUMNS)
+    found, contributions = _values(circuit, kind)
+    emotion = found.emotions[0] if emotion is None else emotion
+    if emotion not in found.emotions:
+        raise unknown("emotion", emotion, found.emotions)
+    unit = COLUMNS[kind]
+    z = contributions[list(found.emotions).index(emotion)].astype(float)
     end = limit or (float(np.nanmax(np.abs(z))) if np.isfinite(z).any() else 1.0) or 1.0
     figure = go.Figure(
         go.Heatmap(
             z=z.tolist(),
             x=list(range(z.shape[1])),
-            y=list(range(z.shape[0])) if layers is None else [int(layer) for layer in layers],
+            y=[int(layer) for layer in found.layers],
             zmin=-end,
             zmax=end,
             colorscale=style.DIVERGING,
@@ -57,19 +92,16 @@ def contribution_map(
     return style.finish(figure, 300)
 
 
-def influence_profile(
-    layers: Sequence[int], labels: Sequence[str], influence: ArrayLike
-) -> go.Figure:
+def influence_profile(circuit: Circuit | CircuitSummary) -> go.Figure:
     """Effect on the late emotion direction of a nudge at each sublayer's output.
 
-    Args:
-        layers: Block indices.
-        labels: Emotions.
-        influence: ``[emotion, layer, 2]``, attention then MLP.
+    Raises:
+        DataError: If no influence was measured for the circuit.
     """
     from plotly.subplots import make_subplots
 
-    values = np.asarray(influence, dtype=float)
+    found, values = _values(circuit, "influence")
+    layers, labels, values = found.layers, found.emotions, values.astype(float)
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1, subplot_titles=SUBLAYERS
     )
@@ -103,17 +135,16 @@ def influence_profile(
     return figure
 
 
-def allocation_bars(layers: Sequence[int], labels: Sequence[str], counts: ArrayLike) -> go.Figure:
+def allocation_bars(circuit: Circuit | CircuitSummary) -> go.Figure:
     """Number of units each emotion's circuit has in each layer.
 
-    Args:
-        layers: Block indices.
-        labels: Emotions.
-        counts: ``[emotion, layer, 2]``, attention heads then neurons.
+    Raises:
+        DataError: If the report that the numbers are of does not hold them.
     """
     from plotly.subplots import make_subplots
 
-    values = np.asarray(counts)
+    found, values = _values(circuit, "counts")
+    layers, labels = found.layers, found.emotions
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1, subplot_titles=UNITS
     )
@@ -139,17 +170,22 @@ def allocation_bars(layers: Sequence[int], labels: Sequence[str], counts: ArrayL
     return figure
 
 
-def overlap_heatmap(labels: Sequence[str], observed: ArrayLike, expected: ArrayLike) -> go.Figure:
+def overlap_heatmap(overlap: Overlap | Circuit | CircuitSummary) -> go.Figure:
     """Units two circuits share, as a multiple of what equal allocations share by chance.
 
     Args:
-        labels: Emotions.
-        observed: Shared units (count or share), ``[emotion, emotion]``.
-        expected: The same for random units in the same layers.
+        overlap: Of any kind of unit; of a circuit, that of its neurons.
+
+    Raises:
+        DataError: If the report that the numbers are of does not hold them.
     """
     import plotly.graph_objects as go
 
-    seen, chance = np.asarray(observed, dtype=float), np.asarray(expected, dtype=float)
+    found = overlap if isinstance(overlap, Overlap) else _summary(overlap).overlap
+    if found is None:
+        raise DataError("This circuit has no overlap to draw.")
+    labels = found.emotions
+    seen, chance = np.asarray(found.jaccard, float), np.asarray(found.expected, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(chance > 0, seen / chance, np.nan)
     np.fill_diagonal(ratio, np.nan)

@@ -8,23 +8,45 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from affectlens import geometry
+from affectlens.core.errors import DataError
+from affectlens.geometry import Directions
 from affectlens.plotting import style
+from affectlens.plotting.summaries import DirectionsSummary, most_reliable_site
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
+
+    from affectlens.core.places import Site
+    from affectlens.geometry.emotion_map import EmotionMap
 
 
-def cosine_heatmap(labels: Sequence[str], matrix: ArrayLike) -> go.Figure:
+def _summary(
+    directions: Directions | DirectionsSummary, site: Site | str | None
+) -> DirectionsSummary:
+    if isinstance(directions, DirectionsSummary):
+        return directions
+    return DirectionsSummary.of(directions, site)
+
+
+def cosine_heatmap(
+    directions: Directions | DirectionsSummary, site: Site | str | None = None
+) -> go.Figure:
     """Cosine between every two directions.
 
     Args:
-        labels: Emotions.
-        matrix: Cosines, ``[emotion, emotion]``.
+        directions: Or the numbers of a report.
+        site: Where; default: the most reliable one. A summary has one site only.
+
+    Raises:
+        UnknownNameError: If there are no directions for the site.
     """
     import plotly.graph_objects as go
 
-    z = np.asarray(matrix, dtype=float).tolist()
+    found = _summary(directions, site)
+    labels = found.emotions
+    z = np.asarray(found.cosines, dtype=float).tolist()
     figure = go.Figure(
         go.Heatmap(
             x=list(labels),
@@ -101,19 +123,23 @@ def _frame(points: NDArray[np.float64]) -> Box:
     return (float(x - half), float(x + half), float(y - half), float(y + half))
 
 
-def emotion_map(
-    labels: Sequence[str], xy: ArrayLike, explained: Sequence[float] | None = None
-) -> go.Figure:
+def emotion_map(found: EmotionMap | Directions, site: Site | str | None = None) -> go.Figure:
     """Directions on the plane of their first two principal components.
 
     Args:
-        labels: Emotions.
-        xy: Coordinates, ``[emotion, 2]``.
-        explained: Share of variance on each of the two axes, in [0, 1].
+        found: The map, or the directions to make it of.
+        site: Where, for directions; default: the most reliable one.
+
+    Raises:
+        DataError: If there are fewer than three directions.
+        UnknownNameError: If there are none for the site.
     """
     import plotly.graph_objects as go
 
-    points = np.asarray(xy, dtype=float)
+    if isinstance(found, Directions):
+        found = geometry.emotion_map(found, site or most_reliable_site(found))
+    labels, explained = found.emotions, found.explained.tolist()
+    points = np.asarray(found.points, dtype=float)
     frame = _frame(points)
     places = _place_labels(labels, points, frame)
     figure = go.Figure()
@@ -140,7 +166,7 @@ def emotion_map(
             hovertemplate=f"{label}: (%{{x:.2f}}, %{{y:.2f}})<extra></extra>",
         )
     names = ["first component", "second component"]
-    if explained is not None:
+    if np.isfinite(explained).all():
         names = [f"{n} ({share:.0%})" for n, share in zip(names, explained, strict=True)]
     common: dict[str, Any] = {
         "showticklabels": False,
@@ -154,17 +180,26 @@ def emotion_map(
     return style.finish(figure, 400)
 
 
-def split_half(layers: Sequence[int], labels: Sequence[str], cosines: ArrayLike) -> go.Figure:
+def split_half(
+    directions: Directions | DirectionsSummary, site: Site | str | None = None
+) -> go.Figure:
     """Cosine between directions fitted on two random halves of the groups, by layer.
 
     Args:
-        layers: Block indices.
-        labels: Emotions.
-        cosines: ``[layer, emotion]``.
+        directions: Or the numbers of a report.
+        site: All sites of its kind are drawn; default: the most reliable one.
+
+    Raises:
+        DataError: If the halves were not compared, as for refined directions.
+        UnknownNameError: If there are no directions for the site.
     """
     import plotly.graph_objects as go
 
-    values = np.asarray(cosines, dtype=float)
+    found = _summary(directions, site)
+    if found.split_half is None:
+        raise DataError("These directions have no split-half cosines; plot those before refining.")
+    layers, labels = found.layers, found.emotions
+    values = np.asarray(found.split_half, dtype=float)
     figure = go.Figure()
     for index, label in enumerate(labels):
         colour = style.emotion_colour(label, index)

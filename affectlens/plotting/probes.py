@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from affectlens.plotting import style
+from affectlens.plotting.summaries import SweepSummary
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from numpy.typing import ArrayLike
+
+    from affectlens.probes import Sweep
 
 
-def probe_accuracy(
-    layers: Sequence[int],
-    accuracy: ArrayLike,
-    low: ArrayLike,
-    high: ArrayLike,
-    chance: float,
-    best: int,
-    control: ArrayLike | None = None,
-) -> go.Figure:
-    """Held-out accuracy by layer, with its confidence band, chance and the control task.
-
-    Args:
-        layers: Block indices, from 0.
-        accuracy: Held-out accuracy in [0, 1], one per layer.
-        low: Lower ends of the confidence intervals.
-        high: Upper ends.
-        chance: Accuracy of guessing.
-        best: Index into ``layers`` of the layer that was chosen.
-        control: Accuracy on permuted labels, one per layer.
-    """
+def probe_accuracy(sweep: Sweep | SweepSummary) -> go.Figure:
+    """Held-out accuracy by layer, with its confidence band, chance and the control task."""
     import plotly.graph_objects as go
 
-    x = [int(layer) for layer in layers]
-    y, bottom, top = (np.asarray(v, dtype=float).tolist() for v in (accuracy, low, high))
+    found = sweep if isinstance(sweep, SweepSummary) else SweepSummary.of(sweep)
+    best, chance, control = found.best, found.chance, found.control
+    x = [int(layer) for layer in found.layers]
+    y, bottom, top = (
+        np.asarray(v, dtype=float).tolist() for v in (found.accuracy, found.low, found.high)
+    )
     line = style.INK
     figure = go.Figure()
     figure.add_scatter(

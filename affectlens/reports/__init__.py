@@ -1,42 +1,17 @@
-"""The report of a run: figures, one self-contained HTML page, and the numbers behind it."""
+"""The report of a run: one self-contained HTML page, and the numbers behind it."""
 
-from affectlens.reports.data import (
-    Arm,
-    CircuitData,
-    Comparison,
-    CrossCorpus,
-    Directions,
-    EmotionMap,
-    Evaluation,
-    Example,
-    Header,
-    Judge,
-    Probes,
-    Reply,
-    ReportData,
-    Share,
-    StrengthPoint,
-    Tuning,
-)
+from affectlens.reports.data import Example, Header, Heard, ReportData, Tuning
 from affectlens.reports.numbers import load, plain, save
 from affectlens.reports.page import render, write
+from affectlens.reports.sections import SECTIONS, Section
 
 __all__ = [
-    "Arm",
-    "CircuitData",
-    "Comparison",
-    "CrossCorpus",
-    "Directions",
-    "EmotionMap",
-    "Evaluation",
+    "SECTIONS",
     "Example",
     "Header",
-    "Judge",
-    "Probes",
-    "Reply",
+    "Heard",
     "ReportData",
-    "Share",
-    "StrengthPoint",
+    "Section",
     "Tuning",
     "load",
     "plain",

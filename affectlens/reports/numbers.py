@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from affectlens.circuits.overlap import Overlap
 from affectlens.core.artefact import read_json, write_json
 from affectlens.core.errors import AffectLensError, ArtefactError
-from affectlens.reports.data import (
-    Arm,
-    CircuitData,
-    Comparison,
-    CrossCorpus,
-    Directions,
-    EmotionMap,
-    Evaluation,
-    Example,
-    Header,
-    Judge,
-    Probes,
-    Reply,
-    ReportData,
-    Share,
-    StrengthPoint,
-    Tuning,
-)
+from affectlens.evaluation import ArmMetrics, Comparison, Reply, StrengthPoint
+from affectlens.geometry.emotion_map import EmotionMap
+from affectlens.plotting import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.reports.data import Example, Header, Heard, ReportData, Tuning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +31,7 @@ def from_dict(value: Mapping[str, Any]) -> ReportData:
         ArtefactError: If the value is no report.
     """
     try:
-        return cast("ReportData", _build(ReportData, value))
+        return cast("ReportData", _record(ReportData)(value))
     except AffectLensError:
         raise
     except (TypeError, KeyError, AttributeError, ValueError) as error:
@@ -83,43 +70,67 @@ def plain(value: Any) -> Any:
     return value
 
 
-# Fields that hold dataclasses: one, or a sequence of them.
-_ONE: Mapping[tuple[type, str], type] = {
-    (ReportData, "header"): Header,
-    (ReportData, "probes"): Probes,
-    (ReportData, "directions"): Directions,
-    (ReportData, "emotion_map"): EmotionMap,
-    (ReportData, "circuit"): CircuitData,
-    (ReportData, "tuning"): Tuning,
-    (ReportData, "evaluation"): Evaluation,
-    (Example, "unsteered"): Reply,
-    (Arm, "masked"): Share,
-    (Arm, "later"): Share,
-    (Arm, "copied"): Share,
-}
-_MANY: Mapping[tuple[type, str], type] = {
-    (ReportData, "examples"): Example,
-    (Tuning, "points"): StrengthPoint,
-    (Evaluation, "arms"): Arm,
-    (Evaluation, "judges"): Judge,
-    (Evaluation, "comparisons"): Comparison,
-    (Judge, "cross_corpus"): CrossCorpus,
-}
+Build = Callable[[Any], Any]
 
 
-def _build(kind: type, value: Mapping[str, Any]) -> Any:
-    arguments: dict[str, Any] = dict(value)
-    for name, item in value.items():
-        if item is not None and (part := _ONE.get((kind, name))):
-            arguments[name] = _build(part, item)
-        if part := _MANY.get((kind, name)):
-            arguments[name] = tuple(_build(part, one) for one in cast("Sequence[Any]", item))
-    if kind is Example:
-        arguments["replies"] = {
-            emotion: {arm: _build(Reply, reply) for arm, reply in arms.items()}
-            for emotion, arms in value["replies"].items()
-        }
-    for spec in fields(kind):
-        if spec.type == "float" and arguments.get(spec.name, 0.0) is None:
-            arguments[spec.name] = math.nan
-    return kind(**arguments)
+def _record(kind: type) -> Build:
+    """Builds a dataclass, and those within it."""
+
+    def build(value: Mapping[str, Any]) -> Any:
+        arguments: dict[str, Any] = {}
+        optional = {spec.name for spec in fields(kind) if "None" in str(spec.type)}
+        for name, item in value.items():
+            made = _PARTS.get((kind, name), _with_nan)
+            arguments[name] = None if item is None and name in optional else made(item)
+        return kind(**arguments)
+
+    return build
+
+
+def _several(kind: type) -> Build:
+    return lambda value: tuple(map(_record(kind), value))
+
+
+def _by_name(kind: type) -> Build:
+    return lambda value: {name: _record(kind)(item) for name, item in value.items()}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _with_nan(value: Any) -> Any:
+    """Inverse of what `plain` does to numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _with_nan(item) for key, item in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list):
+        return tuple(map(_with_nan, cast("list[Any]", value)))
+    return math.nan if value is None else value
+
+
+def _emotion_map(value: Mapping[str, Any]) -> EmotionMap:
+    import torch
+
+    names = ("points", "explained", "axes")
+    arrays = {n: torch.tensor(_with_nan(value[n]), dtype=torch.float64) for n in names}
+    return EmotionMap(tuple(value["emotions"]), **arrays)
+
+
+_PARTS: Mapping[tuple[type, str], Build] = {
+    (ReportData, "header"): _record(Header),
+    (ReportData, "probes"): _record(SweepSummary),
+    (ReportData, "directions"): _record(DirectionsSummary),
+    (ReportData, "emotion_map"): _emotion_map,
+    (ReportData, "circuit"): _record(CircuitSummary),
+    (ReportData, "tuning"): _record(Tuning),
+    (ReportData, "arms"): _by_name(ArmMetrics),
+    (ReportData, "comparisons"): _several(Comparison),
+    (ReportData, "judges"): _as_it_is,
+    (ReportData, "examples"): _several(Example),
+    (CircuitSummary, "overlap"): Overlap.from_dict,
+    (Tuning, "points"): _several(StrengthPoint),
+    (Example, "replies"): _several(Heard),
+    (Example, "unsteered"): _record(Heard),
+    (Heard, "reply"): _record(Reply),
+}
+"""Fields that hold more than numbers and words, and what builds each."""

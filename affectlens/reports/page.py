@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,19 +23,7 @@ from affectlens.reports.markup import (
     percent,
     text,
 )
-from affectlens.reports.sections import run as sections
-from affectlens.reports.sections import steering as steering_sections
-
-SECTIONS: tuple[tuple[str, str, str, Callable[[ReportData], str]], ...] = (
-    ("reading", "Reading", "Where in the model an emotion can be read.", sections.reading),
-    ("geometry", "Directions", "How the emotions lie to each other.", sections.geometry),
-    ("circuit", "Circuit", "Which neurons and heads write an emotion.", sections.circuit),
-    ("tuning", "Strength", "How hard to push.", steering_sections.tuning),
-    ("arms", "Steering", "Whether steered text is heard as meant.", steering_sections.arms),
-    ("judges", "Judges", "How far the ruler can be trusted.", steering_sections.judges),
-    ("examples", "Examples", "One prompt, every emotion.", steering_sections.examples),
-)
-"""Anchor, title, subtitle and builder, in the order of the page."""
+from affectlens.reports.sections import SECTIONS
 
 _METHOD = """<h2>Method and limits</h2><ul>
 <li>Directions are group-centred: every scenario is seen under every emotion and its own mean is
@@ -93,19 +80,20 @@ def _tiles(data: ReportData) -> str:
             best = float(np.nanmax(np.nanmean(halves, axis=1)))
             tiles.append((number(best), "split-half cosine of the directions, best layer"))
     if data.circuit is not None and data.circuit.counts is not None:
-        units = int(np.asarray(data.circuit.counts).sum()) / max(1, len(data.circuit.labels))
+        units = int(np.asarray(data.circuit.counts).sum()) / max(1, len(data.circuit.emotions))
         tiles.append((f"{units:.0f}", "neurons and heads in a circuit, on average"))
-    arms = {} if data.evaluation is None else {a.name: a for a in data.evaluation.arms}
     for name in ("circuit", "residual", "prompted"):
-        if name in arms and finite(arms[name].accuracy):
-            arm = arms[name]
+        arm = data.arms.get(name)
+        if arm is not None and finite(arm.accuracy):
             cost = (
                 f" at perplexity ratio {number(arm.perplexity_ratio, 1)}"
                 if finite(arm.perplexity_ratio)
                 else ""
             )
             masked = (
-                f", {percent(arm.masked.value)} with feeling words masked" if arm.masked else ""
+                f", {percent(arm.masked_accuracy)} with feeling words masked"
+                if finite(arm.masked_accuracy)
+                else ""
             )
             tiles.append((percent(arm.accuracy), f"heard as meant, {name}{cost}{masked}"))
     if not tiles:
@@ -150,15 +138,11 @@ def render(data: ReportData) -> str:
     Returns:
         HTML with plotly inlined once; a content security policy forbids every request.
     """
-    built = [
-        (anchor, title, subtitle, body)
-        for anchor, title, subtitle, build in SECTIONS
-        if (body := build(data))
-    ]
-    contents = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _, _ in built)
+    built = [(row, body) for row in SECTIONS.values() if (body := row.build(data))]
+    contents = "".join(f'<li><a href="#{row.name}">{row.title}</a></li>' for row, _ in built)
     main = "".join(
-        f'<section id="{anchor}"><h2>{title}</h2><p>{subtitle}</p>{body}</section>'
-        for anchor, title, subtitle, body in built
+        f'<section id="{row.name}"><h2>{row.title}</h2><p>{row.help}.</p>{body}</section>'
+        for row, body in built
     )
     plotly, own = _plotly_script(), _static("report.js")
     policy = (

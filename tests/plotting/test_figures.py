@@ -4,51 +4,41 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from sample import LAYERS, sample
+from sample import LAYERS, judged, sample, unmeasured
 
 from affectlens import plotting as figures
+from affectlens.circuits.overlap import Overlap
 from affectlens.core import EMOTIONS
-from affectlens.plotting import style
+from affectlens.evaluation import ARMS, StrengthPoint
+from affectlens.geometry.emotion_map import EmotionMap
+from affectlens.plotting import DirectionsSummary, SweepSummary, style
 from affectlens.plotting.geometry import _frame, _place_labels
-from affectlens.reports import Arm, StrengthPoint
 
 DATA = sample()
 
 
 def all_figures() -> dict[str, Any]:
-    p, d, m, c, t, e = (
-        DATA.probes,
-        DATA.directions,
-        DATA.emotion_map,
-        DATA.circuit,
-        DATA.tuning,
-        DATA.evaluation,
-    )
-    assert p and d and m and c and t and e
+    d, c, t = DATA.directions, DATA.circuit, DATA.tuning
+    assert DATA.probes and d and DATA.emotion_map and c and t
     return {
-        "probe_accuracy": figures.probe_accuracy(
-            p.layers, p.accuracy, p.low, p.high, p.chance, p.best, p.control
-        ),
-        "cosine_heatmap": figures.cosine_heatmap(d.labels, d.cosines),
-        "split_half": figures.split_half(d.layers, d.labels, d.split_half),
-        "emotion_map": figures.emotion_map(m.labels, m.xy, m.explained),
-        "contribution_map": figures.contribution_map(c.heads[0]),
-        "influence_profile": figures.influence_profile(c.layers, c.labels, c.influence),
-        "allocation_bars": figures.allocation_bars(c.layers, c.labels, c.counts),
-        "overlap_heatmap": figures.overlap_heatmap(c.labels, c.overlap, c.overlap_chance),
+        "probe_accuracy": figures.probe_accuracy(DATA.probes),
+        "cosine_heatmap": figures.cosine_heatmap(d),
+        "split_half": figures.split_half(d),
+        "emotion_map": figures.emotion_map(DATA.emotion_map),
+        "contribution_map": figures.contribution_map(c),
+        "influence_profile": figures.influence_profile(c),
+        "allocation_bars": figures.allocation_bars(c),
+        "overlap_heatmap": figures.overlap_heatmap(c),
         "strength_curves": figures.strength_curves(t.points[:42], t.chosen["residual"]),
-        "arms_bars": figures.arms_bars(e.arms, e.false_hits),
-        "per_emotion_heatmap": figures.per_emotion_heatmap(
-            [a.label for a in e.arms],
-            e.labels,
-            [[a.per_emotion[label] for label in e.labels] for a in e.arms],
-        ),
-        "confusion": figures.confusion(e.judges[0].labels, e.judges[0].confusion),
+        "arms_bars": figures.arms_bars(DATA.arms),
+        "per_emotion_heatmap": figures.per_emotion_heatmap(DATA.arms),
+        "confusion": figures.confusion(DATA.judges[0]),
     }
 
 
@@ -61,7 +51,7 @@ def traces(figure: str, **match: Any) -> list[Any]:
 
 
 def test_every_public_figure_is_tested_here():
-    assert set(FIGURES) == set(figures.__all__)
+    assert set(FIGURES) == set(figures.FIGURES)
 
 
 def test_probe_accuracy_holds_curve_band_and_chance():
@@ -80,7 +70,8 @@ def test_probe_accuracy_holds_curve_band_and_chance():
 
 
 def test_best_is_an_index_into_the_layers_given():
-    figure = figures.probe_accuracy([4, 8, 12], [0.1, 0.9, 0.2], [0] * 3, [1] * 3, 0.1, 1)
+    numbers = SweepSummary([4, 8, 12], [0.1, 0.9, 0.2], [0] * 3, [1] * 3, 0.1, 1)
+    figure = figures.probe_accuracy(numbers)
     (ring,) = [t for t in figure.data if t.name == "chosen"]
     assert ring.x[0] == 8
 
@@ -120,22 +111,27 @@ def test_lines_hold_one_emotion_each_in_its_colour():
     assert attention.yaxis == "y" and mlp.yaxis == "y2"
 
 
+def overlap(observed: Any, expected: Any) -> Overlap:
+    none = np.zeros((2, 2))
+    return Overlap(("a", "b"), np.asarray(observed), np.asarray(expected), none, none)
+
+
 def test_overlap_is_shown_relative_to_chance():
     observed, expected = np.array([[9, 6], [3, 9]]), np.array([[9, 2], [3, 9]])
-    (trace,) = figures.overlap_heatmap(["a", "b"], observed, expected).data
+    (trace,) = figures.overlap_heatmap(overlap(observed, expected)).data
     assert trace.text[0][1] == "3.0×" and trace.z[0][1] == pytest.approx(np.log2(3))
     assert trace.text[1][0] == "1.0×" and trace.z[1][0] == 0
     assert trace.text[0][0] == "" and np.isnan(trace.z[0][0])
 
 
 def test_overlap_without_a_chance_level_is_a_gap_and_none_at_all_is_the_end_of_the_scale():
-    (trace,) = figures.overlap_heatmap(["a", "b"], [[5, 0], [4, 5]], [[5, 2], [0, 5]]).data
+    (trace,) = figures.overlap_heatmap(overlap([[5, 0], [4, 5]], [[5, 2], [0, 5]])).data
     assert trace.text[1][0] == "" and np.isnan(trace.z[1][0])
     assert trace.text[0][1] == "0.0×" and trace.z[0][1] == trace.zmin
 
 
 def test_strength_curves_sort_points_and_ring_the_chosen_one():
-    points = [StrengthPoint("circuit", "fear", s, s / 2, 1 + s) for s in (1.0, 0.0, 0.5)]
+    points = [StrengthPoint("circuit", "fear", s, s / 2, 1 + s, 0.5) for s in (1.0, 0.0, 0.5)]
     figure = figures.strength_curves(points, {"fear": 0.5})
     accuracy, ratio = figure.data
     assert list(accuracy.x) == [0.0, 0.5, 1.0]
@@ -145,37 +141,35 @@ def test_strength_curves_sort_points_and_ring_the_chosen_one():
 
 
 def test_arms_bars_hold_accuracy_interval_and_ratio():
-    e = DATA.evaluation
-    assert e
+    arms = list(DATA.arms.values())
     bar, point, ratio, masked = FIGURES["arms_bars"].data
-    names = [arm.label for arm in e.arms]
+    names = [ARMS[name].title for name in DATA.arms]
     assert "circuit, not refined" in names
     assert list(bar.y) == list(point.y) == list(ratio.y) == list(masked.y) == names
-    np.testing.assert_array_equal(masked.x, [arm.masked.value for arm in e.arms])
+    np.testing.assert_array_equal(masked.x, [arm.masked_accuracy for arm in arms])
     (line,) = FIGURES["arms_bars"].layout.shapes
-    assert line.x0 == line.x1 == e.false_hits
-    np.testing.assert_array_equal(bar.x, [arm.accuracy for arm in e.arms])
+    assert line.x0 == line.x1 == DATA.arms["unsteered"].accuracy
+    np.testing.assert_array_equal(bar.x, [arm.accuracy for arm in arms])
     np.testing.assert_array_equal(point.x, bar.x)
-    np.testing.assert_allclose(np.add(point.x, point.error_x.array), [arm.high for arm in e.arms])
-    np.testing.assert_allclose(
-        np.subtract(point.x, point.error_x.arrayminus), [arm.low for arm in e.arms]
-    )
-    np.testing.assert_array_equal(ratio.x, [arm.perplexity_ratio for arm in e.arms])
+    low, high = np.transpose([arm.accuracy_ci for arm in arms])
+    np.testing.assert_allclose(np.add(point.x, point.error_x.array), high)
+    np.testing.assert_allclose(np.subtract(point.x, point.error_x.arrayminus), low)
+    np.testing.assert_array_equal(ratio.x, [arm.perplexity_ratio for arm in arms])
 
 
 def test_an_arm_without_a_ratio_still_has_its_bar():
-    bar, _, ratio = figures.arms_bars([Arm("prompted", 0.2, 0.1, 0.3)]).data
+    bar, _, ratio = figures.arms_bars({"prompted": unmeasured(0.2)}).data
     assert bar.x == (0.2,) and ratio.text == ("",)
 
 
 def test_an_arm_without_an_interval_has_no_error_bar():
-    nan = float("nan")
-    _, point, _ = figures.arms_bars([Arm("prompted", 0.2, nan, nan)]).data
+    _, point, _ = figures.arms_bars({"prompted": unmeasured(0.2)}).data
     assert point.error_x.array == point.error_x.arrayminus == (0.0,)
 
 
 def test_confusion_rows_sum_to_one_and_keep_the_counts():
-    (trace,) = figures.confusion(["a", "b", "c"], [[3, 1, 0], [0, 2, 2], [0, 0, 0]]).data
+    report = judged("j", "abc", one=[[2, 1, 0], [0, 1, 0]], two=[[1, 0, 0], [0, 1, 2]])
+    (trace,) = figures.confusion(report).data
     np.testing.assert_array_equal(trace.z[:2], [[0.75, 0.25, 0], [0, 0.5, 0.5]])
     assert np.isnan(np.asarray(trace.z[2], dtype=float)).all()
     np.testing.assert_array_equal(trace.customdata[0], [3, 1, 0])
@@ -184,8 +178,7 @@ def test_confusion_rows_sum_to_one_and_keep_the_counts():
 def test_torch_tensors_are_taken_as_they_are():
     import torch
 
-    matrix = torch.eye(6)
-    (trace,) = figures.cosine_heatmap(EMOTIONS, matrix).data
+    (trace,) = figures.cosine_heatmap(DirectionsSummary(EMOTIONS, torch.eye(6), 0)).data
     np.testing.assert_array_equal(trace.z, np.eye(6))
 
 
@@ -237,5 +230,11 @@ def test_map_labels_keep_clear_of_each_other():
 
 
 def test_map_of_a_single_label_and_of_zeros():
-    figures.emotion_map(["only"], [[0.0, 0.0]])
-    figures.emotion_map(["a", "b"], [[1.0, 0.0], [-1.0, 0.0]], (1.0, 0.0))
+    import torch
+
+    for labels, points, explained in (
+        (("only",), [[0.0, 0.0]], [math.nan, math.nan]),
+        (("a", "b"), [[1.0, 0.0], [-1.0, 0.0]], [1.0, 0.0]),
+    ):
+        found = EmotionMap(labels, torch.tensor(points), torch.tensor(explained), torch.eye(2))
+        figures.emotion_map(found)

@@ -5,36 +5,30 @@ No number in here was measured.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from math import nan
+from typing import Any
 
-from affectlens.core import EMOTIONS, TONES
-from affectlens.reports import (
-    Arm,
-    CircuitData,
-    Comparison,
-    CrossCorpus,
-    Directions,
-    EmotionMap,
-    Evaluation,
-    Example,
-    Header,
-    Judge,
-    Probes,
-    Reply,
-    ReportData,
-    Share,
-    StrengthPoint,
-    Tuning,
-)
+import numpy as np
+import torch
+
+from affectlens.circuits.overlap import Overlap
+from affectlens.core import EMOTIONS
+from affectlens.evaluation import ARMS, ArmMetrics, Comparison, Reply, StrengthPoint
+from affectlens.evaluation.judges.base import JUDGED
+from affectlens.geometry.emotion_map import EmotionMap
+from affectlens.plotting import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.reports import Example, Header, Heard, ReportData, Tuning
 
 LAYERS = tuple(range(30))
 HEADS, RANKS = 9, 24
 
 
-def _probes(rng: np.random.Generator) -> Probes:
+def _probes(rng: np.random.Generator) -> SweepSummary:
     depth = np.array(LAYERS) / 29
     accuracy = 0.78 + 0.15 * np.exp(-(((depth - 0.52) / 0.33) ** 2)) + rng.normal(0, 0.004, 30)
-    return Probes(
+    return SweepSummary(
         layers=LAYERS,
         accuracy=accuracy,
         low=accuracy - 0.035,
@@ -46,7 +40,7 @@ def _probes(rng: np.random.Generator) -> Probes:
     )
 
 
-def _geometry(rng: np.random.Generator) -> tuple[Directions, EmotionMap]:
+def _geometry(rng: np.random.Generator) -> tuple[DirectionsSummary, EmotionMap]:
     # Valence, arousal and four private axes give cosines of the usual shape.
     core = np.array([[-0.6, 0.6], [-0.7, 0.2], [-0.6, 0.5], [0.9, 0.3], [-0.6, -0.7], [0.5, 0.7]])
     vectors = np.hstack([core, 0.55 * np.eye(6)])
@@ -57,12 +51,17 @@ def _geometry(rng: np.random.Generator) -> tuple[Directions, EmotionMap]:
     halves = 0.87 - 0.3 * np.exp(-depth * 6) - np.array([0.05, 0.12, 0.07, 0, 0.02, 0.09])
     halves = halves + rng.normal(0, 0.008, (30, 6))
     return (
-        Directions(EMOTIONS, unit @ unit.T, 15, LAYERS, halves),
-        EmotionMap(EMOTIONS, vectors @ axes[:2].T, (singular**2 / (singular**2).sum())[:2]),
+        DirectionsSummary(EMOTIONS, unit @ unit.T, 15, LAYERS, halves),
+        EmotionMap(
+            EMOTIONS,
+            torch.tensor(vectors @ axes[:2].T),
+            torch.tensor((singular**2 / (singular**2).sum())[:2]),
+            torch.tensor(axes[:2]),
+        ),
     )
 
 
-def _circuit(rng: np.random.Generator) -> CircuitData:
+def _circuit(rng: np.random.Generator) -> CircuitSummary:
     depth = np.array(LAYERS) / 29
     grows = (0.05 + depth**2)[None, :, None]
     heads = rng.standard_t(3, (6, 30, HEADS)) * 0.09 * grows
@@ -84,15 +83,16 @@ def _circuit(rng: np.random.Generator) -> CircuitData:
     kinship[0, 2] = kinship[2, 0] = 2.2
     kinship[3, 5] = kinship[5, 3] = 2.6
     kinship[3, 4] = kinship[4, 3] = 0.6
-    return CircuitData(
+    return CircuitSummary(
         EMOTIONS,
         LAYERS,
         heads=heads,
         neurons=neurons,
         influence=influence,
         counts=counts,
-        overlap=overlap_chance * kinship,
-        overlap_chance=overlap_chance,
+        overlap=Overlap(
+            EMOTIONS, overlap_chance * kinship, overlap_chance, np.ones((6, 6)), np.ones((6, 6))
+        ),
     )
 
 
@@ -105,95 +105,127 @@ def _tuning(rng: np.random.Generator) -> Tuning:
             ceiling = top - 0.07 * (index % 3)
             for strength in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5):
                 rise = 1 / (1 + np.exp(-6 * (strength - 0.62 - 0.05 * index)))
+                accuracy = float(np.clip(0.12 + ceiling * rise + rng.normal(0, 0.015), 0, 1))
+                ratio = float(np.exp(cost * strength**1.6 * (1 + 0.12 * (index % 4))))
                 points.append(
-                    StrengthPoint(
-                        arm,
-                        emotion,
-                        strength,
-                        float(np.clip(0.12 + ceiling * rise + rng.normal(0, 0.015), 0, 1)),
-                        float(np.exp(cost * strength**1.6 * (1 + 0.12 * (index % 4)))),
-                    )
+                    StrengthPoint(arm, emotion, strength, accuracy, ratio, accuracy / ratio)
                 )
             chosen[arm][emotion] = (0.75, 1.0)[index % 2]
     return Tuning(points, chosen)
 
 
-def _evaluation(rng: np.random.Generator) -> Evaluation:
-    arms = []
-    for name, title, accuracy, masked, ratio, repetition, capitals, topic in (
-        ("unsteered", "", 0.061, 0.058, 1.0, 0.03, 0.031, 0.52),
-        ("prompted", "", 0.211, 0.146, 1.18, 0.05, 0.034, 0.50),
-        ("residual", "", 0.684, 0.405, 3.74, 0.16, 0.062, 0.37),
-        ("circuit", "", 0.921, 0.452, 2.63, 0.09, 0.045, 0.42),
-        ("analytic_residual", "residual, not refined", 0.281, 0.232, 1.38, 0.06, 0.03, 0.47),
-        ("analytic_circuit", "circuit, not refined", 0.562, 0.431, 2.08, 0.07, 0.04, 0.44),
-        ("random_units_refined_1", "random units refined alike, 1", 0.88, 0.44, 2.1, 0.1, 0.1, 0.4),
-        ("random_units_refined_2", "random units refined alike, 2", 0.89, 0.41, 2.3, 0.1, 0.1, 0.4),
-        ("random_units_analytic", "random units, not refined", 0.342, 0.203, 1.82, 0.1, 0.04, 0.43),
-        ("random", "random direction, equal norm", 0.074, 0.071, 2.91, 0.14, 0.048, 0.36),
-    ):  # fmt: skip
-        fluency = 1 / ratio**0.5
+def arm(accuracy: float, masked: float, ratio: float, **more: Any) -> ArmMetrics:
+    """Measures of a made-up arm; what is not given follows from these three."""
+    topic, repetition, fluency = more.get("topic", 0.45), more.get("repetition", 0.1), ratio**-0.5
+    per_emotion = more.get("per_emotion", {emotion: accuracy for emotion in EMOTIONS})
+    given = {
+        "accuracy": accuracy,
+        "accuracy_ci": (accuracy - 0.051, accuracy + 0.049),
+        "masked_accuracy": masked,
+        "masked_accuracy_ci": (masked - 0.048, masked + 0.047),
+        "later_accuracy": accuracy * 0.85,
+        "later_accuracy_ci": (accuracy * 0.85 - 0.04, accuracy * 0.85 + 0.05),
+        "copied_openers": accuracy * 0.26,
+        "copied_openers_ci": (accuracy * 0.2, accuracy * 0.3),
+        "per_emotion": per_emotion,
+        "masked_per_emotion": {emotion: masked for emotion in per_emotion},
+        "lexicon_accuracy": accuracy * 0.9 + 0.01,
+        "found": {"anger": 0.2, "neutral": 0.8},
+        "perplexity_ratio": ratio,
+        "distinct2": 0.93 - repetition,
+        "repetition": repetition,
+        "capitals": 0.04,
+        "words": 31.0,
+        "topic": topic,
+        "fluency": fluency,
+        "harmonic": 3 / (1 / accuracy + 1 / topic + 1 / fluency),
+        "harmonic_ci": (nan, nan),
+        "masked_harmonic": 3 / (1 / masked + 1 / topic + 1 / fluency),
+        "masked_harmonic_ci": (nan, nan),
+        "n": 240,
+    }
+    return ArmMetrics(**(given | more))
+
+
+def unmeasured(accuracy: float, **more: Any) -> ArmMetrics:
+    """An arm of which the accuracy is known, and what is given, and nothing else."""
+    every = {spec.name: (nan, nan) if "_ci" in spec.name else nan for spec in fields(ArmMetrics)}
+    nothing = {"per_emotion": {}, "masked_per_emotion": {}, "found": {}, "n": 12}
+    return ArmMetrics(**(every | nothing | {"accuracy": accuracy} | more))
+
+
+def _arms(rng: np.random.Generator) -> dict[str, ArmMetrics]:
+    made: dict[str, ArmMetrics] = {}
+    for name, accuracy, masked, ratio, repetition, capitals, topic in (
+        ("unsteered", 0.061, 0.058, 1.0, 0.03, 0.031, 0.52),
+        ("prompted", 0.211, 0.146, 1.18, 0.05, 0.034, 0.50),
+        ("residual", 0.684, 0.405, 3.74, 0.16, 0.062, 0.37),
+        ("circuit", 0.921, 0.452, 2.63, 0.09, 0.045, 0.42),
+        ("analytic_residual", 0.281, 0.232, 1.38, 0.06, 0.03, 0.47),
+        ("analytic_circuit", 0.562, 0.431, 2.08, 0.07, 0.04, 0.44),
+        ("random_units_refined_1", 0.88, 0.44, 2.1, 0.1, 0.1, 0.4),
+        ("random_units_refined_2", 0.89, 0.41, 2.3, 0.1, 0.1, 0.4),
+        ("random_units_analytic", 0.342, 0.203, 1.82, 0.1, 0.04, 0.43),
+        ("random", 0.074, 0.071, 2.91, 0.14, 0.048, 0.36),
+    ):
+        assert name in ARMS
         per = np.clip(accuracy + rng.normal(0, 0.09, 6), 0.01, 0.99)
-        arms.append(
-            Arm(
-                name,
-                accuracy,
-                accuracy - 0.051,
-                accuracy + 0.049,
-                title=title,
-                masked=Share(masked, masked - 0.048, masked + 0.047),
-                later=Share(accuracy * 0.85, accuracy * 0.85 - 0.04, accuracy * 0.85 + 0.05),
-                copied=Share(accuracy * 0.26, accuracy * 0.2, accuracy * 0.3),
-                perplexity_ratio=ratio,
-                distinct_2=0.93 - repetition,
-                repetition=repetition,
-                capitals=capitals,
-                topic=topic,
-                harmonic=3 / (1 / accuracy + 1 / topic + 1 / fluency),
-                masked_harmonic=3 / (1 / masked + 1 / topic + 1 / fluency),
-                per_emotion=dict(zip(EMOTIONS, per.tolist(), strict=True)),
-                other_judges={"lexicon": accuracy * 0.9 + 0.01},
-                n=240,
-            )
+        made[name] = arm(
+            accuracy,
+            masked,
+            ratio,
+            repetition=repetition,
+            capitals=capitals,
+            topic=topic,
+            per_emotion=dict(zip(EMOTIONS, per.tolist(), strict=True)),
         )
-    by_name = {arm.name: arm for arm in arms}
-    comparisons: list[Comparison] = []
+    return made
+
+
+def pair(arm: str, control: str, measure: str, difference: float, p: float) -> Comparison:
+    """A made-up difference with an interval of a tenth to either side."""
+    ci = (difference - 0.1, difference + 0.1)
+    return Comparison(arm, control, measure, difference, ci, p, 40)
+
+
+def _comparisons(arms: Mapping[str, ArmMetrics]) -> list[Comparison]:
+    made: list[Comparison] = []
     for arm, control in (
-        *(("circuit", name) for name in by_name if name != "circuit"),
+        *(("circuit", name) for name in arms if name != "circuit"),
         ("analytic_circuit", "random_units_analytic"),
     ):
-        a, b = by_name[arm], by_name[control]
-        for measure, difference in (
-            ("accuracy", a.accuracy - b.accuracy),
-            ("masked_accuracy", a.masked.value - b.masked.value),
-            ("harmonic", a.harmonic - b.harmonic),
-        ):
+        for measure in ("accuracy", "masked_accuracy", "harmonic"):
+            difference = getattr(arms[arm], measure) - getattr(arms[control], measure)
             p = float(np.clip(np.exp(-60 * abs(difference)), 0.0002, 1))
-            comparisons.append(
-                Comparison(
-                    arm, control, measure, difference, difference - 0.05, difference + 0.05, p
-                )
-            )
-    confusion = np.round(rng.uniform(0, 3, (7, 7)) + np.diag(rng.uniform(34, 46, 7)))
-    linear = np.round(rng.uniform(0, 5, (7, 7)) + np.diag(rng.uniform(24, 38, 7)))
-    return Evaluation(
-        EMOTIONS,
-        arms,
-        false_hits=by_name["unsteered"].accuracy,
-        comparisons=comparisons,
-        judges=(
-            Judge(
-                "fine-tuned encoder",
-                TONES,
-                confusion,
-                (
-                    CrossCorpus("replies + tones", "replies", 0.89, 308),
-                    CrossCorpus("replies", "tones", 0.71, 420),
-                    CrossCorpus("tones", "replies", 0.74, 308),
-                ),
-            ),
-            Judge("linear", TONES, linear, (CrossCorpus("tones", "replies", 0.64, 308),)),
-        ),
+            ci = (difference - 0.05, difference + 0.05)
+            made.append(Comparison(arm, control, measure, difference, ci, p, 40))
+    return made
+
+
+def judged(name: str, labels: Sequence[str], **corpora: Any) -> dict[str, Any]:
+    """A judge's report on corpora, each given by its confusions ``[true, judged]``."""
+    found: dict[str, Any] = {}
+    for corpus, counts in corpora.items():
+        counts = np.asarray(counts, dtype=float)
+        right = float(np.trace(counts) / counts.sum())
+        found[corpus] = {
+            "n": int(counts.sum()),
+            "accuracy": right,
+            "chance": 0.15,
+            "labels": list(labels),
+            "confusion": counts.tolist(),
+        }
+    return {"judge": name, "prior": 1 / len(labels), "corpora": found}
+
+
+def _judges(rng: np.random.Generator) -> tuple[dict[str, Any], ...]:
+    def counts(low: float, high: float) -> Any:
+        random = np.round(rng.uniform(0, 3, (7, 8)))
+        return random + np.eye(7, 8) * np.round(rng.uniform(low, high, (7, 1)))
+
+    return (
+        judged("encoder", JUDGED, replies=counts(34, 46), tones=counts(50, 60)),
+        judged("lexicon", JUDGED, replies=counts(24, 38), tones=counts(30, 40)),
     )
 
 
@@ -236,28 +268,37 @@ _TRAIN = {
 }
 
 
+def reply(text: str, arm: str = "circuit", emotion: str = "fear") -> Reply:
+    """A made-up reply to a made-up event."""
+    return Reply(arm, "event", "group", "bad", emotion, "prompt", text, len(text.split()), 2.5)
+
+
+def heard(text: str, judged: str | None, arm: str = "circuit", emotion: str = "fear") -> Heard:
+    """The same, judged."""
+    return Heard(reply(text, arm, emotion), judged)
+
+
 def _examples() -> tuple[Example, ...]:
     arms = ("prompted", "residual", "circuit")
-    heard = ("neutral", None, None)
-    full = {
-        emotion: {
-            arm: Reply(said, verdict or emotion)
-            for arm, said, verdict in zip(arms, texts, heard, strict=True)
-        }
+    verdicts = ("neutral", None, None)
+    full = [
+        heard(said, verdict or emotion, arm, emotion)
         for emotion, texts in _TRAIN.items()
-    }
+        for arm, said, verdict in zip(arms, texts, verdicts, strict=True)
+    ]
+    plain = "You can check the website for the next departure, or ask the staff."
     return (
         Example(
             "My train was cancelled and I have been standing here for an hour.",
             full,
-            Reply("You can check the website for the next departure, or ask the staff.", "neutral"),
+            heard(plain, "neutral", "unsteered", ""),
         ),
         Example(
             "The neighbours left a note on my door.",
-            {
-                "anger": {"circuit": Reply("Who do they think they are? Tear it up!", "anger")},
-                "fear": {"circuit": Reply("A note? What does it say? I would be scared.", "fear")},
-            },
+            [
+                heard("Who do they think they are? Tear it up!", "anger", "circuit", "anger"),
+                heard("A note? What does it say? I would be scared.", "fear"),
+            ],
         ),
     )
 
@@ -266,6 +307,7 @@ def sample() -> ReportData:
     """The same complete report every time."""
     rng = np.random.default_rng(7)
     directions, emotion_map = _geometry(rng)
+    arms = _arms(np.random.default_rng(8))
     return ReportData(
         header=Header(
             model="smollm2-135m-instruct",
@@ -290,6 +332,8 @@ def sample() -> ReportData:
         emotion_map=emotion_map,
         circuit=_circuit(rng),
         tuning=_tuning(rng),
-        evaluation=_evaluation(rng),
+        arms=arms,
+        comparisons=_comparisons(arms),
+        judges=_judges(rng),
         examples=_examples(),
     )

@@ -12,6 +12,7 @@ import pytest
 from sample import sample
 
 from affectlens.plotting import style
+from affectlens.plotting.arms import arm_title
 from affectlens.reports import render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -93,9 +94,7 @@ def test_columns_sort_and_the_theme_turns(tmp_path: Path):
     )
     document, console = open_page(html.replace("</body>", clicks), tmp_path)
     assert console == []
-    evaluation = sample().evaluation
-    assert evaluation is not None
-    ratios = {arm.label: arm.perplexity_ratio for arm in evaluation.arms}
+    ratios = {arm_title(name): arm.perplexity_ratio for name, arm in sample().arms.items()}
     ordered = sorted(ratios, key=lambda name: -ratios[name])
     down, up = " ".join(ordered), " ".join(reversed(ordered))
     assert f'data-order="{down} / {up}"' in document

@@ -5,42 +5,35 @@ from __future__ import annotations
 from dataclasses import replace
 
 from html_check import Page
-from sample import sample
+from sample import arm, pair, sample
 
-from affectlens.reports import Comparison, Evaluation, Share, render
+from affectlens.evaluation import ARMS
+from affectlens.reports import ReportData, render
 from affectlens.reports.sections.comparisons import comparison_card, p_value, points, sentences
 
-EVALUATION = sample().evaluation
-assert EVALUATION
+DATA = sample()
 
 
-def changed(**arms: tuple[float, float]) -> Evaluation:
+def changed(**arms: tuple[float, float]) -> ReportData:
     """The sample with other accuracies, plain and masked."""
-    made = [
-        replace(a, accuracy=arms[a.name][0], masked=Share(arms[a.name][1])) if a.name in arms else a
-        for a in EVALUATION.arms
-    ]
-    return replace(EVALUATION, arms=made)
+    made = {name: arm(*accuracies, 2.0) for name, accuracies in arms.items()}
+    return replace(DATA, arms={**DATA.arms, **made})
 
 
-def with_pair(arm: str, control: str, measure: str, difference: float, p: float) -> Evaluation:
-    kept = [
-        c
-        for c in EVALUATION.comparisons
-        if (c.arm, c.control, c.measure) != (arm, control, measure)
-    ]
-    new = Comparison(arm, control, measure, difference, difference - 0.1, difference + 0.1, p)
-    return replace(EVALUATION, comparisons=[*kept, new])
+def with_pair(arm: str, control: str, measure: str, difference: float, p: float) -> ReportData:
+    kept = [c for c in DATA.comparisons if (c.arm, c.control, c.measure) != (arm, control, measure)]
+    new = pair(arm, control, measure, difference, p)
+    return replace(DATA, comparisons=[*kept, new])
 
 
 def test_naming_is_said_with_the_numbers() -> None:
-    said = " ".join(sentences(EVALUATION)).replace("\u202f", "")
+    said = " ".join(sentences(DATA)).replace("\u202f", "")
     assert "Circuit: 92% of replies are heard as meant, 45% once every feeling word" in said
     assert "78% without the first sentence. 24% begin like an opener" in said
 
 
 def test_whether_units_or_descent_do_the_work_depends_on_the_numbers() -> None:
-    said = " ".join(sentences(EVALUATION)).replace("\u202f", "")
+    said = " ".join(sentences(DATA)).replace("\u202f", "")
     # (.885 - .342) / (.921 - .342)
     assert "from 34% to 88% by the same descent, 94% of the way" in said
     assert "the descent does most of the work, whatever the units" in said
@@ -58,30 +51,29 @@ def test_what_refining_adds_is_called_naming_only_where_the_run_shows_it() -> No
 
 
 def test_a_difference_that_is_not_told_is_not_claimed() -> None:
-    pair = ("circuit", "random_units_refined_1", "accuracy")
-    unclear = next(s for s in sentences(with_pair(*pair, 0.04, 0.3)) if "alike, 1" in s)
+    which = ("circuit", "random_units_refined_1", "accuracy")
+    unclear = next(s for s in sentences(with_pair(*which, 0.04, 0.3)) if "alike, 1" in s)
     assert unclear.startswith("Circuit against random units refined alike, 1: no difference told")
-    clear = next(s for s in sentences(with_pair(*pair, 0.24, 0.001)) if "alike, 1" in s)
+    clear = next(s for s in sentences(with_pair(*which, 0.24, 0.001)) if "alike, 1" in s)
     assert "+24 points (95 % interval +14 to +34, p = 0.001)" in clear
 
 
 def test_the_table_holds_every_pair() -> None:
     page = Page(render(sample()))
     rows = {row[0][0]: row[1:] for row in page.rows}
-    names = {arm.name: arm.label for arm in EVALUATION.arms}
-    for c in EVALUATION.comparisons:
-        cells = rows[f"{names[c.arm]} − {names[c.control]}"]
+    for c in DATA.comparisons:
+        cells = rows[f"{ARMS[c.arm].title} − {ARMS[c.control].title}"]
         place = ["accuracy", "masked_accuracy", "harmonic"].index(c.measure)
         assert float(cells[place][1] or "nan") == c.difference
-    assert comparison_card(replace(EVALUATION, comparisons=())) == ""
+    assert comparison_card(replace(DATA, comparisons=())) == ""
 
 
 def test_a_single_scenario_gives_no_verdict() -> None:
     nan = float("nan")
-    lone = [replace(c, low=nan, high=nan, p=nan) for c in EVALUATION.comparisons]
-    said = " ".join(sentences(replace(EVALUATION, comparisons=lone)))
+    lone = [replace(c, ci=(nan, nan), p=nan) for c in DATA.comparisons]
+    said = " ".join(sentences(replace(DATA, comparisons=lone)))
     assert "against" not in said and "Refining" not in said
-    assert "nan" not in comparison_card(replace(EVALUATION, comparisons=lone))
+    assert "nan" not in comparison_card(replace(DATA, comparisons=lone))
 
 
 def test_numbers_of_pairs() -> None:

@@ -7,20 +7,12 @@ import math
 from pathlib import Path
 
 import pytest
-from sample import sample
+from sample import sample, unmeasured
 
 from affectlens.core.errors import ArtefactError, DataError
-from affectlens.reports import (
-    Arm,
-    Comparison,
-    Evaluation,
-    Header,
-    ReportData,
-    Share,
-    load,
-    render,
-    save,
-)
+from affectlens.evaluation import ArmMetrics, Comparison
+from affectlens.plotting import DirectionsSummary
+from affectlens.reports import Header, ReportData, load, render, save
 from affectlens.reports.numbers import from_dict, to_dict
 
 
@@ -33,35 +25,35 @@ def test_round_trip_draws_the_same_page(tmp_path: Path):
 
 
 def test_nan_is_null_in_the_file_and_nan_again_after_it(tmp_path: Path):
-    data = ReportData(Header("m"), evaluation=Evaluation(["fear"], [Arm("a", 0.5, 0.4, 0.6)]))
+    data = ReportData(Header("m"), arms={"a": unmeasured(0.5)})
     save(data, tmp_path / "r.json")
     assert "NaN" not in (tmp_path / "r.json").read_text()
-    back = load(tmp_path / "r.json").evaluation
-    assert back and math.isnan(back.arms[0].topic) and back.arms[0].n is None
-    assert back.arms[0].masked is None
+    back = load(tmp_path / "r.json").arms["a"]
+    assert isinstance(back, ArmMetrics) and back.accuracy == 0.5 and back.n == 12
+    assert math.isnan(back.topic) and all(map(math.isnan, back.masked_accuracy_ci))
 
 
-def test_shares_and_comparisons_come_back_as_what_they_were(tmp_path: Path):
+def test_measures_and_comparisons_come_back_as_what_they_were(tmp_path: Path):
     nan = float("nan")
-    arm = Arm("circuit", 0.9, 0.8, 1.0, masked=Share(0.4, nan, nan))
-    pair = Comparison("circuit", "random", "harmonic", 0.1)
-    evaluation = Evaluation(["fear"], [arm], comparisons=[pair], false_hits=0.06)
-    save(ReportData(Header("m"), evaluation=evaluation), tmp_path / "r.json")
-    back = load(tmp_path / "r.json").evaluation
-    assert back and isinstance(back.arms[0].masked, Share) and back.arms[0].masked.value == 0.4
-    assert math.isnan(back.arms[0].masked.low) and math.isnan(back.comparisons[0].p)
-    assert back.comparisons[0].measure == "harmonic" and back.false_hits == 0.06
+    arms = {"circuit": unmeasured(0.9, masked_accuracy=0.4, masked_accuracy_ci=(0.3, 0.5))}
+    pairs = [
+        Comparison("circuit", "random", "harmonic", 0.1, (nan, nan), nan, 1),
+        Comparison("circuit", "random", "accuracy", 0.2, (0.1, 0.3), 0.01, 40),
+    ]
+    save(ReportData(Header("m"), arms=arms, comparisons=pairs), tmp_path / "r.json")
+    back = load(tmp_path / "r.json")
+    assert back.arms["circuit"].masked_accuracy_ci == (0.3, 0.5)
+    assert back.comparisons[1] == pairs[1] and back.comparisons[0].measure == "harmonic"
+    assert math.isnan(back.comparisons[0].p) and all(map(math.isnan, back.comparisons[0].ci))
 
 
 def test_tensors_and_numpy_scalars_are_written_plainly():
     import numpy as np
     import torch
 
-    from affectlens.reports import Directions
-
     data = ReportData(
         Header("m", peak_memory=np.int64(5)),  # type: ignore[arg-type]
-        directions=Directions(["a", "b"], torch.eye(2), 0),
+        directions=DirectionsSummary(["a", "b"], torch.eye(2), 0),
     )
     plain = json.loads(json.dumps(to_dict(data)))
     assert plain["directions"]["cosines"] == [[1, 0], [0, 1]]

@@ -12,24 +12,12 @@ from pathlib import Path
 
 import pytest
 from html_check import Page
-from sample import sample
+from sample import heard, judged, sample, unmeasured
 
 from affectlens.core.errors import ArtefactError, DataError
-from affectlens.reports import (
-    Arm,
-    Comparison,
-    Evaluation,
-    Example,
-    Header,
-    Judge,
-    Probes,
-    Reply,
-    ReportData,
-    Share,
-    Tuning,
-    render,
-    write,
-)
+from affectlens.evaluation import ARMS, Comparison
+from affectlens.plotting import SweepSummary
+from affectlens.reports import Example, Header, ReportData, Tuning, render, write
 from affectlens.reports.markup import duration, json_block, memory, number, percent
 
 DATA = sample()
@@ -102,10 +90,13 @@ def test_a_stage_not_run_leaves_its_section_out(part: str):
         "emotion_map": set(),
         "circuit": {"circuit"},
         "tuning": {"tuning"},
-        "evaluation": {"arms", "judges"},
+        "arms": {"arms"},
+        "comparisons": set(),
+        "judges": {"judges"},
         "examples": {"examples"},
     }[part]
-    page = Page(render(replace(DATA, **{part: () if part == "examples" else None})))
+    empty = {"arms": {}, "comparisons": (), "judges": (), "examples": ()}
+    page = Page(render(replace(DATA, **{part: empty.get(part)})))
     assert sections(page) == ALL - owned
     assert {url[1:] for url in page.fetched if url.startswith("#")} == ALL - owned | {"main"}
 
@@ -140,19 +131,17 @@ def test_header_names_what_made_the_run(page: Page):
 
 def test_the_table_shows_the_numbers_given(page: Page):
     arms = {row[0][0]: row[1:] for row in page.rows if len(row) == 14 and row[0][1] is None}
-    evaluation = DATA.evaluation
-    assert evaluation
-    for arm in evaluation.arms:
-        assert arm.masked and arm.later and arm.copied
-        values = [float(value or "nan") for _, value in arms[arm.label]]
+    for name, arm in DATA.arms.items():
+        row = arms[ARMS[name].title]
+        values = [float(value or "nan") for _, value in row]
         assert values == [
             arm.accuracy,
-            arm.masked.value,
-            arm.later.value,
-            arm.copied.value,
-            arm.other_judges["lexicon"],
+            arm.masked_accuracy,
+            arm.later_accuracy,
+            arm.copied_openers,
+            arm.lexicon_accuracy,
             arm.perplexity_ratio,
-            arm.distinct_2,
+            arm.distinct2,
             arm.repetition,
             arm.capitals,
             arm.topic,
@@ -160,11 +149,12 @@ def test_the_table_shows_the_numbers_given(page: Page):
             arm.masked_harmonic,
             arm.n,
         ]
-        shown = [text.replace("\u202f", "").replace("−", "-") for text, _ in arms[arm.label]]
+        shown = [text.replace("\u202f", "").replace("−", "-") for text, _ in row]
         for place, share in enumerate(
-            (Share(arm.accuracy, arm.low, arm.high), arm.masked, arm.later, arm.copied)
+            ("accuracy", "masked_accuracy", "later_accuracy", "copied_openers")
         ):
-            value, low, high = (100 * x for x in (share.value, share.low, share.high))
+            ends = getattr(arm, f"{share}_ci")
+            value, low, high = (100 * x for x in (getattr(arm, share), *ends))
             assert shown[place] == f"{value:.1f}% {low:.0f}% to {high:.0f}%"
         assert shown[5] == f"{arm.perplexity_ratio:.2f}"
         assert shown[7] == f"{arm.repetition * 100:.1f}%"
@@ -172,7 +162,7 @@ def test_the_table_shows_the_numbers_given(page: Page):
 
 def test_only_the_best_arm_is_marked(html: str):
     best = re.findall(r'<td class="best" data-value="([\d.]+)"', html)
-    arms = DATA.evaluation.arms if DATA.evaluation else ()
+    arms = DATA.arms.values()
     assert [float(v) for v in best] == [
         max(a.accuracy for a in arms),
         max(a.harmonic for a in arms),
@@ -206,15 +196,12 @@ def hostile_data() -> ReportData:
     evil = HOSTILE + RTL
     return ReportData(
         header=Header(evil, evil, evil, evil, evil, evil, seconds={evil: 1.0}, facts={evil: evil}),
-        probes=Probes([0], [0.5], [0.4], [0.6], 0.5, 0, site=evil, baselines={evil: 0.1}),
-        evaluation=Evaluation(
-            [evil],
-            [Arm(evil, 0.5, 0.4, 0.6, evil, per_emotion={evil: 0.5}, other_judges={evil: 0.5})],
-            comparisons=[Comparison(evil, evil, "accuracy", 0.1, 0.0, 0.2, 0.04)],
-            judges=[Judge(evil, [evil, "b"], [[1, 2], [3, 4]])],
-        ),
+        probes=SweepSummary([0], [0.5], [0.4], [0.6], 0.5, 0, site=evil, baselines={evil: 0.1}),
+        arms={evil: unmeasured(0.5, per_emotion={evil: 0.5})},
+        comparisons=[Comparison(evil, evil, "accuracy", 0.1, (0.0, 0.2), 0.04, 2)],
+        judges=[judged(evil, [evil, "b"], **{evil: [[1, 2], [3, 4]]})],
         tuning=Tuning([], {evil: {evil: 1.0}}),
-        examples=[Example(evil, {evil: {evil: Reply(evil, evil)}}, Reply(evil, evil))],
+        examples=[Example(evil, [heard(evil, evil, evil, evil)], heard(evil, evil, "unsteered"))],
     )
 
 
@@ -224,13 +211,13 @@ def test_hostile_text_stays_text():
     kinds = [given.get("type") for tag, given in page.tags if tag == "script"]
     assert kinds.count(None) == 2, "a script came in through the data"
     assert page.text.count('alert("x")') > 10
-    assert page.words.count(HOSTILE + RTL) == 10, "text was changed on its way to the page"
+    assert page.words.count(HOSTILE + RTL) == 12, "text was changed on its way to the page"
     assert page.outside() == []
 
 
 def test_texts_survive_byte_for_byte_and_set_their_own_direction(tmp_path: Path):
     said = "قطاري أُلغي.\n  اسطر — “quotes” & <tags>\t列車 😡"
-    data = ReportData(Header("m"), examples=[Example("p", {"fear": {"circuit": Reply(said)}})])
+    data = ReportData(Header("m"), examples=[Example("p", [heard(said, None)])])
     written = write(data, tmp_path / "sub" / "report.html").read_text(encoding="utf-8")
     page = Page(written)
     assert said in page.words
@@ -245,16 +232,16 @@ def test_control_characters_and_lone_surrogates_do_not_break_the_file(tmp_path: 
 
 def test_examples_show_each_arm_and_what_was_heard(page: Page):
     example = DATA.examples[0]
-    for emotion, arms in example.replies.items():
-        assert emotion in page.text
-        for reply in arms.values():
-            assert reply.text in page.words
+    assert len(example.replies) == 18
+    for said in example.replies:
+        assert said.reply.emotion in page.text
+        assert said.reply.text in page.words
     assert page.words.count("✓ heard as anger") == 3  # twice in the first example, once after
     assert "heard as neutral" in page.words
 
 
 def test_a_missing_reply_is_a_dash(page: Page):
-    example = Example("p", {"fear": {"a": Reply("x")}, "anger": {"b": Reply("y")}})
+    example = Example("p", [heard("x", None, "a", "fear"), heard("y", None, "b", "anger")])
     rows = [
         r for r in Page(render(ReportData(Header("m"), examples=[example]))).rows if len(r) == 3
     ]
@@ -263,9 +250,8 @@ def test_a_missing_reply_is_a_dash(page: Page):
 
 
 def test_measures_nobody_took_have_no_column():
-    data = ReportData(Header("m"), evaluation=Evaluation(["fear"], [Arm("circuit", 0.5, 0.4, 0.6)]))
-    page = Page(render(data))
-    assert [cell for cell, _ in page.rows[0]] == ["arm", "accuracy, 95 % interval"]
+    page = Page(render(ReportData(Header("m"), arms={"circuit": unmeasured(0.5)})))
+    assert [cell for cell, _ in page.rows[0]] == ["arm", "accuracy, 95 % interval", "texts"]
     assert "judges" not in sections(page)
 
 
@@ -286,12 +272,17 @@ def test_same_data_same_bytes(html: str):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Probes([0, 1], [0.5], [0, 0], [1, 1], 0.5, 0), r"probes.accuracy has shape \[1\]"),
-        (lambda: Probes([0], [0.5], [0], [1], 0.5, 1), "probes.best is 1"),
+        (
+            lambda: SweepSummary([0, 1], [0.5], [0, 0], [1, 1], 0.5, 0),
+            r"probes.accuracy has shape \[1\]",
+        ),
+        (lambda: SweepSummary([0], [0.5], [0], [1], 0.5, 1), "probes.best is 1"),
         (lambda: replace(DATA.directions, cosines=[[1.0]]), r"needs \[6, 6\]"),
         (lambda: replace(DATA.circuit, counts=None, heads=[[0.0]]), r"needs \[6, 30, any\]"),
-        (lambda: replace(DATA.circuit, overlap=None), "given together"),
-        (lambda: Judge("j", ["a", "b"], [[1, 2]]), r"judge.confusion has shape \[1, 2\]"),
+        (
+            lambda: replace(DATA.circuit, overlap=replace(DATA.circuit.overlap, jaccard=[[1.0]])),
+            r"circuit.overlap.jaccard has shape \[1, 1\]",
+        ),
     ],
 )
 def test_wrong_shapes_are_named(build, message: str):

@@ -9,11 +9,10 @@ from types import ModuleType
 
 import pytest
 from html_check import Page
-from sample import sample
+from sample import heard, sample
 
 from affectlens.core.errors import ArtefactError
 from affectlens.plotting import style
-from affectlens.reports import Reply
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "make_picture.py"
 
@@ -45,7 +44,7 @@ def test_dark_picture_has_dark_figures(picture: ModuleType):
 def test_the_example_that_worked_best_is_shown(picture: ModuleType):
     data = sample()
     first = data.examples[0]
-    missed = {e: {a: Reply("missed", "neutral") for a in arms} for e, arms in first.replies.items()}
+    missed = [heard("missed", "neutral", h.reply.arm, h.reply.emotion) for h in first.replies]
     reordered = replace(data, examples=[replace(first, replies=missed), first])
     assert "missed" not in picture.compose(reordered)
 

@@ -8,23 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from affectlens import reports
-from affectlens.core import ArtefactError
+from affectlens.core import ArtefactError, Site
 from affectlens.core.artefact import package_version, read_json, write_json
-from affectlens.evaluation import compare, score_replies, summarise
+from affectlens.evaluation import StrengthPoint, compare, score_replies, summarise
 from affectlens.models.registry import weights_note
 from affectlens.pipeline.arm_files import file_of, load_replies
 from affectlens.pipeline.corpus_files import expressed
 from affectlens.pipeline.engine import peak_rss_mb, receipt_file
 from affectlens.pipeline.expression import openers_of
-from affectlens.pipeline.report_data import (
-    circuit_figure,
-    direction_figure,
-    evaluation_figure,
-    examples,
-    map_figure,
-    probe_figure,
-    tuning_figure,
-)
+from affectlens.pipeline.report_examples import examples
 from affectlens.pipeline.settings import ReportSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.circuit import CIRCUIT
@@ -32,6 +24,7 @@ from affectlens.pipeline.stages.directions import DIRECTIONS
 from affectlens.pipeline.stages.judge import JUDGED
 from affectlens.pipeline.stages.probe import PROBES
 from affectlens.pipeline.stages.tune import TUNING
+from affectlens.plotting import CircuitSummary, DirectionsSummary, SweepSummary
 
 if TYPE_CHECKING:
     from affectlens.circuits import Circuit
@@ -45,7 +38,7 @@ PAGE = "report.html"
 def report(run: StageRun) -> Sequence[str]:
     """Measure and compare the arms; write ``metrics.json``, ``report.json``, ``report.html``."""
     from affectlens.circuits import Circuit
-    from affectlens.geometry import Directions
+    from affectlens.geometry import Directions, emotion_map
     from affectlens.probes import Sweep
 
     settings: ReportSettings = run.settings
@@ -79,6 +72,7 @@ def report(run: StageRun) -> Sequence[str]:
     if halves is None:
         raise ArtefactError("The directions have no split-half cosines; make them again.")
     weights = weights_note(settings.model)
+    best = Site(sweep.best.layer, "resid_post")
     metrics = {
         "model": directions.provenance.model_name,
         "model_fingerprint": directions.provenance.model,
@@ -127,13 +121,15 @@ def report(run: StageRun) -> Sequence[str]:
                 "decoding": decoding(settings.generation),
             },
         ),
-        probes=probe_figure(sweep),
-        directions=direction_figure(directions, sweep.best.layer),
-        emotion_map=map_figure(directions, sweep.best.layer),
-        circuit=circuit_figure(circuit, settings.top_neurons),
-        tuning=tuning_figure(tuning),
-        evaluation=evaluation_figure(arms, pairs, judged, settings.emotions),
-        examples=examples(replies, run.judge, settings),
+        probes=SweepSummary.of(sweep),
+        directions=DirectionsSummary.of(directions, best),
+        emotion_map=emotion_map(directions, best),
+        circuit=CircuitSummary.of(circuit, settings.top_neurons),
+        tuning=reports.Tuning([StrengthPoint(**p) for p in tuning["points"]], tuning["chosen"]),
+        arms=arms,
+        comparisons=pairs,
+        judges=[judged[name] for name in ("encoder", "lexicon")],
+        examples=examples(replies, run.judge, settings.example_events),
     )
     reports.save(data, run.folder / DATA)
     reports.write(data, run.folder / PAGE)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from affectlens.plotting.arms import arm_title
 from affectlens.reports.markup import Cell, card, finite, number, percent, table, text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from affectlens.reports.data import Arm, Comparison, Evaluation
+    from affectlens.evaluation import ArmMetrics, Comparison
+    from affectlens.reports.data import ReportData
 
 LEVEL = 0.05
 """Differences with a smaller p are called differences."""
@@ -25,22 +27,21 @@ MEASURES = {
 }
 
 
-def comparison_card(evaluation: Evaluation) -> str:
+def comparison_card(data: ReportData) -> str:
     """Differences between arms, in words and as a table; "" if none were measured."""
-    if not evaluation.comparisons:
+    if not data.comparisons:
         return ""
-    labels = {arm.name: arm.label for arm in evaluation.arms}
-    found = {(c.arm, c.control, c.measure): c for c in evaluation.comparisons}
-    pairs = list(dict.fromkeys((c.arm, c.control) for c in evaluation.comparisons))
+    found = {(c.arm, c.control, c.measure): c for c in data.comparisons}
+    pairs = list(dict.fromkeys((c.arm, c.control) for c in data.comparisons))
     shown = [m for m in MEASURES if any(key[2] == m for key in found)]
     rows = [
         (
-            f"{text(labels.get(arm, arm))} − {text(labels.get(control, control))}",
+            f"{text(arm_title(arm))} − {text(arm_title(control))}",
             [_cell(found.get((arm, control, measure)), measure) for measure in shown],
         )
         for arm, control in pairs
     ]
-    said = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences(evaluation))
+    said = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences(data))
     return card(
         "Arms in pairs",
         (f"<ul>{said}</ul>" if said else "")
@@ -55,9 +56,7 @@ def comparison_card(evaluation: Evaluation) -> str:
 def _cell(comparison: Comparison | None, measure: str) -> Cell:
     if comparison is None:
         return Cell("–")
-    value, low, high = (
-        _signed(x, measure) for x in (comparison.difference, comparison.low, comparison.high)
-    )
+    value, low, high = (_signed(x, measure) for x in (comparison.difference, *comparison.ci))
     if not finite(comparison.p):
         return Cell(value, comparison.difference)
     return Cell(
@@ -86,43 +85,45 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
-def sentences(evaluation: Evaluation) -> list[str]:
+def sentences(data: ReportData) -> list[str]:
     """What the arms say about naming, refining and the choice of units, as far as they do."""
-    arms = {arm.name: arm for arm in evaluation.arms if finite(arm.accuracy)}
-    found = {(c.arm, c.control, c.measure): c for c in evaluation.comparisons}
+    arms = {name: arm for name, arm in data.arms.items() if finite(arm.accuracy)}
+    found = {(c.arm, c.control, c.measure): c for c in data.comparisons}
     circuit, analytic = arms.get("circuit"), arms.get("analytic_circuit")
-    made = [_naming(arms[name]) for name in ("circuit", "residual") if name in arms]
+    made = [_naming(name, arms[name]) for name in ("circuit", "residual") if name in arms]
     if circuit and analytic:
         made.append(_refining(found, circuit, analytic))
-    refined = [arm for name, arm in arms.items() if name.startswith("random_units_refined")]
+    refined = {name: a for name, a in arms.items() if name.startswith("random_units_refined")}
     unrefined = arms.get("random_units_analytic")
     if circuit and refined and unrefined:
-        made.append(_units(circuit, refined, unrefined))
+        made.append(_units(circuit, list(refined.values()), unrefined))
     if circuit and refined:
-        made += [_pair(found, circuit, arm) for arm in refined]
+        made += [_pair(found, "circuit", name) for name in refined]
     if analytic and unrefined:
-        made.append(_pair(found, analytic, unrefined))
+        made.append(_pair(found, "analytic_circuit", "random_units_analytic"))
     return [sentence for sentence in made if sentence]
 
 
-def _naming(arm: Arm) -> str:
-    if arm.masked is None:
+def _naming(name: str, arm: ArmMetrics) -> str:
+    if not finite(arm.masked_accuracy):
         return ""
     said = (
-        f"{_capital(arm.label)}: {percent(arm.accuracy)} of replies are heard as meant, "
-        f"{percent(arm.masked.value)} once every feeling word is taken out"
+        f"{_capital(arm_title(name))}: {percent(arm.accuracy)} of replies are heard as meant, "
+        f"{percent(arm.masked_accuracy)} once every feeling word is taken out"
     )
-    if arm.later is not None:
-        said += f", {percent(arm.later.value)} without the first sentence"
+    if finite(arm.later_accuracy):
+        said += f", {percent(arm.later_accuracy)} without the first sentence"
     said += "."
-    if arm.copied is not None:
-        said += f" {percent(arm.copied.value)} begin like an opener that the vectors saw."
+    if finite(arm.copied_openers):
+        said += f" {percent(arm.copied_openers)} begin like an opener that the vectors saw."
     return said
 
 
-def _refining(found: dict[tuple[str, str, str], Comparison], circuit: Arm, analytic: Arm) -> str:
-    plain = found.get((circuit.name, analytic.name, "accuracy"))
-    masked = found.get((circuit.name, analytic.name, "masked_accuracy"))
+def _refining(
+    found: Mapping[tuple[str, str, str], Comparison], circuit: ArmMetrics, analytic: ArmMetrics
+) -> str:
+    plain = found.get(("circuit", "analytic_circuit", "accuracy"))
+    masked = found.get(("circuit", "analytic_circuit", "masked_accuracy"))
     if plain is None or masked is None or not finite(plain.p):
         return ""
     said = (
@@ -136,7 +137,7 @@ def _refining(found: dict[tuple[str, str, str], Comparison], circuit: Arm, analy
     return said + "."
 
 
-def _units(circuit: Arm, refined: Sequence[Arm], unrefined: Arm) -> str:
+def _units(circuit: ArmMetrics, refined: Sequence[ArmMetrics], unrefined: ArmMetrics) -> str:
     reached = sum(arm.accuracy for arm in refined) / len(refined)
     gap = circuit.accuracy - unrefined.accuracy
     if gap <= 0:
@@ -154,24 +155,22 @@ def _units(circuit: Arm, refined: Sequence[Arm], unrefined: Arm) -> str:
     )
 
 
-def _pair(found: dict[tuple[str, str, str], Comparison], arm: Arm, control: Arm) -> str:
-    plain = found.get((arm.name, control.name, "accuracy"))
-    masked = found.get((arm.name, control.name, "masked_accuracy"))
+def _pair(found: Mapping[tuple[str, str, str], Comparison], arm: str, control: str) -> str:
+    plain = found.get((arm, control, "accuracy"))
+    masked = found.get((arm, control, "masked_accuracy"))
     if plain is None or masked is None or not finite(plain.p):
         return ""
     return (
-        f"{_capital(arm.label)} against {control.label}: {_told(plain)}; with feeling words "
-        f"masked {_told(masked)}."
+        f"{_capital(arm_title(arm))} against {arm_title(control)}: {_told(plain)}; with feeling "
+        f"words masked {_told(masked)}."
     )
 
 
 def _told(comparison: Comparison) -> str:
     """A difference in words: whether it is one, its size, interval and p."""
     size = f"{points(comparison.difference)} points"
-    spread = (
-        f"95 % interval {points(comparison.low)} to {points(comparison.high)}, "
-        f"p {p_value(comparison.p)}"
-    )
+    low, high = comparison.ci
+    spread = f"95 % interval {points(low)} to {points(high)}, p {p_value(comparison.p)}"
     if _clear(comparison):
         return f"{size} ({spread})"
     return f"no difference told ({size}, {spread})"

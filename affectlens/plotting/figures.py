@@ -1,0 +1,173 @@
+"""The table of figures, and the one function that draws whatever may be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from affectlens.circuits import Circuit
+from affectlens.circuits.overlap import Overlap
+from affectlens.core.errors import DataError
+from affectlens.core.registry import Registry
+from affectlens.evaluation import ArmMetrics, StrengthPoint
+from affectlens.geometry import Directions
+from affectlens.geometry.emotion_map import EmotionMap
+from affectlens.plotting.arms import arms_bars, per_emotion_heatmap
+from affectlens.plotting.circuit import (
+    allocation_bars,
+    contribution_map,
+    influence_profile,
+    overlap_heatmap,
+)
+from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
+from affectlens.plotting.judges import confusion
+from affectlens.plotting.probes import probe_accuracy
+from affectlens.plotting.strengths import strength_curves
+from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.probes import Sweep
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the report.
+
+    Attributes:
+        name: By which `plot` takes it.
+        help: What it shows.
+        takes: Whether it can draw an artefact.
+        draw: Of the artefact, and options of its own, to a plotly figure.
+    """
+
+    name: str
+    help: str
+    takes: Callable[[object], bool]
+    draw: Callable[..., go.Figure]
+
+
+def a(*kinds: type) -> Callable[[object], bool]:
+    """Takes an artefact of one of these kinds."""
+    return lambda found: isinstance(found, kinds)
+
+
+def some(kind: type) -> Callable[[object], bool]:
+    """Takes several of a kind: in a sequence, or by name."""
+
+    def takes(found: object) -> bool:
+        if isinstance(found, Mapping):
+            found = list(cast("Mapping[Any, Any]", found).values())
+        members = cast("Sequence[Any]", found) if isinstance(found, Sequence) else ()
+        return bool(members) and all(isinstance(one, kind) for one in members)
+
+    return takes
+
+
+def a_judge_report(found: object) -> bool:
+    """Takes what `affectlens.evaluation.judges.judge_report` returns."""
+    return isinstance(found, Mapping) and {"judge", "corpora"} <= found.keys()
+
+
+FIGURES = Registry(
+    "figure",
+    Figure(
+        "probe_accuracy",
+        "how well a probe reads the emotion, layer by layer",
+        a(Sweep, SweepSummary),
+        probe_accuracy,
+    ),
+    Figure(
+        "cosine_heatmap",
+        "cosines between the directions at one site",
+        a(Directions, DirectionsSummary),
+        cosine_heatmap,
+    ),
+    Figure(
+        "emotion_map",
+        "the emotions on the two axes on which they differ most",
+        a(Directions, EmotionMap),
+        emotion_map,
+    ),
+    Figure(
+        "split_half",
+        "agreement of directions found on two halves of the groups",
+        a(Directions, DirectionsSummary),
+        split_half,
+    ),
+    Figure(
+        "influence_profile",
+        "how far a push at each sublayer carries",
+        a(Circuit, CircuitSummary),
+        influence_profile,
+    ),
+    Figure(
+        "allocation_bars",
+        "units of a circuit in each layer",
+        a(Circuit, CircuitSummary),
+        allocation_bars,
+    ),
+    Figure(
+        "contribution_map",
+        "what each head or neuron writes along an emotion",
+        a(Circuit, CircuitSummary),
+        contribution_map,
+    ),
+    Figure(
+        "overlap_heatmap",
+        "units that circuits share, relative to chance",
+        a(Overlap, Circuit, CircuitSummary),
+        overlap_heatmap,
+    ),
+    Figure(
+        "strength_curves",
+        "accuracy and fluency by steering strength",
+        some(StrengthPoint),
+        strength_curves,
+    ),
+    Figure(
+        "arms_bars",
+        "emotion heard and perplexity ratio of every arm",
+        some(ArmMetrics),
+        arms_bars,
+    ),
+    Figure(
+        "per_emotion_heatmap",
+        "emotion heard by arm and target",
+        some(ArmMetrics),
+        per_emotion_heatmap,
+    ),
+    Figure("confusion", "how a judge reads texts of known tone", a_judge_report, confusion),
+)
+"""Every figure; the first that takes an artefact is what `plot` draws of it."""
+
+
+def plot(artefact: object, figure: str | None = None, **options: Any) -> go.Figure:
+    """Draw an artefact as the report does.
+
+    A function and not a method: artefacts are loaded by servers and on clusters, where nothing is
+    drawn, so they know of no figure, and the figures know of them.
+
+    Args:
+        artefact: `Sweep`, `Directions`, `EmotionMap`, `Circuit`, `Overlap`, the report of a judge,
+            strengths that were tried, or measures of arms by name.
+        figure: A name in :data:`FIGURES`; default: the first there that takes the artefact.
+        **options: Of that figure: ``site`` of directions, ``emotion`` and ``kind`` of a
+            contribution map, ``chosen`` of strengths.
+
+    Returns:
+        A plotly figure, which notebooks show.
+
+    Raises:
+        UnknownNameError: If there is no such figure.
+        DataError: If the artefact has no figure, or not this one.
+    """
+    fitting = [row for row in FIGURES.values() if row.takes(artefact)]
+    if not fitting:
+        raise DataError(f"There is no figure of {type(artefact).__name__}.")
+    row = fitting[0] if figure is None else FIGURES[figure]
+    if row not in fitting:
+        names = ", ".join(one.name for one in fitting)
+        raise DataError(f"{row.name} does not draw {type(artefact).__name__}; choose {names}.")
+    return row.draw(artefact, **options)
