@@ -16,7 +16,7 @@ import torch
 
 from affectlens.core import EMOTIONS, Provenance
 from affectlens.models import load_model
-from affectlens.models.generation.generate import GenerationSettings, encode_prompt, generate_ids
+from affectlens.models.generation.generation import GenerationSettings, encode_prompt, generate_ids
 from affectlens.steering import SteeringPack, generate_steered
 
 NEW = 40

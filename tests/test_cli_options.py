@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from affectlens.cli import app
 from affectlens.models import load_model
-from affectlens.models.generation.generate import GenerationSettings, encode_prompt
+from affectlens.models.generation.generation import GenerationSettings, encode_prompt
 from affectlens.steering import generate_steered
 from tests.on_disk import save_model
 from tests.steering.oracle import random_pack

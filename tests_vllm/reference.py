@@ -19,7 +19,7 @@ from torch import Tensor
 
 from affectlens.core import Provenance
 from affectlens.models import LanguageModel, load_model, pull
-from affectlens.models.generation.generate import GenerationSettings, encode_prompt
+from affectlens.models.generation.generation import GenerationSettings, encode_prompt
 from affectlens.steering import SteeringPack, generate_steered, steering
 from affectlens.steering.gates import EMBEDDINGS, Readout, probabilities
 from tests.conftest import tiny_hf, tiny_tokenizer

@@ -18,7 +18,7 @@ pytest.importorskip("transformer_lens", reason="needs the main environment")
 
 from affectlens.core import EMOTIONS
 from affectlens.evaluation import ARMS, Backend, Transformers, Vllm
-from affectlens.models.generation.generate import GenerationSettings, encode_prompt
+from affectlens.models.generation.generation import GenerationSettings, encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arm_files import load_replies
 from affectlens.pipeline.backend import backend

@@ -18,7 +18,7 @@ from affectlens.serving.vllm.request_fields import KEY, PACK
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
-    from affectlens.models.generation.generate import GenerationSettings
+    from affectlens.models.generation.generation import GenerationSettings
     from affectlens.steering import SteeringPack
 
 CONCURRENT = 64
@@ -77,7 +77,7 @@ class Transformers:
         advance: Advance,
     ) -> list[Ids]:
         """See `Backend.generate`."""
-        from affectlens.models.generation.generate import generate_ids
+        from affectlens.models.generation.generation import generate_ids
         from affectlens.steering.transformers.hooks import generate_steered
 
         if pack is None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from affectlens.core import DataError
 from affectlens.models.anatomy.padding import Padding
 from affectlens.models.generation.listeners import refuse_listeners
-from affectlens.models.generation.step import accepted
+from affectlens.models.step import accepted
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel

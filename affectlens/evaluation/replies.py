@@ -17,7 +17,7 @@ from affectlens.steering.spec import SteeringSpec
 if TYPE_CHECKING:
     from affectlens.datasets import Record
     from affectlens.models import LanguageModel
-    from affectlens.models.generation.generate import GenerationSettings
+    from affectlens.models.generation.generation import GenerationSettings
     from affectlens.steering import SteeringPack
 
 
@@ -92,7 +92,7 @@ def generate_replies(
     Raises:
         DataError: If a request is to be steered and there is no pack.
     """
-    from affectlens.models.generation.generate import encode_prompt
+    from affectlens.models.generation.generation import encode_prompt
 
     specs = [r.spec for r in requests]
     if pack is None and any(spec is not None for spec in specs):

@@ -25,7 +25,6 @@ from affectlens.models.anatomy.unembedding import unembed
 from affectlens.models.chat.special_tokens import stop_ids
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.fingerprint import checkpoint_fingerprint
-from affectlens.models.generation.step import position_ids
 from affectlens.models.hooking.compiled import uncompiled
 from affectlens.models.identity import (
     ModelIdentity,
@@ -35,6 +34,7 @@ from affectlens.models.identity import (
     text_fingerprint,
 )
 from affectlens.models.sinks import Sinks, find_sinks
+from affectlens.models.step import position_ids
 from affectlens.models.weights import from_gguf, from_pretrained
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class LanguageModel:
         **options: Any,
     ) -> str | list[str]:
         """Reply to prompts; see `affectlens.models.generation` for the options."""
-        from affectlens.models.generation.generate import generate
+        from affectlens.models.generation.generation import generate
 
         return generate(self, prompt, system=system, max_new_tokens=max_new_tokens, **options)
 

@@ -37,7 +37,7 @@ def backend(
         ModelError: If there is no vLLM, or it does not start.
     """
     from affectlens.evaluation.backends import TIMEOUT, Transformers, Vllm
-    from affectlens.models.generation.generate import encode_prompt
+    from affectlens.models.generation.generation import encode_prompt
 
     config = run.context.config
     if config.backend == "transformers":

@@ -55,7 +55,7 @@ def own_replies(
 ) -> Corpus:
     """One reply per scenario-event and emotion: an opener and how the model goes on from it."""
     from affectlens.models.chat.chats import encode
-    from affectlens.models.generation.generate import generate_ids
+    from affectlens.models.generation.generation import generate_ids
 
     events = spread(load("events").filter(role="direction"), settings.n_events)
     by_emotion = openers()

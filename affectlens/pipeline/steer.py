@@ -52,7 +52,7 @@ def steer_beside(
         UnknownNameError, DataError: If the spec cannot be read, or its parts contradict each other.
     """
     from affectlens.models import load_model
-    from affectlens.models.generation.generate import GenerationSettings, encode_prompt
+    from affectlens.models.generation.generation import GenerationSettings, encode_prompt
     from affectlens.steering import SteeringPack, SteeringSpec
     from affectlens.steering.transformers.hooks import generate_steered
 

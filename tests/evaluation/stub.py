@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from affectlens.models.generation.generate import GenerationSettings
+from affectlens.models.generation.generation import GenerationSettings
 from affectlens.models.loading import LanguageModel
 from affectlens.steering import SteeringPack
 from affectlens.steering.transformers.hooks import generate_steered

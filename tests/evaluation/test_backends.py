@@ -11,7 +11,7 @@ import pytest
 from affectlens.core import DataError, MismatchError
 from affectlens.datasets import load
 from affectlens.evaluation import Request, Vllm, arm_requests, generate_replies, random_pack
-from affectlens.models.generation.generate import GenerationSettings, encode_prompt
+from affectlens.models.generation.generation import GenerationSettings, encode_prompt
 from affectlens.models.loading import LanguageModel
 from affectlens.serving.checking import Server
 from affectlens.steering import SteeringPack, SteeringSpec

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from affectlens.core import DataError, ModelError, UnknownNameError
-from affectlens.models.generation.generate import (
+from affectlens.models.generation.generation import (
     GenerationSettings,
     encode_prompt,
     generate,

@@ -16,7 +16,7 @@ from affectlens.core.places import Site
 from affectlens.evaluation.perplexity import reply_nll
 from affectlens.models.anatomy.padding import Padding
 from affectlens.models.generation.decoding import GenerationSettings
-from affectlens.models.generation.generate import generate_ids
+from affectlens.models.generation.generation import generate_ids
 from affectlens.models.hooking.hooks import reading
 from affectlens.models.loading import LanguageModel, load_model
 from tests.activations import plain

@@ -13,7 +13,7 @@ from affectlens.circuits.units import Unit
 from affectlens.core import TONES, Provenance, Site
 from affectlens.datasets import load
 from affectlens.geometry import Directions
-from affectlens.models.generation.generate import encode_prompt
+from affectlens.models.generation.generation import encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.expression import spread

@@ -315,7 +315,7 @@ def test_what_the_model_expressed(finished: Path) -> None:
 def test_the_steer_command_on_its_pack(finished: Path) -> None:
     from affectlens.cli import app
     from affectlens.models import load_model
-    from affectlens.models.generation.generate import GenerationSettings, encode_prompt
+    from affectlens.models.generation.generation import GenerationSettings, encode_prompt
     from affectlens.steering import SteeringPack, SteeringSpec
     from affectlens.steering.transformers.hooks import generate_steered
 

@@ -21,7 +21,7 @@ from affectlens.core import (
     UnknownNameError,
 )
 from affectlens.core.artefact import read_tensors, write_tensors
-from affectlens.models.generation.generate import GenerationSettings
+from affectlens.models.generation.generation import GenerationSettings
 from affectlens.models.loading import LanguageModel
 from affectlens.probes import Sweep, sweep
 from affectlens.steering import SteeringPack, SteeringSpec, generate_steered

@@ -10,7 +10,7 @@ import torch
 from affectlens.circuits.circuit import Circuit
 from affectlens.circuits.units import Unit
 from affectlens.core import DataError, MismatchError, Provenance, Site
-from affectlens.models.generation.generate import GenerationSettings, generate_ids
+from affectlens.models.generation.generation import GenerationSettings, generate_ids
 from affectlens.models.hooking.hooks import WritePoint, reading, writing
 from affectlens.models.loading import LanguageModel
 from affectlens.steering import SteeringSpec, generate_steered, steering
@@ -395,7 +395,7 @@ def test_calls_after_generation_are_not_taken_for_its_rows(tiny_model: Any) -> N
 
 def test_text_in_text_out_is_steered_too(tiny_model: Any) -> None:
     """The same reply whichever door one uses."""
-    from affectlens.models.generation.generate import encode_prompt
+    from affectlens.models.generation.generation import encode_prompt
 
     model = tiny_model("llama")
     pack = random_pack(model)

@@ -101,7 +101,7 @@ def generated(settings: GenerationSettings | None = None) -> list[ModelText]:
     """Let the default model reply to all `requests`, greedily, in fp32 on the CPU."""
     from affectlens.datasets import elicitation_prompt
     from affectlens.models import load_model
-    from affectlens.models.generation.generate import generate
+    from affectlens.models.generation.generation import generate
 
     model = load_model(MODEL, dtype="float32", device="cpu")
     settings = settings or GenerationSettings(max_new_tokens=40)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.models.generation.attention import fast_decoding
-from affectlens.models.generation.step import accepted, position_ids, step
+from affectlens.models.step import accepted, position_ids, step
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel

@@ -1,1 +1,5 @@
 """Generation: one loop for every arm of every comparison."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

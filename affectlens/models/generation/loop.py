@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.core import ModelError
-from affectlens.models.generation import step as stepping
+from affectlens.models import step as stepping
 from affectlens.models.generation.decoding import (
     GenerationSettings,
     NgramBan,

@@ -24,7 +24,7 @@ def pack(run: StageRun) -> Sequence[str]:
     from affectlens.activations import residual_rms
     from affectlens.circuits import Circuit
     from affectlens.geometry import Directions
-    from affectlens.models.generation.generate import encode_prompt
+    from affectlens.models.generation.generation import encode_prompt
     from affectlens.pipeline.expression import spread
     from affectlens.probes import Sweep
     from affectlens.steering import SteeringPack

@@ -38,8 +38,8 @@ def reply_loss(
         ModelError: If the model computes something else in several calls with a cache.
     """
     from affectlens.models.chat.chats import encode
-    from affectlens.models.generation.step import accepted
     from affectlens.models.hooking.hooks import writing
+    from affectlens.models.step import accepted
 
     rows = [encode(model.tokenizer, r.chat, add_generation_prompt=False) for g in groups for r in g]
     k = len(emotions)

@@ -29,7 +29,7 @@ from affectlens.steering.table import SiteTable, SteeringTable
 from affectlens.steering.transformers.prompt_ends import Calls, Pass, repeat
 
 if TYPE_CHECKING:
-    from affectlens.models.generation.generate import GenerationSettings
+    from affectlens.models.generation.generation import GenerationSettings
     from affectlens.models.loading import LanguageModel
     from affectlens.steering.pack import SteeringPack
 
@@ -145,7 +145,7 @@ def generate_steered(
         specs: One request for all, or a list with one per prompt.
         settings: Of generation, the same for all.
         force: Steer another model of the same shape all the same.
-        options: Passed on to `affectlens.models.generation.generate.generate_ids`.
+        options: Passed on to `affectlens.models.generation.generation.generate_ids`.
 
     Returns:
         The generated tokens of each row.
@@ -153,7 +153,7 @@ def generate_steered(
     Raises:
         DataError: If the numbers of prompts and requests differ.
     """
-    from affectlens.models.generation.generate import generate_ids
+    from affectlens.models.generation.generation import generate_ids
 
     if isinstance(specs, (list, tuple)) and len(cast("list[Any]", specs)) != len(prompts):
         raise DataError(

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from affectlens.core.errors import DataError, ModelError, UnknownNameError
 from affectlens.core.places import Site
-from affectlens.models.generation.step import accepted
 from affectlens.models.hooking.attention_patterns import flat_pattern
 from affectlens.models.hooking.hooks import check_sites
 from affectlens.models.loading import LanguageModel
+from affectlens.models.step import accepted
 
 Reader = Callable[[Site, Tensor], None]
 """Gets a site and its live value ``[batch, pos, width]``; copy what must outlive the call."""
