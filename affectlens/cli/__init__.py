@@ -1,19 +1,24 @@
 """The command line: argument parsing only; each command calls one function below it."""
 
-from affectlens.cli.commands.activations import capture, store_app
+from affectlens.cli.commands.activations import add_capture_command, store_app
 from affectlens.cli.commands.datasets import datasets_app
+from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
-from affectlens.cli.commands.run import add_run_commands
+from affectlens.cli.commands.run import add_run_command, add_stage_commands
 from affectlens.cli.commands.serve import add_serve_command
-from affectlens.cli.program import app, main
+from affectlens.cli.commands.steer import add_steer_command
+from affectlens.cli.program import PARTS, app, main
 from affectlens.cli.repeated_options import refuse_repetition
 
 __all__ = ["app", "main"]
 
-add_run_commands(app)
-app.command()(capture)
+add_run_command(app)
+add_steer_command(app)
 add_serve_command(app)
-app.add_typer(store_app, name="store")
-app.add_typer(models_app, name="models")
-app.add_typer(datasets_app, name="datasets")
+add_stage_commands(app)
+add_capture_command(app)
+app.add_typer(store_app, name="store", rich_help_panel=PARTS)
+app.add_typer(models_app, name="models", rich_help_panel=PARTS)
+app.add_typer(datasets_app, name="datasets", rich_help_panel=PARTS)
+add_list_command(app)
 refuse_repetition(app)

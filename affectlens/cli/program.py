@@ -14,6 +14,17 @@ import typer
 DEFAULT_RUN = Path("runs/demo")
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
+FIRST = "Start here"
+STAGE = "Stages of a run, each with those it needs first"
+PARTS = "Activations, models, corpora"
+"""Groups of the commands, in the order of ``--help``."""
+
+
+def example(*lines: str) -> str:
+    """What ``--help`` ends with."""
+    return f"Example{'s' if len(lines) > 1 else ''}: {'; '.join(lines)}"
+
+
 app = typer.Typer(
     help="Find where emotion lives in open language models, and turn it like a dial.",
     no_args_is_help=True,
@@ -22,6 +33,9 @@ app = typer.Typer(
 )
 
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; default: the best.")]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help="bfloat16, float16, float32; default: what is fast.")
+]
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="For your own file: emotion=label, text=body.")
 ]

@@ -12,10 +12,12 @@ from affectlens.core.jsonl import json_line
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from affectlens.core.registry import Registry
     from affectlens.models.registry import ModelInfo
     from affectlens.pipeline.corpus_choice import CorpusChoice
     from affectlens.pipeline.engine import Stage
     from affectlens.pipeline.run_config import RunConfig
+    from affectlens.pipeline.steer import SideBySide
 
 
 def stdout() -> Console:
@@ -79,40 +81,26 @@ def print_summary(folder: Path) -> None:
     out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def print_steered(
-    prompt: str,
-    emotion: str | Sequence[str],
-    *,
-    pack_file: Path,
-    model: str | None,
-    mode: str | None,
-    system: str | None,
-    max_new_tokens: int,
-    device: str | None,
-    dtype: str | None,
-    force: bool,
-) -> None:
-    """Generate with and without steering and print both, one above the other."""
+def print_steered(replies: SideBySide) -> None:
+    """A reply without and one with steering, one above the other."""
     from rich.panel import Panel
     from rich.text import Text
 
-    from affectlens.pipeline.steer import steer_beside
-
-    result = steer_beside(
-        prompt,
-        emotion,
-        pack_file=pack_file,
-        model=model,
-        mode=mode,
-        system=system,
-        max_new_tokens=max_new_tokens,
-        device=device,
-        dtype=dtype,
-        force=force,
-    )
     out = stdout()
-    out.print(Panel(Text(result.unsteered), title="unsteered", title_align="left"))
-    out.print(Panel(Text(result.steered), title=Text(result.spec), title_align="left"))
+    out.print(Panel(Text(replies.unsteered), title="unsteered", title_align="left"))
+    out.print(Panel(Text(replies.steered), title=Text(replies.spec), title_align="left"))
+
+
+def print_entries(tables: Mapping[str, Registry[Any]]) -> None:
+    """What can be added by name, of each kind."""
+    from rich.table import Table
+
+    table = Table("kind", "name", "what")
+    for kind, entries in tables.items():
+        for entry in entries.values():
+            table.add_row(kind, entry.name, entry.help)
+        table.add_section()
+    stdout().print(table)
 
 
 def print_models(models: Sequence[ModelInfo]) -> None:

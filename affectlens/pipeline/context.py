@@ -98,7 +98,7 @@ class RunContext:
         Raises:
             UnknownNameError: If there is no such stage.
         """
-        from affectlens.pipeline.line import row
+        from affectlens.pipeline.line import STAGES
         from affectlens.pipeline.stage import StageRun
 
-        return StageRun(self, row(name), getattr(self.settings, name))
+        return StageRun(self, STAGES[name], getattr(self.settings, name, None))

@@ -11,7 +11,7 @@ from affectlens.core.jsonl import read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
     from affectlens.datasets import Corpus
-    from affectlens.pipeline.settings import RefineMix
+    from affectlens.pipeline.rules import RefineMix
     from affectlens.pipeline.stage import StageRun
 
 EXPRESSION = "expression.jsonl"

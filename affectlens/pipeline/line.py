@@ -2,119 +2,129 @@
 
 from __future__ import annotations
 
-from affectlens.core.errors import unknown
-from affectlens.pipeline.stage import Row
-from affectlens.pipeline.stages.activations import activations
-from affectlens.pipeline.stages.circuit import circuit
-from affectlens.pipeline.stages.controls import controls
-from affectlens.pipeline.stages.directions import directions
-from affectlens.pipeline.stages.evaluate import evaluate
-from affectlens.pipeline.stages.express import express
-from affectlens.pipeline.stages.judge import judge
-from affectlens.pipeline.stages.pack import pack
-from affectlens.pipeline.stages.probe import probe
-from affectlens.pipeline.stages.report import report
-from affectlens.pipeline.stages.tune import tune
+from collections.abc import Callable
+from importlib import import_module
+
+from affectlens.core.registry import Registry
+from affectlens.pipeline.engine import Files
+from affectlens.pipeline.stage import Row, StageRun
 
 MODEL = ("model", "text")
 JUDGES = ("judge", "lexicon", "encoder")
-STAGES = (
-    "express",
-    "activations",
-    "probe",
-    "directions",
-    "circuit",
-    "controls",
-    "pack",
-    "tune",
-    "evaluate",
-    "judge",
-)
-"""Whose costs the report names, too."""
 
-LINE = (
+
+def in_module(name: str) -> Callable[[StageRun], Files]:
+    """The function ``name`` of `affectlens.pipeline.stages.<name>`, loaded when its turn comes.
+
+    The command line shows this table, and should not wait for torch to do so.
+    """
+
+    def work(run: StageRun) -> Files:
+        return getattr(import_module(f"affectlens.pipeline.stages.{name}"), name)(run)
+
+    return work
+
+
+STAGES = Registry(
+    "stage",
     Row(
         "express",
+        "Let the model express each emotion",
         "the model expresses each emotion",
         needs=(),
         reads=(*MODEL, "corpora", "events", "openers"),
-        work=express,
+        work=in_module("express"),
     ),
     Row(
         "activations",
+        "Cache activations of the corpora",
         "activations of all blocks",
         needs=("express",),
         reads=(*MODEL, "corpora"),
-        work=activations,
+        work=in_module("activations"),
     ),
-    Row("probe", "a probe per layer", needs=("activations",), reads=(), work=probe),
+    Row(
+        "probe",
+        "Fit a probe per layer",
+        "a probe per layer",
+        needs=("activations",),
+        reads=(),
+        work=in_module("probe"),
+    ),
     Row(
         "directions",
+        "Find the emotion directions",
         "emotion directions",
         needs=("express", "activations"),
         reads=(*MODEL, "corpora"),
-        work=directions,
+        work=in_module("directions"),
     ),
     Row(
         "circuit",
+        "Find the neurons and heads that write them",
         "the neurons and heads behind them",
         needs=("express", "directions"),
         reads=(*MODEL, "corpora", "events"),
-        work=circuit,
+        work=in_module("circuit"),
     ),
     Row(
         "controls",
+        "Refine random units alike, to compare the circuit with",
         "random units, refined alike",
         needs=("express", "circuit"),
         reads=(*MODEL, "corpora"),
-        work=controls,
+        work=in_module("controls"),
     ),
     Row(
         "pack",
+        "Fold directions and circuit into a steering pack",
         "steering packs",
         needs=("probe", "directions", "circuit", "controls"),
         reads=(*MODEL, "events"),
-        work=pack,
+        work=in_module("pack"),
     ),
     Row(
         "tune",
+        "Choose strengths on the tuning scenarios",
         "strengths, on tuning scenarios",
         needs=("pack",),
         reads=(*MODEL, "events", *JUDGES),
-        work=tune,
+        work=in_module("tune"),
     ),
     Row(
         "evaluate",
+        "Compare the arms on the test scenarios",
         "all arms on test scenarios",
         needs=("tune",),
         reads=(*MODEL, "events", "prompts"),
-        work=evaluate,
+        work=in_module("evaluate"),
     ),
     Row(
         "judge",
+        "Measure the judges on texts they have not seen",
         "how far the judges can be trusted",
         needs=(),
         reads=("corpora", "judge", "lexicon", "encoder"),
-        work=judge,
+        work=in_module("judge"),
     ),
     Row(
         "report",
+        "Write report.html and metrics.json",
         "report.html and metrics.json",
-        needs=STAGES,
+        needs=(
+            "express",
+            "activations",
+            "probe",
+            "directions",
+            "circuit",
+            "controls",
+            "pack",
+            "tune",
+            "evaluate",
+            "judge",
+        ),
         reads=JUDGES,
-        work=report,
+        work=in_module("report"),
     ),
 )
-"""All stages, inputs before users."""
-
-
-def row(name: str) -> Row:
-    """A stage by its name.
-
-    Raises:
-        UnknownNameError: If there is none.
-    """
-    for one in LINE:
-        if one.name == name:
-            return one
-    raise unknown("stage", name, [one.name for one in LINE])
+"""All stages, inputs before users; the report names the costs of those that it needs."""

@@ -72,10 +72,10 @@ def writing_alone(folder: Path) -> Generator[None]:
 
 def stages(context: RunContext) -> list[Stage]:
     """All stages in order, as the runner wants them."""
-    from affectlens.pipeline.line import LINE
+    from affectlens.pipeline.line import STAGES
 
     found: list[Stage] = []
-    for row in LINE:
+    for row in STAGES.values():
         one = context.stage(row.name)
         found.append(
             Stage(row.name, row.needs, partial(depends, one), partial(row.work, one), row.title)

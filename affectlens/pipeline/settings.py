@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from affectlens.circuits import Budget
 from affectlens.core import EMOTIONS, TONES
 from affectlens.evaluation import ARMS
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.generation.decoding import GenerationSettings
+from affectlens.pipeline.rules import (
+    BUDGET,
+    LAYERS,
+    MIX,
+    PLACEMENT,
+    BudgetRule,
+    Placement,
+    RefineMix,
+    SteeredLayers,
+)
 from affectlens.pipeline.run_config import DEFAULT_MODEL, RunConfig
 from affectlens.steering.refine import CIRCUIT, RESIDUAL, RefineSettings
 
@@ -23,19 +32,6 @@ REFINED = (0.6, 0.85, 1.2)
 """Strengths to try for vectors that a descent has made for strength 1."""
 ANALYTIC_UNITS = (5.0, 9.0, 16.0)
 """Strengths to try for units' own differences, which are small beside what a descent makes."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the model runs and in which format: both change rounding, and so what near ties give.
-
-    Attributes:
-        device: As it was resolved, ``"cpu"`` or ``"cuda"``, never "the best there is".
-        dtype: Likewise, ``"bfloat16"`` or ``"float32"``.
-    """
-
-    device: str = "cpu"
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class ExpressSettings:
         generation: Of the continuations, unsteered and greedy.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = PLACEMENT
     emotions: tuple[str, ...] = EMOTIONS
     n_events: int = 48
     generation: GenerationSettings = CONTINUATIONS
@@ -70,7 +66,7 @@ class ActivationsSettings:
         overlong: What to do with texts that are too long.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = PLACEMENT
     position: str = "mean:reply"
     replies_sites: str = "resid_pre@0,resid_post"
     expression_sites: str = "resid_mid,resid_post"
@@ -91,38 +87,6 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True)
-class SteeredLayers:
-    """Blocks at whose output the residual mode adds: every other one of the middle.
-
-    Attributes:
-        first: Share of the depth at which they start.
-        last: Share at which they end.
-        step: From one to the next.
-    """
-
-    first: float = 0.27
-    last: float = 0.63
-    step: int = 2
-
-    def of(self, n_layers: int) -> tuple[int, ...]:
-        """Those of a model; with 30 blocks 8, 10, … 18."""
-        first = round(n_layers * self.first)
-        return tuple(range(first, max(round(n_layers * self.last), first + 1), self.step))
-
-
-@dataclass(frozen=True)
-class RefineMix:
-    """What vectors are refined on: these corpora in turn, so one named twice has twice the weight.
-
-    Attributes:
-        pools: ``own`` are the model's own replies, ``tones`` the authored texts, ``replies`` the
-            authored matched replies.
-    """
-
-    pools: tuple[str, ...] = ("own", "tones", "own", "replies")
-
-
-@dataclass(frozen=True)
 class DirectionsSettings:
     """How directions are found and refined.
 
@@ -137,46 +101,14 @@ class DirectionsSettings:
         seed: Of the splits.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = PLACEMENT
     emotions: tuple[str, ...] = EMOTIONS
     estimator: str = "group_centred"
     splits: int = 10
-    layers: SteeredLayers = SteeredLayers()
+    layers: SteeredLayers = LAYERS
     refine: RefineSettings = RESIDUAL
-    mix: RefineMix = RefineMix()
+    mix: RefineMix = MIX
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class BudgetRule:
-    """How many units a circuit has, by the size of the model.
-
-    Attributes:
-        neurons_per_layer: As published.
-        head_share: Share of all heads. The published 6 heads per layer are a quarter of that
-            model's 24; in a small model they would be most of them.
-        floor_neurons, floor_heads, cap, max_share: See `affectlens.circuits.Budget`.
-    """
-
-    neurons_per_layer: int = 14
-    head_share: float = 0.25
-    floor_neurons: int = 4
-    floor_heads: int = 1
-    cap: float = 0.4
-    max_share: float = 0.5
-
-    def of(self, n_layers: int, n_heads: int) -> Budget:
-        """The budget of a model; at least one head per block."""
-        neurons = self.neurons_per_layer * n_layers
-        heads = max(n_layers, round(n_layers * n_heads * self.head_share))
-        return Budget(
-            total=neurons + heads,
-            neuron_share=neurons / (neurons + heads),
-            floor_neurons=self.floor_neurons,
-            floor_heads=self.floor_heads,
-            cap=self.cap,
-            max_share=self.max_share,
-        )
 
 
 @dataclass(frozen=True)
@@ -186,15 +118,15 @@ class CircuitSettings:
     ``prompts`` is the number of neutral ones that influence is measured on.
     """
 
-    placement: Placement = Placement()
-    budget: BudgetRule = BudgetRule()
+    placement: Placement = PLACEMENT
+    budget: BudgetRule = BUDGET
     position: str = "mean:reply"
     score: str = "contrast"
     reference: str = "late"
     prompts: int = 8
     max_tokens_per_batch: int = 4096
     refine: RefineSettings = CIRCUIT
-    mix: RefineMix = RefineMix()
+    mix: RefineMix = MIX
 
 
 @dataclass(frozen=True)
@@ -208,10 +140,10 @@ class ControlsSettings:
         mix: Likewise.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = PLACEMENT
     seeds: tuple[int, ...] = (1, 2)
     refine: RefineSettings = CIRCUIT
-    mix: RefineMix = RefineMix()
+    mix: RefineMix = MIX
 
 
 @dataclass(frozen=True)
@@ -224,7 +156,7 @@ class PackSettings:
         draws: Of random units.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = PLACEMENT
     rms_events: int = 32
     draws: int = 2
 
@@ -245,7 +177,7 @@ class TuneSettings:
         generation: Of all replies.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = PLACEMENT
     emotions: tuple[str, ...] = EMOTIONS
     strengths: tuple[tuple[str, tuple[float, ...]], ...] = (
         ("residual", REFINED),
@@ -279,7 +211,7 @@ class EvaluateSettings:
         seed: Of random directions.
     """
 
-    placement: Placement = Placement()
+    placement: Placement = PLACEMENT
     arms: tuple[str, ...] = tuple(ARMS)
     emotions: tuple[str, ...] = EMOTIONS
     scenarios: int | None = None

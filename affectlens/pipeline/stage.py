@@ -23,7 +23,8 @@ class Row:
     """One stage of the line.
 
     Attributes:
-        name: Also of its command, and of its field in `settings.Settings`.
+        name: Also of its command, and of its field in `settings.Settings`, if it has settings.
+        help: What its command does.
         title: What the progress line says.
         needs: Stages whose files it reads.
         reads: What else it reads, names in `sources.SOURCES`.
@@ -32,6 +33,7 @@ class Row:
     """
 
     name: str
+    help: str
     title: str
     needs: tuple[str, ...]
     reads: tuple[str, ...]

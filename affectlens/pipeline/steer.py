@@ -19,22 +19,11 @@ class SideBySide:
     steered: str
 
 
-def steer_beside(
-    prompt: str,
-    emotion: str | Sequence[str],
-    *,
-    pack_file: Path,
-    model: str | None = None,
-    mode: str | None = None,
-    system: str | None = None,
-    max_new_tokens: int = 60,
-    device: str | None = None,
-    dtype: str | None = None,
-    force: bool = False,
-) -> SideBySide:
-    """Generate a steered and an unsteered reply in one batch.
+@dataclass(frozen=True)
+class SteerRequest:
+    """One prompt to answer twice.
 
-    Args:
+    Attributes:
         prompt: What the user says.
         emotion: A steering spec, ``"anger=0.8,sadness=-0.2"``; strength 1 is the recommended dose.
             Several add up.
@@ -45,6 +34,22 @@ def steer_beside(
         max_new_tokens: Longest reply.
         device, dtype: See `load_model`.
         force: Accept a pack of another model of the same shape.
+    """
+
+    prompt: str
+    emotion: str | Sequence[str]
+    pack_file: Path
+    model: str | None = None
+    mode: str | None = None
+    system: str | None = None
+    max_new_tokens: int = 60
+    device: str | None = None
+    dtype: str | None = None
+    force: bool = False
+
+
+def steer_beside(request: SteerRequest) -> SideBySide:
+    """Generate a steered and an unsteered reply in one batch.
 
     Raises:
         ArtefactError: If there is no pack, or it is damaged.
@@ -56,20 +61,24 @@ def steer_beside(
     from affectlens.steering import SteeringPack, SteeringSpec
     from affectlens.steering.transformers.hooks import generate_steered
 
-    if not pack_file.is_file():
+    if not request.pack_file.is_file():
         raise ArtefactError(
-            f"There is no steering pack {pack_file}; make one with `affectlens run`, or name one "
-            "with --pack or --run."
+            f"There is no steering pack {request.pack_file}; make one with `affectlens run`, or "
+            "name one with --pack or --run."
         )
-    pack = SteeringPack.load(pack_file)
-    parts: list[Any] = [emotion] if isinstance(emotion, str) else list(emotion)
-    if mode is not None:
-        parts.append({"mode": mode})
+    pack = SteeringPack.load(request.pack_file)
+    asked = request.emotion
+    parts: list[Any] = [asked] if isinstance(asked, str) else list(asked)
+    if request.mode is not None:
+        parts.append({"mode": request.mode})
     spec = pack.resolve(SteeringSpec.combined(parts, pack.emotions))
-    loaded = load_model(model or pack.provenance.model_name, device=device, dtype=dtype)
-    ids = encode_prompt(loaded, prompt, system)
-    settings = GenerationSettings(max_new_tokens=max_new_tokens)
-    rows = generate_steered(loaded, pack, [ids, ids], [SteeringSpec(), spec], settings, force=force)
+    name = request.model or pack.provenance.model_name
+    loaded = load_model(name, device=request.device, dtype=request.dtype)
+    ids = encode_prompt(loaded, request.prompt, request.system)
+    settings = GenerationSettings(max_new_tokens=request.max_new_tokens)
+    rows = generate_steered(
+        loaded, pack, [ids, ids], [SteeringSpec(), spec], settings, force=request.force
+    )
     plain, steered = (
         str(loaded.tokenizer.decode(list(row), skip_special_tokens=True)).strip() for row in rows
     )

@@ -12,7 +12,7 @@ import pytest
 from affectlens.activations import ActivationStore
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.corpus_files import save_corpus
-from affectlens.pipeline.line import row
+from affectlens.pipeline.line import STAGES
 from affectlens.pipeline.run_config import RunConfig
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.activations import activations
@@ -82,6 +82,6 @@ def test_a_store_of_another_model_is_replaced(tiny_model: Any, tmp_path: Path) -
 
 
 def test_probes_and_directions_read_its_stores() -> None:
-    assert row("activations").needs == ("express",)
-    assert row("probe").needs == ("activations",)
-    assert row("directions").needs == ("express", "activations")
+    assert STAGES["activations"].needs == ("express",)
+    assert STAGES["probe"].needs == ("activations",)
+    assert STAGES["directions"].needs == ("express", "activations")

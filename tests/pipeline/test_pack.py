@@ -17,7 +17,7 @@ from affectlens.models.generation.generation import encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.expression import spread
-from affectlens.pipeline.line import row
+from affectlens.pipeline.line import STAGES
 from affectlens.pipeline.pack_files import TUNED, untuned_file
 from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Sweep
@@ -110,7 +110,7 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     tuned = made.with_recommended("circuit", 0.5)
     assert tuned.readout is not None
     assert tuned.resolve("anger=1;gate=neutral>0.5").gate is not None
-    assert set(row("pack").needs) == {"probe", "directions", "circuit", "controls"}
+    assert set(STAGES["pack"].needs) == {"probe", "directions", "circuit", "controls"}
 
     # Each arm is steered by what its name says, and no two of them by the same.
     source = {

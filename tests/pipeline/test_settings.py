@@ -16,18 +16,18 @@ from affectlens.pipeline import RunConfig, expression, stages
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.engine import Runner, Stage
 from affectlens.pipeline.fingerprints import SOURCES
-from affectlens.pipeline.line import LINE
+from affectlens.pipeline.line import STAGES
 from affectlens.pipeline.run import depends
 from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.stage import Row, StageRun
 
-NAMES = [row.name for row in LINE]
+NAMES = list(STAGES)
 
 
 def following(name: str) -> set[str]:
     """A stage and all that use what it makes, however indirectly."""
     found = {name}
-    for row in LINE:  # inputs before users
+    for row in STAGES.values():  # inputs before users
         if found & set(row.needs):
             found.add(row.name)
     return found
@@ -83,7 +83,7 @@ class Line:
         self.context._sources.update(self.sources)
         runner = Runner(
             self.context.folder,
-            [self._stage(row) for row in LINE],
+            [self._stage(row) for row in STAGES.values()],
             self.context.digests,
             on_stage=lambda stage, what, _s: done.add(stage.name) if what == "done" else None,
         )
@@ -123,7 +123,7 @@ def test_every_setting_redoes_its_stage_and_what_follows_and_no_other(
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_everything_read_redoes_who_reads_it_and_what_follows(line: Line, source: str) -> None:
-    readers = [row.name for row in LINE if source in row.reads]
+    readers = [row.name for row in STAGES.values() if source in row.reads]
     assert readers, f"nobody reads {source}"
     line.sources[source] = "of the second run"
     assert line.run() == set().union(*(following(name) for name in readers))

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from affectlens.core import EMOTIONS, ArtefactError
 from affectlens.pipeline.engine import Stage
-from affectlens.pipeline.line import LINE
+from affectlens.pipeline.line import STAGES
 from tests.pipeline.test_settings import following
 from tests.tiny_run import done, options, run_small, save_encoder, save_judge, save_model
 
-NAMES = [row.name for row in LINE]
+NAMES = list(STAGES)
 ALL = dict.fromkeys(NAMES, "skipped")
 
 
@@ -107,7 +107,7 @@ class Watch:
 
 
 def test_stages_read_what_they_declare(finished: Path, reads: dict[str, set[str]]) -> None:
-    declared = {row.name: set(row.reads) for row in LINE}
+    declared = {row.name: set(row.reads) for row in STAGES.values()}
     assert {name: found - declared[name] for name, found in reads.items() if found} == {
         name: set() for name, found in reads.items() if found
     }

@@ -7,26 +7,43 @@ from typing import Annotated
 import typer
 
 from affectlens.cli.program import (
+    PARTS,
     Columns,
     CorpusName,
     CorpusPath,
     Device,
     Labels,
     Several,
+    example,
     sentences,
 )
 
-store_app = typer.Typer(help="Stores of activations: look into, check, export.")
+store_app = typer.Typer(
+    help="Stores of activations: look into, check, export.",
+    no_args_is_help=True,
+    epilog=example("affectlens store info acts/replies"),
+)
 
 Source = Annotated[str, typer.Argument(help="Built-in name, hub id, folder or GGUF file.")]
 StorePath = Annotated[str, typer.Argument(help="Folder of a store, or its URL.")]
 Split = Annotated[list[str] | None, typer.Option("--split", help="Keep fit, tune or test only.")]
 Role = Annotated[
-    list[str] | None, typer.Option("--role", help="Keep direction, probe, … records only.")
+    list[str] | None,
+    typer.Option(
+        "--role",
+        help="Keep records for direction, judge, tune or test only: the first two halve the split "
+        "fit, so that no judge saw what gave a direction.",
+    ),
 ]
 Emotion = Annotated[
     list[str] | None, typer.Option("--emotion", "-e", help="Keep this emotion only.")
 ]
+
+
+def add_capture_command(app: typer.Typer) -> None:
+    """Add ``capture``."""
+    shown = "affectlens capture smollm2-135m-instruct replies --sites resid_post --out acts/replies"
+    app.command("capture", rich_help_panel=PARTS, epilog=example(shown))(capture)
 
 
 def capture(
@@ -111,7 +128,7 @@ def capture(
         )
 
 
-@store_app.command("info")
+@store_app.command("info", epilog=example("affectlens store info acts/replies"))
 def store_info(store: StorePath) -> None:
     """What a store holds, how big it is, and what made it."""
     with sentences():
@@ -120,7 +137,7 @@ def store_info(store: StorePath) -> None:
         print_store(store)
 
 
-@store_app.command("verify")
+@store_app.command("verify", epilog=example("affectlens store verify acts/replies"))
 def store_verify(store: StorePath) -> None:
     """Compare every file with its checksum. Exit 1 if one is damaged."""
     with sentences():
@@ -129,7 +146,10 @@ def store_verify(store: StorePath) -> None:
         verify_store(store)
 
 
-@store_app.command("export")
+@store_app.command(
+    "export",
+    epilog=example("affectlens store export acts/replies anger.npy --site resid_post@8 -e anger"),
+)
 def store_export(
     store: StorePath,
     out: Annotated[str, typer.Argument(help="File to write, for example anger.npy.")],

@@ -6,12 +6,24 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.program import Columns, CorpusName, CorpusPath, Labels, Several, sentences
+from affectlens.cli.program import (
+    Columns,
+    CorpusName,
+    CorpusPath,
+    Labels,
+    Several,
+    example,
+    sentences,
+)
 
-datasets_app = typer.Typer(help="Corpora: list, look into, check.", no_args_is_help=True)
+datasets_app = typer.Typer(
+    help="Corpora: list, look into, check.",
+    no_args_is_help=True,
+    epilog=example("affectlens datasets show replies"),
+)
 
 
-@datasets_app.command("list")
+@datasets_app.command("list", epilog=example("affectlens datasets list"))
 def datasets_list() -> None:
     """Corpora that can be loaded by name."""
     with sentences():
@@ -20,7 +32,7 @@ def datasets_list() -> None:
         print_corpora()
 
 
-@datasets_app.command("show")
+@datasets_app.command("show", epilog=example("affectlens datasets show replies -n 3"))
 def datasets_show(
     name: CorpusName,
     n: Annotated[int, typer.Option("-n", min=1, help="How many records.")] = 7,
@@ -37,7 +49,10 @@ def datasets_show(
         print_records(CorpusChoice(name, column, path, labels, several), n)
 
 
-@datasets_app.command("check")
+@datasets_app.command(
+    "check",
+    epilog=example("affectlens datasets check mine.csv --column emotion=label --column text=body"),
+)
 def datasets_check(
     name: CorpusName,
     column: Columns = None,

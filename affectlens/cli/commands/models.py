@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.program import DEFAULT_MODEL, sentences
+from affectlens.cli.program import DEFAULT_MODEL, example, sentences
 
-models_app = typer.Typer(help="Names, weights and anatomy of models.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="Names, weights and anatomy of models.",
+    no_args_is_help=True,
+    epilog=example("affectlens models info"),
+)
 
 
-@models_app.command("list")
+@models_app.command("list", epilog=example("affectlens models list"))
 def models_list() -> None:
     """Built-in models, and whether they are on this machine."""
     with sentences():
@@ -21,7 +25,7 @@ def models_list() -> None:
         print_models(list_models())
 
 
-@models_app.command("pull")
+@models_app.command("pull", epilog=example("affectlens models pull smollm2-135m-instruct"))
 def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
     """Fetch and convert a built-in model now."""
     with sentences():
@@ -30,7 +34,7 @@ def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
         typer.echo(str(pull(name)))
 
 
-@models_app.command("info")
+@models_app.command("info", epilog=example("affectlens models info smollm2-135m-instruct"))
 def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
     """Layers, widths, dtype and fingerprint of a model."""
     with sentences():

@@ -7,14 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from affectlens.cli.program import DEFAULT_RUN, sentences
+from affectlens.cli.program import DEFAULT_RUN, FIRST, example, sentences
 
 BACKENDS = ("vllm",)
 
 
 def add_serve_command(app: typer.Typer) -> None:
     """Add ``serve``; what follows ``--`` goes to the server."""
-    app.command("serve", context_settings={"ignore_unknown_options": False})(serve)
+    add = app.command(
+        "serve",
+        context_settings={"ignore_unknown_options": False},
+        rich_help_panel=FIRST,
+        epilog=example(
+            "affectlens serve --run runs/mine --port 8000",
+            "affectlens serve --check http://127.0.0.1:8000",
+        ),
+    )
+    add(serve)
 
 
 def serve(
@@ -67,7 +76,7 @@ def serve(
         str | None, typer.Option("--api-key", help="With --check: the server's key.")
     ] = None,
 ) -> None:
-    """Start vLLM with steering, or --check whether a server really steers."""
+    """Start vLLM with steering, or --check that a server steers."""
     with sentences():
         from affectlens.core import DataError
         from affectlens.core.errors import unknown

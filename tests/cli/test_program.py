@@ -17,10 +17,10 @@ def affectlens(*arguments: str, cwd: Path, **environment: str) -> subprocess.Com
 
 
 def test_every_stage_is_a_command(tmp_path: Path) -> None:
-    from affectlens.pipeline.line import LINE
+    from affectlens.pipeline.line import STAGES
 
     text = affectlens("--help", cwd=tmp_path).stdout
-    for stage in LINE:
+    for stage in STAGES.values():
         assert f" {stage.name} " in text
 
 

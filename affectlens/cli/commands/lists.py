@@ -1,0 +1,44 @@
+"""``affectlens list``: whatever can be added by name, of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from affectlens.cli.program import PARTS, example, sentences
+
+TABLES: Mapping[str, str] = {
+    "stages": "affectlens.pipeline.line:STAGES",
+    "figures": "affectlens.plotting:FIGURES",
+    "sections": "affectlens.reports:SECTIONS",
+}
+"""Kind → the module and name of its `affectlens.core.registry.Registry`."""
+
+
+def add_list_command(app: typer.Typer) -> None:
+    """Add ``list``."""
+    shown = example("affectlens list", "affectlens list figures")
+    app.command("list", rich_help_panel=PARTS, epilog=shown)(list_entries)
+
+
+def list_entries(
+    kind: Annotated[
+        str | None, typer.Argument(help=f"{', '.join(TABLES)}; default: all.", metavar="[KIND]")
+    ] = None,
+) -> None:
+    """What goes by name: stages, figures, operators, arms, …"""
+    with sentences():
+        from affectlens.cli.tables import print_entries
+        from affectlens.core.errors import unknown
+
+        if kind is not None and kind not in TABLES:
+            raise unknown("kind", kind, TABLES)
+        print_entries({name: _table(name) for name in ([kind] if kind else TABLES)})
+
+
+def _table(kind: str) -> Any:
+    module, _, name = TABLES[kind].partition(":")
+    return getattr(import_module(module), name)

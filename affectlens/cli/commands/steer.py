@@ -1,0 +1,56 @@
+"""``affectlens steer``: one prompt, with and without steering."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from affectlens.cli.program import DEFAULT_RUN, FIRST, Device, Dtype, example, sentences
+
+
+def add_steer_command(app: typer.Typer) -> None:
+    """Add ``steer``."""
+    shown = 'affectlens steer "My train was cancelled." -e anger=1 --run runs/mine'
+    app.command("steer", rich_help_panel=FIRST, epilog=example(shown))(steer)
+
+
+def steer(
+    prompt: Annotated[str, typer.Argument(help="What the user says.")],
+    emotion: Annotated[
+        list[str],
+        typer.Option("--emotion", "-e", help="anger=0.8,sadness=-0.2; repeatable, they add up."),
+    ],
+    run_folder: Annotated[
+        Path, typer.Option("--run", help="Run folder with a pack.")
+    ] = DEFAULT_RUN,
+    pack: Annotated[Path | None, typer.Option("--pack", help="Pack file instead.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Default: the model the pack was made for.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="circuit or residual.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,
+    device: Device = None,
+    dtype: Dtype = None,
+    force: Annotated[bool, typer.Option("--force", help="Use a pack of another model.")] = False,
+) -> None:
+    """Print a steered reply beside the unsteered one."""
+    with sentences():
+        from affectlens.cli.tables import print_steered
+        from affectlens.pipeline.steer import SteerRequest, steer_beside
+
+        request = SteerRequest(
+            prompt=prompt,
+            emotion=emotion,
+            pack_file=pack or run_folder / "pack.safetensors",
+            model=model,
+            mode=mode,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            dtype=dtype,
+            force=force,
+        )
+        print_steered(steer_beside(request))
