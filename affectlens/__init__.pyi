@@ -1,5 +1,7 @@
 from . import datasets as datasets
+from . import serving as serving
 from .activations import ActivationStore as ActivationStore
+from .activations import capabilities as capabilities
 from .activations import capture as capture
 from .activations import moments as moments
 from .circuits import Circuit as Circuit
@@ -7,7 +9,13 @@ from .circuits import find_circuit as find_circuit
 from .core import EMOTIONS as EMOTIONS
 from .core import TONES as TONES
 from .core import AffectLensError as AffectLensError
+from .core import ModelError as ModelError
 from .core import Site as Site
+from .evaluation import ARMS as ARMS
+from .evaluation import ArmMetrics as ArmMetrics
+from .evaluation.judges import judge_report as judge_report
+from .evaluation.judges import load_judge as load_judge
+from .evaluation.naming import mask_feelings as mask_feelings
 from .geometry import Directions as Directions
 from .geometry import directions as directions
 from .geometry import stream_directions as stream_directions
@@ -15,9 +23,16 @@ from .models import LanguageModel as LanguageModel
 from .models import load_model as load_model
 from .pipeline import RunConfig as RunConfig
 from .pipeline import run as run
+from .pipeline.evaluate import evaluate as evaluate
+from .pipeline.expression import express as express
+from .pipeline.settings import ExpressSettings as ExpressSettings
+from .plotting import plot as plot
 from .probes import Sweep as Sweep
 from .probes import sweep as sweep
 from .steering import SteeringPack as SteeringPack
 from .steering import SteeringSpec as SteeringSpec
+from .steering.refine import RefineSettings as RefineSettings
+from .steering.refine import refine_circuit as refine_circuit
+from .steering.refine import refine_directions as refine_directions
 
 __version__: str

@@ -15,6 +15,7 @@ from affectlens.circuits.influence import InfluenceProfile
 from affectlens.circuits.overlap import Overlap, overlap
 from affectlens.circuits.units import KINDS, Unit, choose, read_units
 from affectlens.core.artefact import Provenance, fingerprint, read_tensors, write_tensors
+from affectlens.core.display import Displayed
 from affectlens.core.emotions import emotion_name
 from affectlens.core.errors import ArtefactError, DataError, unknown
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
 
 
-@dataclass(frozen=True, eq=False)
-class Circuit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Circuit(Displayed):
     """Units per emotion and the emotion differences at their two intervention points.
 
     Attributes:
@@ -231,6 +232,23 @@ class Circuit:
             for kind in KINDS
             for unit in sorted(self.units(emotion, kind), key=lambda u: -u.score)[:top]
         ]
+
+    def brief(self) -> dict[str, object]:
+        """Emotions, layers, units per emotion on average, where the deltas are from, model."""
+        count = max(1, len(self.emotions))
+        return {
+            "emotions": len(self.emotions),
+            "layers": self.n_layers,
+            "neurons": round(sum(map(len, self.neurons.values())) / count),
+            "heads": round(sum(map(len, self.heads.values())) / count),
+            "delta": self.delta_source,
+            "model": self.provenance.model_name,
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Every unit of every emotion: kind, layer, index, score."""
+        most = max((len(self.units(e, kind)) for e in self.emotions for kind in KINDS), default=0)
+        return self.table(most)
 
     def save(self, path: str | Path) -> None:
         """Write it to one file (safetensors with a JSON header).

@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
+from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, unknown
 from affectlens.core.places import Site
 from affectlens.geometry.displacements import make_plan
@@ -25,8 +26,8 @@ __all__ = ["Directions", "bootstrap_cosine", "directions", "group_centred"]
 _TENSORS = ("vectors", "norms")
 
 
-@dataclass(frozen=True, eq=False)
-class Directions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Directions(Displayed):
     """One direction per site and emotion, in the raw residual stream.
 
     Attributes:
@@ -88,6 +89,31 @@ class Directions:
         """
         vectors = self.vectors[self.site_index(site)]
         return vectors @ vectors.T
+
+    def brief(self) -> dict[str, object]:
+        """Emotions, sites, width, estimator, model."""
+        return {
+            "emotions": len(self.emotions),
+            "sites": len(self.sites),
+            "d_model": self.vectors.shape[-1],
+            "estimator": self.estimator,
+            "model": self.provenance.model_name,
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Natural dose and split-half cosine (None if not measured) of each site and emotion."""
+        halves = self.split_half
+        return [
+            {
+                "site": site.hook_name,
+                "layer": site.layer,
+                "emotion": emotion,
+                "norm": float(self.norms[i, e]),
+                "split_half": None if halves is None else float(halves[i, e]),
+            }
+            for i, site in enumerate(self.sites)
+            for e, emotion in enumerate(self.emotions)
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""

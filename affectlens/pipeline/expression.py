@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from affectlens.models import LanguageModel
 
 
-def expression_corpus(
+def express(
     model: LanguageModel,
     settings: ExpressSettings | None = None,
     *,

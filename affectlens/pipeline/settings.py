@@ -248,6 +248,7 @@ class ReportSettings:
         generation: How.
         main: The arm that is compared with all others.
         pairs: More arms to compare, in pairs.
+        example_arms: Arms whose replies are shown side by side.
         example_events: Events whose replies are shown side by side.
         top_neurons: Largest contributions shown per block.
         seed: Of the bootstrap.
@@ -260,6 +261,7 @@ class ReportSettings:
     generation: GenerationSettings = REPLIES
     main: str = "circuit"
     pairs: tuple[tuple[str, str], ...] = (("analytic_circuit", "random_units_analytic"),)
+    example_arms: tuple[str, ...] = ("prompted", "residual", "circuit")
     example_events: int = 4
     top_neurons: int = 24
     seed: int = 0

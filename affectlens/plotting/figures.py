@@ -97,16 +97,16 @@ FIGURES = Registry(
         split_half,
     ),
     Figure(
-        "influence_profile",
-        "how far a push at each sublayer carries",
-        a(Circuit, CircuitSummary),
-        influence_profile,
-    ),
-    Figure(
         "allocation_bars",
         "units of a circuit in each layer",
         a(Circuit, CircuitSummary),
         allocation_bars,
+    ),
+    Figure(
+        "influence_profile",
+        "how far a push at each sublayer carries",
+        a(Circuit, CircuitSummary),
+        influence_profile,
     ),
     Figure(
         "contribution_map",

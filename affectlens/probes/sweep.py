@@ -19,6 +19,7 @@ from torch import Tensor
 
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
+from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.places import Site
 from affectlens.core.progress import progress
@@ -33,8 +34,8 @@ _ELEMENTS_AT_ONCE = 1 << 26  # activations held in memory
 _TENSORS = ("accuracy", "ci", "cv_accuracy", "weights", "bias")
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Displayed):
     """Probes of every site.
 
     Attributes:
@@ -108,6 +109,25 @@ class Sweep:
                 for i, site in enumerate(self.sites)
             ],
         }
+
+    def brief(self) -> dict[str, object]:
+        """Sites, classes, the best site and its accuracy on held-out rows, model."""
+        return {
+            "sites": len(self.sites),
+            "classes": len(self.classes),
+            "best": self.best.hook_name,
+            "accuracy": f"{float(self.accuracy[self._index(self.best)]):.3f}",
+            "held_out": self.held_out,
+            "model": self.provenance.model_name,
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Accuracy, interval and penalty of each site."""
+        return [
+            {"low": one["ci"][0], "high": one["ci"][1]}
+            | {name: value for name, value in one.items() if name != "ci"}
+            for one in self.to_dict()["by_layer"]
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""

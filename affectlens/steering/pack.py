@@ -25,6 +25,7 @@ from affectlens.core import (
     fingerprint,
 )
 from affectlens.core.artefact import read_tensors, write_tensors
+from affectlens.core.display import Displayed
 from affectlens.core.errors import unknown
 from affectlens.steering.building import (
     fields_from_circuit,
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from affectlens.probes.sweep import Sweep
 
 
-@dataclass(frozen=True, eq=False)
-class SteeringPack:
+@dataclass(frozen=True, eq=False, repr=False)
+class SteeringPack(Displayed):
     """Steering vectors of one model.
 
     Attributes:
@@ -99,6 +100,33 @@ class SteeringPack:
         if mode not in self.modes:
             raise unknown("steering mode of this pack", mode, self.modes)
         return tuple(point for point in POINTS[mode] if f"{mode}.{point}" in self.vectors)
+
+    def brief(self) -> dict[str, object]:
+        """Emotions, modes, size of the model, whether it reads, model."""
+        return {
+            "emotions": len(self.emotions),
+            "modes": "+".join(self.modes),
+            "layers": self.n_layers,
+            "d_model": self.d_model,
+            "readout": self.readout is not None,
+            "model": self.provenance.model_name,
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Size of the natural dose of each emotion at each place, and the strength recommended."""
+        return [
+            {
+                "mode": (mode := name.partition(".")[0]),
+                "point": name.partition(".")[2],
+                "layer": layer,
+                "emotion": emotion,
+                "norm": float(vectors[e, i].norm()),
+                "recommended": self.recommended.get(mode, {}).get(emotion),
+            }
+            for name, vectors in self.vectors.items()
+            for e, emotion in enumerate(self.emotions)
+            for i, layer in enumerate(self.layers[name])
+        ]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -223,7 +223,7 @@ def modules() -> list[Path]:
     return [*sorted(folder.glob("*.py")), *beside]
 
 
-_BESIDE = ("expression", "tuning", "arms", "corpora")
+_BESIDE = ("expression", "tuning", "arm_files", "corpus_files", "report_examples")
 """Where stages have some of their work done."""
 
 

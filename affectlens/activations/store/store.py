@@ -22,6 +22,7 @@ from affectlens.activations.store.reading import StoredRows
 from affectlens.activations.store.row_sources import MemorySource, ShardSource
 from affectlens.activations.store.shard_file import dtype_name
 from affectlens.core.artefact import Provenance, fingerprint
+from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError
 from affectlens.core.places import Site
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class ActivationStore(StoredRows):
+class ActivationStore(StoredRows, Displayed):
     """Activations of a corpus; from `open`, `of` or `in_memory`.
 
     Rows come in the order of the corpus, whatever their order on disk.
@@ -134,11 +135,19 @@ class ActivationStore(StoredRows):
         """What its folder says of it; None for memory."""
         return self._source.manifest if isinstance(self._source, ShardSource) else None
 
-    def __repr__(self) -> str:
-        return (
-            f"ActivationStore({len(self.sites)} sites, positions {', '.join(self.positions)}, "
-            f"{len(self)} rows, {self.dtype})"
-        )
+    def brief(self) -> dict[str, object]:
+        """Sites, positions, rows, dtype, model."""
+        return {
+            "sites": len(self.sites),
+            "positions": "+".join(self.positions),
+            "rows": len(self),
+            "dtype": self.dtype,
+            "model": self.provenance.model_name,
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Labels of all rows, position by position."""
+        return self.rows.to_pylist()
 
     def info(self) -> StoreInfo:
         """Sizes, counts and what made it, from the manifest alone."""

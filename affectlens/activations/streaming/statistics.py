@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
+from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.places import Site
 
@@ -59,8 +60,8 @@ class SiteMoments:
     top_tokens: Int[Tensor, "k width"] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments(Displayed):
     """Statistics of the rows of a corpus at some sites and positions.
 
     Where a method takes ``of``, that is a class: a label, or a tuple of labels in the order of
@@ -87,6 +88,25 @@ class Moments:
     records: tuple[str, ...]
     facts: Mapping[str, Any]
     provenance: Provenance
+
+    def brief(self) -> dict[str, object]:
+        """Sites, positions, classes, rows at the first position, model."""
+        return {
+            "sites": len(self.sites),
+            "positions": "+".join(self.positions),
+            "classes": len(self.classes),
+            "rows": self.count(position=self.positions[0]),
+            "model": self.provenance.model_name,
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Rows counted in each class at each position."""
+        return [
+            dict(zip(self.by, labels, strict=True))
+            | {"position": position, "rows": int(self.counts[position][c])}
+            for position in self.positions
+            for c, labels in enumerate(self.classes)
+        ]
 
     def count(self, of: str | ClassKey | None = None, *, position: str | None = None) -> int:
         """How many rows.

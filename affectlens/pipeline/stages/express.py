@@ -12,11 +12,11 @@ from affectlens.pipeline.stage import StageRun
 
 def express(run: StageRun) -> Sequence[str]:
     """Let the model express each emotion, and pool that with the authored texts."""
-    from affectlens.pipeline.expression import expression_corpus
+    from affectlens.pipeline import expression
 
     settings: ExpressSettings = run.settings
     n = settings.n_events * len(settings.emotions)
     with progress("continuing openers", n) as advance:
-        corpus = expression_corpus(run.model, settings, advance=advance)
+        corpus = expression.express(run.model, settings, advance=advance)
     save_corpus(corpus, run.folder / EXPRESSION)
     return [EXPRESSION]

@@ -129,7 +129,7 @@ def report(run: StageRun) -> Sequence[str]:
         arms=arms,
         comparisons=pairs,
         judges=[judged[name] for name in ("encoder", "lexicon")],
-        examples=examples(replies, run.judge, settings.example_events),
+        examples=examples(replies, run.judge, settings.example_arms, settings.example_events),
     )
     reports.save(data, run.folder / DATA)
     reports.write(data, run.folder / PAGE)
