@@ -102,8 +102,11 @@ class Moments(Displayed):
     def table_rows(self) -> list[dict[str, object]]:
         """Rows counted in each class at each position."""
         return [
-            dict(zip(self.by, labels, strict=True))
-            | {"position": position, "rows": int(self.counts[position][c])}
+            {
+                **dict(zip(self.by, labels, strict=True)),
+                "position": position,
+                "rows": int(self.counts[position][c]),
+            }
             for position in self.positions
             for c, labels in enumerate(self.classes)
         ]
