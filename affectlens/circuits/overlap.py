@@ -67,15 +67,9 @@ def hypergeometric(size: int, first: int, second: int) -> Float[_Array, " k"]:
     """
     if not (0 <= first <= size and 0 <= second <= size):
         raise DataError(f"Cannot draw {first} and {second} units from {size}.")
+    from scipy.stats import hypergeom
 
-    def log_choose(n: int, k: int) -> float:
-        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-    whole = log_choose(size, second)
-    out = np.zeros(min(first, second) + 1)
-    for k in range(max(0, first + second - size), len(out)):
-        out[k] = math.exp(log_choose(first, k) + log_choose(size - first, second - k) - whole)
-    return out / out.sum()
+    return hypergeom.pmf(np.arange(min(first, second) + 1), size, first, second)
 
 
 def chance_intersection(

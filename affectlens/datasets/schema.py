@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from affectlens.core import (
 )
 from affectlens.core.emotions import inferred_labels
 from affectlens.core.errors import unknown
+from affectlens.core.groups import Groups
 
 MESSAGE_ROLES: tuple[str, ...] = ("system", "user", "assistant", "text")
 SPLITS: tuple[str, ...] = ("fit", "tune", "test")
@@ -302,11 +302,7 @@ class Corpus:
 
 def incomplete_groups(corpus: Corpus, emotions: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The groups that lack some of the emotions, with what they lack."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for record in corpus:
-        found[group_name(record.group_key)].update([record.emotion] if record.emotion else [])
-    lacking = {
-        group: tuple(emotion for emotion in emotions if emotion not in seen)
-        for group, seen in found.items()
-    }
-    return {group: missing for group, missing in lacking.items() if missing}
+    labels = [record.emotion for record in corpus]
+    keys = [record.group_key for record in corpus]
+    lacking = Groups.find(labels, keys, emotions).lacking()
+    return {group_name(key): missing for key, missing in lacking.items()}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affectlens.core import EMOTIONS
+from affectlens.core.statistics import bootstrap_interval
 from affectlens.evaluation.reply_scores import Embed, Scores, score_replies
 from affectlens.evaluation.text_metrics import (
-    bootstrap_ci,
     capitals_rate,
     distinct_n,
     mean_words,
@@ -92,7 +92,8 @@ def summarise(scores: Scores, *, seed: int = 0) -> ArmMetrics:
     targets = np.array(scores.targets)
 
     def mean(values: Float[np.ndarray, " row"]) -> tuple[float, Interval]:
-        return float(values.mean()), bootstrap_ci(values, scores.groups, seed=seed)
+        low, high = bootstrap_interval(values, scores.groups, random=seed).tolist()
+        return float(values.mean()), (low, high)
 
     def by_target(values: Float[np.ndarray, " row"]) -> dict[str, float]:
         return {e: float(values[targets == e].mean()) for e in dict.fromkeys(scores.targets)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
-from affectlens.evaluation.text_metrics import paired_bootstrap
+from affectlens.core.statistics import paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,20 +82,10 @@ def compare(
         for measure, attribute in MEASURES.items():
             a: Float[np.ndarray, " row"] = getattr(scores[arm], attribute)
             b: Float[np.ndarray, " row"] = getattr(scores[control], attribute)
-            found_difference = paired_bootstrap(
-                a[list(first.values())], b[[second[key] for key in first]], groups, seed=seed
-            )
-            found.append(
-                Comparison(
-                    arm,
-                    control,
-                    measure,
-                    found_difference.mean,
-                    (found_difference.low, found_difference.high),
-                    found_difference.p,
-                    found_difference.groups,
-                )
-            )
+            paired = a[list(first.values())], b[[second[key] for key in first]]
+            told = paired_difference(*paired, groups, random=seed)
+            ci = told.low, told.high
+            found.append(Comparison(arm, control, measure, told.mean, ci, told.p, told.clusters))
     return found
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from affectlens.core import DataError
 from affectlens.models.anatomy.padding import Padding
+from affectlens.models.batches import BatchLimits, cut, shortest_first
 from affectlens.models.generation.listeners import refuse_listeners
 from affectlens.models.step import accepted
 
@@ -53,18 +54,18 @@ def reply_nll(
     lengths = [len(p) + len(r) for p, r in zip(prompts, replies, strict=True)]
     padding = model.padding.upto(max(lengths)) if len(lengths) > 1 else Padding()
     of_prompt: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i in sorted((i for i, r in enumerate(replies) if len(r)), key=lambda i: lengths[i]):
+    limits = BatchLimits(max_tokens_per_batch, mixed=padding.right)
+    for i in shortest_first(lengths, (i for i, r in enumerate(replies) if len(r))):
         of_prompt[tuple(prompts[i])].append(i)
     alone: list[int] = []
     for prompt, rows in of_prompt.items():
         if len(rows) == 1 or len(prompt) == 1 or not padding.chunks:
             alone += rows
             continue
-        for batch in _batches(rows, lengths, max_tokens_per_batch, padding.right):
+        for batch in cut(rows, lengths, limits):
             result[batch] = _continued(model, prompt, [replies[i] for i in batch])
             advance(len(batch))
-    alone.sort(key=lambda i: lengths[i])
-    for batch in _batches(alone, lengths, max_tokens_per_batch, padding.right):
+    for batch in cut(shortest_first(lengths, alone), lengths, limits):
         result[batch] = _whole(model, [prompts[i] for i in batch], [replies[i] for i in batch])
         advance(len(batch))
     return result
@@ -127,23 +128,6 @@ def _mean_nll(
         ]
     )
     return [float(part.mean()) for part in nll.split([len(reply) for reply in replies])]
-
-
-def _batches(
-    order: Sequence[int], lengths: Sequence[int], budget: int, mixed: bool
-) -> list[list[int]]:
-    """Cut rows, ascending in length, into batches of at most ``budget`` padded tokens.
-
-    Unless lengths may be mixed, each batch has rows of one length.
-    """
-    batches: list[list[int]] = []
-    for i in order:
-        alike = bool(batches) and (mixed or lengths[batches[-1][0]] == lengths[i])
-        if alike and lengths[i] * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
 
 
 def perplexity_ratio(

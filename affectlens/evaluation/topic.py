@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from affectlens.evaluation.judges.encoder import ENCODER, load_encoder
 from affectlens.evaluation.judges.windows import encode, windows_of
+from affectlens.models.batches import BatchLimits, cut, shortest_first
 from affectlens.models.registry import pull
 
 _BATCH = 64
@@ -31,9 +32,9 @@ class Embedder:
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Embed texts, all of each; equal texts are embedded once."""
         distinct = [text for text in dict.fromkeys(texts) if text not in self._known]
-        order = sorted(range(len(distinct)), key=lambda i: len(distinct[i]))
-        for start in range(0, len(order), _BATCH):
-            batch = [distinct[i] for i in order[start : start + _BATCH]]
+        lengths = [len(text) for text in distinct]
+        for rows in cut(shortest_first(lengths), lengths, BatchLimits(rows=_BATCH)):
+            batch = [distinct[i] for i in rows]
             windows = windows_of(self.tokenizer, batch, _WINDOW)
             parts = encode(self.encoder, self.tokenizer, windows.ids).cpu()
             # A long text is the mean of its windows, each weighted by its tokens.

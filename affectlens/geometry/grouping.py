@@ -5,7 +5,7 @@ The key of a group is that of `affectlens.core.groups`, (group, valence).
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ from torch import Tensor
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.emotions import NEUTRAL
 from affectlens.core.errors import DataError
-from affectlens.core.groups import GroupKey, group_key, group_name
+from affectlens.core.groups import GroupKey, Groups, group_key, group_name
+from affectlens.core.statistics import times_drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,36 +94,27 @@ def group_rows(
     Raises:
         DataError: If an emotion does not occur.
     """
-    keys = [group_key(group, valence) for group, valence in zip(groups, valences, strict=True)]
+    keys = [group_key(*pair) for pair in zip(groups, valences, strict=True)]
     missing = [emotion for emotion in emotions if emotion not in labels]
     if missing:
         found = ", ".join(dict.fromkeys(str(v) for v in labels if v is not None))
         raise DataError(f"There are no rows for {', '.join(missing)}; there are: {found}.")
-    cells: defaultdict[GroupKey, defaultdict[str, list[int]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for row, (key, label) in enumerate(zip(keys, labels, strict=True)):
-        if label in emotions or label == NEUTRAL:
-            cells[key][label].append(row)
-    # A group with the neutral tone alone says nothing about emotions.
-    kept = {key: cell for key, cell in cells.items() if not set(cell).isdisjoint(emotions)}
-    lacking = {key: tuple(e for e in emotions if e not in cell) for key, cell in kept.items()}
-    incomplete = {key: what for key, what in lacking.items() if what}
-    many = ((key, e) for key, cell in kept.items() for e in emotions if len(cell.get(e, ())) > 1)
-    repeated = next(many, None)
+    told = [row for row, label in enumerate(labels) if label in emotions or label == NEUTRAL]
+    found = Groups.find(labels, keys, emotions, told).shown()
+    incomplete, repeated = found.lacking(), found.repeated()
     triples = [
         (row, i, g)
-        for g, cell in enumerate(kept.values())
+        for g, cell in enumerate(found.cells.values())
         for i, e in enumerate(emotions)
         for row in cell.get(e, ())
     ]
     rows, emotion, group = torch.tensor(triples).T
     complete = not incomplete and repeated is None
-    grid = rows.reshape(len(kept), len(emotions)) if complete else None
+    grid = rows.reshape(len(found), len(emotions)) if complete else None
     neutral = None
-    if all(len(cell.get(NEUTRAL, ())) == 1 for cell in kept.values()):
-        neutral = torch.tensor([cell[NEUTRAL][0] for cell in kept.values()])
-    return Grouping(tuple(kept), rows, emotion, group, grid, neutral, incomplete, repeated)
+    if all(len(cell.get(NEUTRAL, ())) == 1 for cell in found.cells.values()):
+        neutral = torch.tensor([cell[NEUTRAL][0] for cell in found.cells.values()])
+    return Grouping(tuple(found.cells), rows, emotion, group, grid, neutral, incomplete, repeated)
 
 
 def resamplings(n_groups: int, splits: int, seed: int) -> Float[Tensor, "resample group"]:
@@ -144,9 +136,8 @@ def resamplings(n_groups: int, splits: int, seed: int) -> Float[Tensor, "resampl
 
 def bootstraps(n_groups: int, count: int, seed: int) -> Float[Tensor, "resample group"]:
     """How often each group is drawn, in ``count`` draws of as many groups with replacement."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(n_groups, (count, n_groups), generator=generator)
-    return torch.zeros(count, n_groups).scatter_add_(1, draws, torch.ones(count, n_groups))
+    times = times_drawn(n_groups, count, torch.Generator().manual_seed(seed))
+    return torch.from_numpy(times).float()
 
 
 def count_rows(labels: Iterable[Any]) -> dict[str, int]:

@@ -125,12 +125,10 @@ def _encoder(run: RunContext) -> str:
     return fingerprint({str(f.relative_to(folder)): run.digests.of(f) for f in inside})
 
 
-def _lexicon(run: RunContext) -> str:
+def _lexicon(_run: RunContext) -> str:
     from affectlens.evaluation.judges import judge_fingerprint
 
-    place = files("affectlens.evaluation.judges").joinpath("lexicon.txt")
-    with as_file(place) as path:
-        return fingerprint(run.digests.of(path), judge_fingerprint("lexicon"))  # words, rules
+    return judge_fingerprint("lexicon")  # its words and its rules
 
 
 SOURCES: Mapping[str, Callable[[RunContext], str]] = {

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.errors import DataError, unknown
-from affectlens.geometry.folds import assign_folds, group_ids
 from affectlens.geometry.logistic import LogisticFit, fit_logistic
+from affectlens.probes.folds import assign_folds, group_ids
 
 _CV_TOL = 1e-2  # a probe that is 1 % off chooses the same penalty
 

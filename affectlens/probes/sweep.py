@@ -23,8 +23,9 @@ from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.places import Site
 from affectlens.core.progress import progress
-from affectlens.geometry.folds import accuracy_interval, group_ids
+from affectlens.core.statistics import bootstrap_interval
 from affectlens.probes.crossval import Scored, cross_validate, make_design
+from affectlens.probes.folds import group_ids
 
 logger = logging.getLogger(__name__)
 
@@ -233,11 +234,17 @@ def sweep(
     if not all(part.converged for part in parts):
         logger.warning("Some probes did not converge; drop the largest values of C.")
     correct = torch.cat([part.correct for part in parts])
+    ci = bootstrap_interval(
+        correct.double().numpy(),
+        group_ids(design.held_groups).tolist(),
+        draws=draws,
+        random=torch.Generator().manual_seed(seed),
+    )
     return Sweep(
         sites=wanted,
         classes=design.classes,
         accuracy=correct.float().mean(1),
-        ci=accuracy_interval(correct, group_ids(design.held_groups), draws=draws, seed=seed),
+        ci=torch.from_numpy(ci).float(),
         cv_accuracy=torch.cat([part.cv_accuracy for part in parts]),
         penalty=tuple(tried[i] for part in parts for i in part.chosen.tolist()),
         penalties=tried,

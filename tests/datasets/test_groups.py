@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from affectlens.circuits.attribution.unit_means import cell_weights
-from affectlens.core import DataError, group_key, group_name
+from affectlens.core import DataError
 from affectlens.datasets import Corpus, Message, Record, check_leakage
 from affectlens.datasets.schema import incomplete_groups
 from affectlens.geometry.grouping import group_rows
@@ -74,17 +74,3 @@ def test_a_group_of_several_prompts_is_refused_by_refinement() -> None:
     other = record("fear", "negative", 1, event="Something else happened.")
     with pytest.raises(DataError, match=r"work_01:negative .* different prompts"):
         complete_groups(corpus(BOTH[0], other), EMOTIONS)
-
-
-@pytest.mark.parametrize(
-    ("group", "valence", "name"),
-    [
-        ("work_01", "negative", "work_01:negative"),
-        ("work_01:negative", "negative", "work_01:negative"),
-        ("work_01", None, "work_01"),
-        ("work_01", "", "work_01"),
-    ],
-)
-def test_names(group: str, valence: str | None, name: str) -> None:
-    assert group_name(group_key(group, valence)) == name
-    assert group_key(group, None) == group_key(group, "")

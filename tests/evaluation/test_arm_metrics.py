@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from affectlens.core import EMOTIONS, DataError, UnknownNameError
+from affectlens.core.statistics import bootstrap_interval
 from affectlens.evaluation.arm_metrics import ArmMetrics, measure, summarise
 from affectlens.evaluation.arms import Reply
 from affectlens.evaluation.naming import copies_opener, mask_feelings, without_first_sentence
 from affectlens.evaluation.reply_scores import Scores, score_replies
-from affectlens.evaluation.text_metrics import bootstrap_ci
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def test_new_columns_by_brute_force() -> None:
     assert len(set(shares.values())) == 4 and all(shares.values())
     for name, hits in scored.items():
         assert getattr(out, name) == pytest.approx(shares[name])
-        ci = bootstrap_ci([float(h) for h in hits], [r.group for r in rows], seed=3)
+        ci = bootstrap_interval([float(h) for h in hits], [r.group for r in rows], random=3)
         assert getattr(out, f"{name}_ci") == pytest.approx(ci)
         assert ci[0] < shares[name] < ci[1]
     assert len(set(judge.asked)) == len(judge.asked)  # equal texts are judged once

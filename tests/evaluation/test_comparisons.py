@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from affectlens.core import DataError, UnknownNameError
+from affectlens.core.statistics import paired_difference
 from affectlens.evaluation.arms import Reply
 from affectlens.evaluation.comparisons import MEASURES, compare
 from affectlens.evaluation.reply_scores import Scores
-from affectlens.evaluation.text_metrics import harmonic, paired_bootstrap
+from affectlens.evaluation.text_metrics import harmonic
 
 TARGETS = ("anger", "fear")
 
@@ -64,7 +65,7 @@ def test_rows_are_paired_by_event_and_target_not_by_order() -> None:
     }
     for measure, (first, second) in by_hand.items():
         one = found["other", measure]
-        expected = paired_bootstrap(first, second, a.groups, seed=5)
+        expected = paired_difference(first, second, a.groups, random=5)
         assert one.difference == pytest.approx(np.mean(first) - np.mean(second))
         assert (*one.ci, one.p) == pytest.approx((expected.low, expected.high, expected.p))
         assert (one.arm, one.scenarios) == ("circuit", 12)

@@ -29,7 +29,6 @@ from affectlens.evaluation.judges import (
     load_judge,
     refusal_report,
 )
-from affectlens.evaluation.judges import garbling as garble
 from affectlens.evaluation.judges.adapter import (
     JudgeAdapter,
     LowRankDelta,
@@ -39,7 +38,7 @@ from affectlens.evaluation.judges.adapter import (
 from affectlens.evaluation.judges.base import Verdicts
 from affectlens.evaluation.judges.encoder import load_encoder, shipped_adapter
 from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
-from affectlens.evaluation.judges.garbling import cut_short
+from affectlens.evaluation.judges.garbling import cut_short, garble
 from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
 from affectlens.evaluation.judges.model_texts import main as write_model_texts
 from affectlens.evaluation.judges.model_texts import model_texts, requests
@@ -689,16 +688,25 @@ class TestReport:
         counts = confusion(["a", "a", "b"], ["a", "b", "b"], ["a", "b"], ["a", "b"])
         assert counts.tolist() == [[1, 1], [0, 1]]
 
-    def test_agreement_matches_sklearn(self):
-        from sklearn.metrics import cohen_kappa_score
+    def test_agreement_is_kappa_as_defined(self):
+        class Every(self.Constant):
+            name = "every"
+
+            def __call__(self, texts):
+                chosen = tuple(JUDGED[i % 3] for i in range(len(texts)))
+                return Verdicts(JUDGED, chosen, np.eye(8)[[JUDGED.index(c) for c in chosen]])
 
         lexicon, constant = LexiconJudge(), self.Constant()
-        found = agreement([lexicon, constant], PLAIN)["lexicon/constant"]
-        said = lexicon(PLAIN).chosen
-        assert found["agree"] == pytest.approx(np.mean([s == "anger" for s in said]))
-        assert found["kappa"] == pytest.approx(
-            cohen_kappa_score(list(said), ["anger"] * len(said)), abs=1e-9
-        )
+        found = agreement([lexicon, constant, Every()], PLAIN)
+        said, other = lexicon(PLAIN).chosen, Every()(PLAIN).chosen
+        alike = np.mean([s == o for s, o in zip(said, other, strict=True)])
+        chance = sum(np.mean([s == e for s in said]) * other.count(e) / len(said) for e in JUDGED)
+        assert found["lexicon/every"]["agree"] == pytest.approx(alike)
+        assert found["lexicon/every"]["kappa"] == pytest.approx((alike - chance) / (1 - chance))
+        assert found["lexicon/constant"]["kappa"] == pytest.approx(0, abs=1e-9)  # chance alone
+        other = self.Constant()
+        other.name = "other"
+        assert agreement([constant, other], PLAIN)["constant/other"] == {"agree": 1, "kappa": 1}
 
     def test_unlabelled_corpora_are_refused(self):
         with pytest.raises(DataError, match="filter them out"):

@@ -16,7 +16,7 @@ from affectlens.core.errors import ArtefactError, DataError, MismatchError, Unkn
 from affectlens.core.places import Site
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.geometry import ESTIMATORS, Directions, bootstrap_cosine, directions, group_centred
-from affectlens.probes import fit_logistic
+from affectlens.geometry.logistic import fit_logistic
 from tests.geometry.synthetic import SITES, planted
 
 

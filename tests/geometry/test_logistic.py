@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from affectlens.core.errors import DataError
-from affectlens.probes import fit_logistic
+from affectlens.geometry.logistic import fit_logistic
 
 CS = (0.001, 0.01, 0.1, 1.0, 10.0)
 

@@ -14,8 +14,8 @@ from affectlens.activations import ActivationStore
 from affectlens.core.emotions import EMOTIONS, TONES
 from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
 from affectlens.core.places import Site
-from affectlens.geometry.folds import accuracy_interval, assign_folds, group_ids
 from affectlens.probes import Sweep, sweep
+from affectlens.probes.folds import assign_folds, group_ids
 from tests.geometry.synthetic import SITES, planted
 
 LABELS = ("emotion", "valence", "group", "split")
@@ -157,17 +157,19 @@ def test_folds_are_whole_groups_of_even_number() -> None:
         assign_folds(groups, 12, seed=0)
 
 
-def test_the_interval_is_a_bootstrap_over_groups() -> None:
-    rng = np.random.default_rng(0)
-    per_group = rng.integers(0, 2, 30).repeat(7).astype(bool)  # rows of a group agree
-    groups = torch.arange(30).repeat_interleave(7)
-    found = accuracy_interval(torch.tensor(per_group)[None], groups, draws=4000, seed=0)[0]
-    means = [per_group.reshape(30, 7)[rng.integers(0, 30, 30)].mean() for _ in range(4000)]
-    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=0.02)
-    by_row = accuracy_interval(torch.tensor(per_group)[None], torch.arange(210), draws=999, seed=0)[
-        0
-    ]
-    assert float(found[1] - found[0]) > 2 * float(by_row[1] - by_row[0])
+def test_the_interval_is_a_bootstrap_over_scenarios_of_held_out_rows() -> None:
+    """Drawn with torch's generator, as every sweep so far; the brute force draws row by row."""
+    store = _store(signal=0.3)
+    found = sweep(store, draws=200, seed=3)
+    test = store.select(split="test")
+    groups = group_ids(test.column("scenario")).numpy()
+    truth, count = np.array(test.column("emotion")), groups.max() + 1
+    drawn = torch.randint(count, (200, count), generator=torch.Generator().manual_seed(3)).numpy()
+    for i, site in enumerate(SITES):
+        said = np.array(TONES)[found.logits(torch.tensor(test.to_numpy(site)), site).argmax(1)]
+        rows = [np.concatenate([np.flatnonzero(groups == g) for g in draw]) for draw in drawn]
+        means = [(said == truth)[chosen].mean() for chosen in rows]
+        np.testing.assert_allclose(found.ci[i], np.quantile(means, [0.025, 0.975]), atol=1e-6)
 
 
 def test_the_best_site_is_not_chosen_on_held_out_rows() -> None:

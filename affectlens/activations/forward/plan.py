@@ -21,6 +21,7 @@ import numpy as np
 from affectlens.activations.forward.tokenised import Ints, Texts, before, ranges
 from affectlens.activations.positions import Position
 from affectlens.core.places import Site
+from affectlens.models.batches import BatchLimits, cut, longest_first
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,16 +153,10 @@ def _batches(
     lengths: Ints, sizes: Ints, max_tokens: int, max_bytes: int, mixed: bool
 ) -> tuple[Ints, ...]:
     """Cut the texts, longest first, where a batch would be too long or its rows too many."""
-    order = np.argsort(-lengths, kind="stable")
-    cuts, longest, size = [0], 0, 0
-    for place, (length, more) in enumerate(zip(lengths[order], sizes[order], strict=True)):
-        n = place - cuts[-1]
-        other = length != longest and not mixed
-        if n and ((n + 1) * longest > max_tokens or size + more > max_bytes or other):
-            cuts.append(place)
-            n = 0
-        longest, size = (longest, size + more) if n else (length, more)
-    return tuple(order[a:b] for a, b in pairwise([*cuts, len(order)]))
+    limits = BatchLimits(max_tokens, size=max_bytes, mixed=mixed)
+    of_text, bytes_of = lengths.tolist(), sizes.tolist()
+    batches = cut(longest_first(of_text), of_text, limits, bytes_of)
+    return tuple(np.array(batch, np.int64) for batch in batches)
 
 
 def _shards(sizes: Sequence[int], max_bytes: int) -> tuple[range, ...]:

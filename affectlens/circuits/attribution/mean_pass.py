@@ -17,6 +17,7 @@ from affectlens.circuits.attribution.unit_means import UnitMeans, cell_weights
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.places import Site
 from affectlens.core.progress import progress
+from affectlens.models.batches import BatchLimits, cut, shortest_first
 from affectlens.models.generation.listeners import refuse_listeners
 from affectlens.models.hooking.hooks import WritePoint, Writer, reading, writing
 from affectlens.models.sinks import Sinks
@@ -149,7 +150,7 @@ def _run(
     lengths = [len(row) for row, _ in windows]
     mixed = len(set(lengths)) == 1 or model.padding.upto(max(lengths)).right
     with progress("Averaging units", len(records)) as advance:
-        for batch in _batches(lengths, max_tokens, mixed):
+        for batch in cut(shortest_first(lengths), lengths, BatchLimits(max_tokens, mixed=mixed)):
             ids, mask = model.encode_batch([windows[i][0] for i in batch], "right")
             share = torch.zeros(mask.shape)
             for row, i in enumerate(batch):
@@ -243,18 +244,3 @@ def _pooling(
     }
     with writing(model.anatomy, looks), reading(model.anatomy, sites, read):
         yield
-
-
-def _batches(lengths: Sequence[int], max_tokens: int, mixed: bool) -> list[list[int]]:
-    """Indices of rows of similar length whose padded size stays within `max_tokens`.
-
-    Unless lengths may be mixed, each batch has rows of one length.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        alike = bool(batches) and (mixed or lengths[batches[-1][0]] == lengths[i])
-        if alike and (len(batches[-1]) + 1) * lengths[i] <= max_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches

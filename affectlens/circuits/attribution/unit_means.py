@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.errors import DataError
-from affectlens.core.groups import GroupKey, group_key
+from affectlens.core.groups import Groups, group_key
 from affectlens.core.places import Site
 
 if TYPE_CHECKING:
@@ -102,26 +101,18 @@ def cell_weights(
     for name in emotions:
         if name not in emotion:
             raise DataError(f"The corpus has no records for {name}; give it some or drop it.")
-    groups: defaultdict[GroupKey, defaultdict[str, list[int]]]
-    groups = defaultdict(lambda: defaultdict(list))
-    for row, (name, key, sign) in enumerate(zip(emotion, group, valence, strict=True)):
-        if name in emotions:
-            groups[group_key(key, sign)][str(name)].append(row)
-    complete = [cell for cell in groups.values() if len(cell) == len(emotions)]
+    keys = [group_key(*pair) for pair in zip(group, valence, strict=True)]
+    complete = Groups.find(emotion, keys, emotions).complete()
     if grouped is None:
-        grouped = bool(complete)
+        grouped = bool(complete.cells)
     if not grouped:
         return torch.tensor([float(name in emotions) for name in emotion]), 0
-    if not complete:
+    if not complete.cells:
         raise DataError(
             f"No group has all of {', '.join(emotions)}; use a corpus that shows the same content "
             "under every emotion, or grouped=False."
         )
-    weights = torch.zeros(len(emotion))
-    for cell in complete:
-        for rows in cell.values():
-            weights[rows] = 1.0 / len(rows)
-    return weights, len(complete)
+    return torch.tensor(complete.shares(len(emotion))), len(complete)
 
 
 def difference(

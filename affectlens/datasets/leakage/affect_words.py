@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from functools import cache
 
 from affectlens.core import EMOTIONS
-
-# Regular expressions for whole words; a trailing * stands for any ending.
-_STEMS: Mapping[str, str] = {
-    "anger": "anger angers angered angry angrily furious* fury rage raged raging mad madden* annoy*"
-    " irritat* frustrat* outrage* livid resent* hate hated hates hatred",
-    "disgust": "disgust* gross grossed revolt* revulsion repuls* repugnan* nauseat* loath* vile",
-    "fear": "fear fears feared fearful* afraid scare scares scared scary terrif* terror anxi*"
-    " worry worries worried worrying nervous* panic* dread dreads dreaded dreadful* frighten*"
-    " fright horrif*",
-    "happiness": "happy happily happier happiest happiness joy joyful* joyous* delight* glad gladly"
-    " thrill* excit* cheerful* pleased proud proudly pride grateful* gratitude relief relieved"
-    " enjoy* love loved loves lovely wonderful* content contented elat* overjoyed",
-    "sadness": "sad sadly sadder saddest sadness sadden* unhapp* grief griev* sorrow* miserabl*"
-    " misery depress* cry cries cried crying tears lonely lonel* heartbr* mourn* disappoint*"
-    " upset upsetting regret*",
-    "surprise": "surpris* astonish* amaz* astound* shock shocked shocking* stunned stunning*"
-    " startl* unbeliev*",
-    "other": "hope hoped hopes hopeful* hoping embarrass* ashamed shame shameful* guilt guilty"
-    " jealous* envy envious* awful* terribl*",
-}
+from affectlens.core.feelings import feeling_words
 
 
-def _pattern(stems: str) -> re.Pattern[str]:
-    words = "|".join(re.escape(s).replace(r"\*", r"[a-z]*") for s in stems.split())
+@cache
+def _pattern(emotion: str | None) -> re.Pattern[str]:
+    """Whole words of a feeling, of any if None."""
+    named = feeling_words()["names"]
+    entries = named[emotion] if emotion else [word for words in named.values() for word in words]
+    words = "|".join(re.escape(entry).replace(r"\*", r"[a-z]*") for entry in entries)
     return re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
-
-
-_PATTERNS = {emotion: _pattern(stems) for emotion, stems in _STEMS.items()}
-_ANY = _pattern(" ".join(_STEMS.values()))
 
 
 def affect_words(text: str, emotion: str | None = None) -> list[str]:
@@ -46,4 +27,4 @@ def affect_words(text: str, emotion: str | None = None) -> list[str]:
     """
     if emotion is not None and emotion not in EMOTIONS:
         return []
-    return (_ANY if emotion is None else _PATTERNS[emotion]).findall(text)
+    return _pattern(emotion).findall(text)

@@ -26,6 +26,7 @@ from affectlens.evaluation.judges.windows import (
     pooled_log_probabilities,
     windows_of,
 )
+from affectlens.models.batches import BatchLimits, cut, shortest_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -123,11 +124,10 @@ class EncoderJudge:
     @torch.inference_mode()
     def _logits(self, windows: Windows) -> Float[Tensor, "w k"]:
         """Scores of every window before the softmax, on the CPU."""
-        order = sorted(range(len(windows.ids)), key=lambda row: len(windows.ids[row]))
+        lengths = [len(ids) for ids in windows.ids]
         weight, bias = self.adapter.head_weight, self.adapter.head_bias
-        scores = torch.zeros(len(order), len(self.labels))
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        scores = torch.zeros(len(lengths), len(self.labels))
+        for rows in cut(shortest_first(lengths), lengths, BatchLimits(rows=self.batch_size)):
             pooled = encode(self.encoder, self.tokenizer, [windows.ids[row] for row in rows])
             scores[rows] = pooled.cpu() @ weight.T + bias
         return scores

@@ -1,8 +1,8 @@
 """The word judge: counts words that express a feeling, knows nothing else.
 
 Unlike the encoder in every way (no training, no context), so the two rarely fail together. The
-word list `lexicon.txt` was written for this package and has its licence; the well-known NRC lexicon
-is free for research only and therefore not used.
+words of `affectlens.core.feelings` were written for this package and have its licence; the known
+NRC lexicon is free for research only and therefore not used.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 
 import numpy as np
 
-from affectlens.core import EMOTIONS, NEUTRAL, ArtefactError, fingerprint
-from affectlens.core.jsonl import split_lines
+from affectlens.core import NEUTRAL, fingerprint
+from affectlens.core.feelings import feeling_words, parse_feeling_words
 from affectlens.evaluation.judges.base import GARBLED, JUDGED, Verdicts
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*\??")
@@ -41,34 +40,26 @@ class Lexicon:
     prefixes: Mapping[str, str]
 
     @classmethod
-    def parse(cls, text: str) -> Lexicon:
-        """Read the format of `lexicon.txt`: ``[emotion]``, then entries separated by commas.
-
-        Raises:
-            ArtefactError: If an entry stands before any ``[emotion]`` or the emotion is unknown.
-        """
+    def of(cls, words: Mapping[str, Sequence[str]]) -> Lexicon:
+        """Of entries by emotion, as `affectlens.core.feelings` reads them."""
         phrases: dict[tuple[str, ...], str] = {}
         prefixes: dict[str, str] = {}
-        emotion = ""
-        for _, line in split_lines(text):
-            line = line.strip()
-            if line.startswith("#"):
-                continue
-            if line.startswith("["):
-                emotion = line.strip("[]")
-                if emotion not in EMOTIONS:
-                    raise ArtefactError(
-                        f"The lexicon has a section {line}; use one of {', '.join(EMOTIONS)}."
-                    )
-                continue
-            if not emotion:
-                raise ArtefactError(f"The lexicon entry {line!r} stands before any [emotion].")
-            for entry in filter(None, (part.strip().lower() for part in line.split(","))):
+        for emotion, entries in words.items():
+            for entry in entries:
                 if entry.endswith("*") and " " not in entry:
                     prefixes[entry[:-1]] = emotion
                 else:
                     phrases[tuple(entry.rstrip("*").split())] = emotion
         return cls(phrases, prefixes)
+
+    @classmethod
+    def parse(cls, text: str) -> Lexicon:
+        """Of a text in the format of `affectlens.core.feelings.parse_feeling_words`.
+
+        Raises:
+            ArtefactError: If an entry stands before any ``[emotion]`` or the emotion is unknown.
+        """
+        return cls.of(parse_feeling_words(text)["expresses"])
 
     def spans(self, words: Sequence[str]) -> list[tuple[int, int, str, str]]:
         """Find all entries in lower-case words, longest first, none overlapping, negated ones too.
@@ -113,8 +104,7 @@ class Lexicon:
 @lru_cache(maxsize=1)
 def default_lexicon() -> Lexicon:
     """The lexicon that comes with the package."""
-    source = files("affectlens.evaluation.judges").joinpath("lexicon.txt")
-    return Lexicon.parse(source.read_text(encoding="utf-8"))
+    return Lexicon.of(feeling_words()["expresses"])
 
 
 def words_of(text: str) -> list[str]:

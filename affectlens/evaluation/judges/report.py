@@ -22,10 +22,11 @@ def confusion(
     truth: Sequence[str], chosen: Sequence[str], rows: Sequence[str], columns: Sequence[str]
 ) -> Int[np.ndarray, "rows columns"]:
     """Count how often each true label (row) was called each label (column)."""
-    counts = np.zeros((len(rows), len(columns)), dtype=np.int64)
-    for true, said in zip(truth, chosen, strict=True):
-        counts[rows.index(true), columns.index(said)] += 1
-    return counts
+    from sklearn.metrics import confusion_matrix
+
+    labels = list(dict.fromkeys([*rows, *columns]))
+    counts = confusion_matrix(truth, chosen, labels=labels)
+    return counts[np.ix_([labels.index(r) for r in rows], [labels.index(c) for c in columns])]
 
 
 def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
@@ -73,17 +74,19 @@ def permutation_chance(truth: Sequence[str], chosen: Sequence[str]) -> float:
 
 
 def _scores(truth: Sequence[str], chosen: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    from sklearn.metrics import accuracy_score, precision_score, recall_score
+
     counts = confusion(truth, chosen, TONES, labels)
-    right = np.array([counts[TONES.index(t), labels.index(t)] for t in TONES])
-    said = {tone: int(counts[:, labels.index(tone)].sum()) for tone in TONES}
-    true = counts.sum(1)
+    ours: dict[str, Any] = {"labels": TONES, "average": None, "zero_division": 0}
+    precision = np.asarray(precision_score(truth, chosen, **ours))
+    recall = np.asarray(recall_score(truth, chosen, **ours))
     return {
         "n": len(truth),
-        "accuracy": float(right.sum() / max(1, len(truth))),
+        "accuracy": float(accuracy_score(truth, chosen)),
         "chance": permutation_chance(truth, chosen),
         "called_garbled": sum(c == GARBLED for c in chosen) / max(1, len(truth)),
-        "recall": {t: float(r / max(1, n)) for t, r, n in zip(TONES, right, true, strict=True)},
-        "precision": {t: float(r / max(1, said[t])) for t, r in zip(TONES, right, strict=True)},
+        "recall": dict(zip(TONES, recall.tolist(), strict=True)),
+        "precision": dict(zip(TONES, precision.tolist(), strict=True)),
         "labels": list(labels),
         "confusion": counts.tolist(),
     }
@@ -178,16 +181,15 @@ def agreement(judges: Sequence[Judge], texts: Sequence[str]) -> dict[str, Any]:
     Returns:
         ``"first/second"`` -> ``{"agree": share, "kappa": kappa}``.
     """
+    from sklearn.metrics import accuracy_score, cohen_kappa_score
+
     said = {judge.name: judge(texts).chosen for judge in judges}
     names = list(said)
     out: dict[str, Any] = {}
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             a, b = said[first], said[second]
-            labels = sorted({*a, *b})
-            counts = confusion(a, b, labels, labels) / max(1, len(a))
-            agree = float(np.trace(counts))
-            chance = float(counts.sum(1) @ counts.sum(0))
-            kappa = (agree - chance) / (1 - chance) if chance < 1 else 1.0
-            out[f"{first}/{second}"] = {"agree": agree, "kappa": kappa}
+            # Of judges that both say one label throughout, kappa is 0 / 0.
+            kappa = float(cohen_kappa_score(a, b)) if len({*a, *b}) > 1 else 1.0
+            out[f"{first}/{second}"] = {"agree": float(accuracy_score(a, b)), "kappa": kappa}
     return out

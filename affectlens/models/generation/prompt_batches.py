@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from affectlens.models.batches import BatchLimits, cut
+
 Ids = tuple[int, ...]
 
 MIN_COMMON = 8
@@ -68,33 +70,15 @@ def plan(
     for own in [own for own in kinds if own]:
         if len({tuple(prompts[row][:-own]) for row in kinds[own]}) == len(kinds[own]):
             kinds.setdefault(None, []).extend(kinds.pop(own))  # no prompt occurs twice
+    lengths = [len(ids) + new_tokens for ids in prompts]
     batches: list[Batch] = []
     for own, rows in kinds.items():
         rows.sort(key=lambda row: (len(prompts[row]), tuple(prompts[row]), row))
-        lengths = [len(prompts[row]) + new_tokens for row in rows]
-        for chunk in _cut(rows, lengths, max_tokens, mix_lengths):
+        for chunk in cut(rows, lengths, BatchLimits(max_tokens, mixed=mix_lengths)):
             texts = [tuple(prompts[row]) for row in chunk]
             levels = _levels(texts, chunk, own, share_beginnings)
             batches.append(Batch(tuple(chunk), levels))
     return batches
-
-
-def _cut(
-    rows: Sequence[int], lengths: Sequence[int], max_tokens: int, mixed: bool
-) -> list[list[int]]:
-    """Cut rows of ascending length so that rows times longest stays below a bound.
-
-    Unless lengths may be mixed, each chunk has rows of one length.
-    """
-    chunks: list[list[int]] = []
-    shortest = 0
-    for row, length in zip(rows, lengths, strict=True):
-        full = bool(chunks) and (len(chunks[-1]) + 1) * length > max_tokens
-        if not chunks or full or (length > shortest and not mixed):
-            chunks.append([])
-            shortest = length
-        chunks[-1].append(row)
-    return chunks
 
 
 def _levels(

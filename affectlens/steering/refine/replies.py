@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from affectlens.core import DataError, GroupKey, group_name
+from affectlens.core import DataError, group_name
+from affectlens.core.groups import Groups
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
@@ -32,22 +32,19 @@ def complete_groups(corpus: Corpus, emotions: Sequence[str]) -> list[Group]:
     A group with several replies in an emotion gives as many groups as its richest emotion has
     replies; those of the others come round again.
     """
-    found: defaultdict[GroupKey, defaultdict[str, list[Record]]]
-    found = defaultdict(lambda: defaultdict(list))
-    for record in corpus:
-        if record.emotion in emotions and record.reply is not None:
-            found[record.group_key][str(record.emotion)].append(record)
+    records = list(corpus)
+    labels, keys = [r.emotion for r in records], [r.group_key for r in records]
+    answered = [i for i, r in enumerate(records) if r.emotion in emotions and r.reply is not None]
     groups: list[Group] = []
-    for key, cell in found.items():
-        if len(cell) < len(emotions):
-            continue
-        prompts = {record.messages[:-1] for records in cell.values() for record in records}
+    for key, rows in Groups.find(labels, keys, emotions, answered).complete().cells.items():
+        cell = {emotion: [records[i] for i in rows[emotion]] for emotion in emotions}
+        prompts = {record.messages[:-1] for found in cell.values() for record in found}
         if len(prompts) > 1:
             raise DataError(
                 f"Group {group_name(key)} of corpus {corpus.name} has different prompts, but "
                 "refining compares replies to one; give each prompt a group of its own."
             )
-        for i in range(max(len(records) for records in cell.values())):
+        for i in range(max(len(found) for found in cell.values())):
             groups.append(tuple(cell[e][i % len(cell[e])] for e in emotions))
     if not groups:
         raise DataError(

@@ -1,11 +1,11 @@
-"""Cross-validation by scenario, and confidence intervals that respect it."""
+"""Cross-validation by scenario."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from affectlens.core.errors import DataError
@@ -30,23 +30,3 @@ def assign_folds(groups: Int[Tensor, " n"], folds: int, seed: int) -> Int[Tensor
     fold_of = torch.empty(count, dtype=torch.long)
     fold_of[order] = torch.arange(count) % folds
     return fold_of[groups]
-
-
-def accuracy_interval(
-    correct: Bool[Tensor, "site n"],
-    groups: Int[Tensor, " n"],
-    *,
-    draws: int,
-    seed: int,
-    level: float = 0.95,
-) -> Float[Tensor, "site 2"]:
-    """Percentile bootstrap of the accuracy, groups drawn with replacement."""
-    count = int(groups.max()) + 1
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(count, (draws, count), generator=generator)
-    times = torch.zeros(draws, count).scatter_add_(1, drawn, torch.ones(draws, count))
-    hits = torch.zeros(len(correct), count).index_add_(1, groups, correct.float())
-    sizes = torch.zeros(count).index_add_(0, groups, torch.ones(len(groups)))
-    accuracy = (times @ hits.T) / (times @ sizes)[:, None]  # [draw, site]
-    tail = (1 - level) / 2
-    return torch.quantile(accuracy, torch.tensor([tail, 1 - tail]), dim=0).T

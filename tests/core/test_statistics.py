@@ -1,0 +1,169 @@
+"""Intervals and differences against brute force, scipy and textbooks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from affectlens.core import DataError
+from affectlens.core.statistics import bootstrap_interval, paired_difference, times_drawn
+
+
+@pytest.mark.parametrize("random", [7, torch.Generator().manual_seed(7)])
+def test_every_draw_has_as_many_clusters_as_there_are(random: int | torch.Generator) -> None:
+    times = times_drawn(6, 4000, random)
+    assert times.shape == (4000, 6) and (times.sum(1) == 6).all()
+    # A cluster is drawn Binomial(6, 1/6) times.
+    for k in range(4):
+        assert (times == k).mean() == pytest.approx(stats.binom.pmf(k, 6, 1 / 6), abs=0.01)
+
+
+def test_numbers_drawn_before_are_drawn_again() -> None:
+    """Seeds of either generator mean what they always meant, draw by draw."""
+    by_numpy = np.random.default_rng(3).integers(0, 5, size=(20, 5))
+    by_torch = torch.randint(5, (20, 5), generator=torch.Generator().manual_seed(3)).numpy()
+    for drawn, random in ((by_numpy, 3), (by_torch, torch.Generator().manual_seed(3))):
+        expected = [[list(draw).count(cluster) for cluster in range(5)] for draw in drawn]
+        assert times_drawn(5, 20, random).tolist() == expected
+
+
+def test_interval_by_brute_force() -> None:
+    """Clusters of unlike sizes; every draw put together row by row, several series at once."""
+    rng = np.random.default_rng(1)
+    groups = [f"g{i}" for i in rng.integers(0, 7, size=40)]
+    values = rng.random((3, 40))
+    found = bootstrap_interval(values, groups, draws=300, level=0.8, random=9)
+    names = sorted(set(groups))
+    drawn = np.random.default_rng(9).integers(0, len(names), size=(300, len(names)))
+    for series, ends in zip(values, found, strict=True):
+        means = []
+        for one in drawn:
+            rows = [i for k in one for i, g in enumerate(groups) if g == names[k]]
+            means.append(sum(series[i] for i in rows) / len(rows))
+        assert ends == pytest.approx(np.quantile(means, [0.1, 0.9]))
+
+
+def test_interval_of_single_rows_is_that_of_scipy() -> None:
+    values = np.random.default_rng(2).exponential(size=60)
+    found = bootstrap_interval(values, range(60), draws=20_000)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert found == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_p_of_single_rows_is_near_that_of_a_sign_flip_test() -> None:
+    rng = np.random.default_rng(4)
+    first, second = rng.normal(size=50), rng.normal(loc=0.35, size=50)
+    found = paired_difference(first, second, range(50))
+    theirs = stats.permutation_test(
+        (first - second,), np.mean, permutation_type="samples", n_resamples=9999, rng=rng
+    )
+    assert found.p == pytest.approx(theirs.pvalue, abs=0.03)
+
+
+def test_bootstrap_resamples_groups() -> None:
+    """Ten identical rows per group carry no more information than one."""
+    rng = np.random.default_rng(3)
+    one = rng.normal(size=40)
+    groups = [f"g{i}" for i in range(40)]
+    narrow = bootstrap_interval(one, groups)
+    repeated = bootstrap_interval(np.repeat(one, 10), list(np.repeat(groups, 10)))
+    assert repeated == pytest.approx(narrow)
+    by_row = bootstrap_interval(np.repeat(one, 10), [str(i) for i in range(400)])
+    assert by_row[1] - by_row[0] < 0.5 * (narrow[1] - narrow[0])
+
+
+def test_bootstrap_matches_normal_theory() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=200)
+    groups = [str(i) for i in range(200)]
+    low, high = bootstrap_interval(values, groups)
+    half = 1.96 * values.std() / math.sqrt(200)
+    assert low == pytest.approx(values.mean() - half, abs=0.03)
+    assert high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_bootstrap_refuses_nonsense() -> None:
+    with pytest.raises(DataError):
+        bootstrap_interval([], [])
+    with pytest.raises(DataError):
+        bootstrap_interval([1.0], ["a", "b"])
+
+
+def test_one_group_gives_no_interval() -> None:
+    assert all(math.isnan(end) for end in bootstrap_interval([0.0, 1.0], ["a", "a"]))
+    one = paired_difference([1.0, 0.0], [0.0, 0.0], ["a", "a"])
+    assert one.mean == 0.5
+    assert math.isnan(one.low) and math.isnan(one.high) and math.isnan(one.p)
+
+
+def test_paired_difference_by_brute_force() -> None:
+    """Groups of unlike sizes; every draw put together row by row."""
+    rng = np.random.default_rng(0)
+    groups = [f"g{i}" for i in rng.integers(0, 9, size=50)]
+    first, second = (rng.random(50) < 0.7).astype(float), rng.random(50)
+    found = paired_difference(first, second, groups, draws=400, level=0.9, random=4)
+    names = sorted(set(groups))
+    mean = sum(a - b for a, b in zip(first, second, strict=True)) / 50
+    drawn = np.random.default_rng(4).integers(0, len(names), size=(400, len(names)))
+    samples = []
+    for one in drawn:
+        rows = [i for k in one for i, g in enumerate(groups) if g == names[k]]
+        sample = sum(first[i] - second[i] for i in rows) / len(rows)
+        samples.append(mean + (sample - mean) * math.sqrt(len(names) / (len(names) - 1)))
+    assert found.mean == pytest.approx(mean)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(samples, [0.05, 0.95])))
+    below = sum(s <= 0 for s in samples)
+    above = sum(s >= 0 for s in samples)
+    assert found.p == pytest.approx(min(1.0, 2 * (1 + min(below, above)) / 401))
+    assert found.clusters == len(names)
+    other = paired_difference(second, first, groups, draws=400, level=0.9, random=4)
+    assert (other.mean, other.p) == pytest.approx((-found.mean, found.p))
+
+
+def test_paired_difference_agrees_with_the_t_test() -> None:
+    """One row per group and plain numbers: the interval of textbooks (t, 39 degrees: 2.023)."""
+    rng = np.random.default_rng(8)
+    first, second = rng.normal(size=40), rng.normal(loc=-0.4, size=40)
+    found = paired_difference(first, second, [str(i) for i in range(40)])
+    d = first - second
+    half = 2.023 * d.std(ddof=1) / math.sqrt(40)
+    assert found.low == pytest.approx(d.mean() - half, abs=0.04)
+    assert found.high == pytest.approx(d.mean() + half, abs=0.04)
+
+
+def test_level_on_planted_nulls() -> None:
+    """Two arms of equal accuracy that share how hard a scenario is: about 5 % are called unlike."""
+    rng = np.random.default_rng(2)
+    groups = list(np.repeat([f"s{i}" for i in range(40)], 6))
+    rejected, covered, trials = 0, 0, 600
+    for trial in range(trials):
+        hard = np.repeat(rng.beta(1.5, 1.5, size=40), 6)  # chance of a hit, scenario by scenario
+        first, second = (rng.random((2, 240)) < hard).astype(float)
+        found = paired_difference(first, second, groups, draws=300, random=trial)
+        rejected += found.p < 0.05
+        covered += found.low <= 0 <= found.high
+    assert 0.025 < rejected / trials < 0.08
+    assert covered / trials == pytest.approx(1 - rejected / trials, abs=0.01)
+
+
+def test_power_on_a_planted_difference() -> None:
+    rng = np.random.default_rng(3)
+    groups = list(np.repeat([f"s{i}" for i in range(40)], 6))
+    first, second = (rng.random(240) < 0.9).astype(float), (rng.random(240) < 0.5).astype(float)
+    found = paired_difference(first, second, groups)
+    assert found.p < 0.001 and 0.25 < found.low < found.mean < found.high < 0.55
+
+
+def test_equal_arms_are_not_told_apart() -> None:
+    same = paired_difference([0.1, 0.7, 0.2], [0.1, 0.7, 0.2], ["a", "b", "c"])
+    assert (same.mean, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+    with pytest.raises(DataError, match="paired"):
+        paired_difference([1.0], [1.0, 2.0], ["a"])
+    with pytest.raises(DataError, match="paired"):
+        paired_difference([], [], [])
