@@ -25,7 +25,6 @@ from affectlens.core import (
     fingerprint,
 )
 from affectlens.core.artefact import read_tensors, write_tensors
-from affectlens.core.display import Displayed
 from affectlens.core.errors import unknown
 from affectlens.steering.building import (
     fields_from_circuit,
@@ -37,6 +36,7 @@ from affectlens.steering.building import (
 from affectlens.steering.gates import Gate, Place, Readout, decider
 from affectlens.steering.operators import unit
 from affectlens.steering.pack_checks import POINTS, check_pack, place_order
+from affectlens.steering.pack_display import PackDisplay
 from affectlens.steering.pack_file import facts_of, fields_of, tensors_of
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SteeringPack(Displayed):
+class SteeringPack(PackDisplay):
     """Steering vectors of one model.
 
     Attributes:
@@ -100,33 +100,6 @@ class SteeringPack(Displayed):
         if mode not in self.modes:
             raise unknown("steering mode of this pack", mode, self.modes)
         return tuple(point for point in POINTS[mode] if f"{mode}.{point}" in self.vectors)
-
-    def brief(self) -> dict[str, object]:
-        """Emotions, modes, size of the model, whether it reads, model."""
-        return {
-            "emotions": len(self.emotions),
-            "modes": "+".join(self.modes),
-            "layers": self.n_layers,
-            "d_model": self.d_model,
-            "readout": self.readout is not None,
-            "model": self.provenance.model_name,
-        }
-
-    def table_rows(self) -> list[dict[str, object]]:
-        """Size of the natural dose of each emotion at each place, and the strength recommended."""
-        return [
-            {
-                "mode": (mode := name.partition(".")[0]),
-                "point": name.partition(".")[2],
-                "layer": layer,
-                "emotion": emotion,
-                "norm": float(vectors[e, i].norm()),
-                "recommended": self.recommended.get(mode, {}).get(emotion),
-            }
-            for name, vectors in self.vectors.items()
-            for e, emotion in enumerate(self.emotions)
-            for i, layer in enumerate(self.layers[name])
-        ]
 
     @cached_property
     def fingerprint(self) -> str:
