@@ -5,6 +5,7 @@ from affectlens.activations.distributed.ray_capture import capture_with_ray
 from affectlens.activations.forward.engines import ENGINES, Capabilities, capabilities
 from affectlens.activations.positions import DEFAULT_POSITIONS, Position, parse_positions
 from affectlens.activations.scale import residual_rms
+from affectlens.activations.settings import CaptureSettings, PassSettings
 from affectlens.activations.store.export import export
 from affectlens.activations.store.info import StoreInfo
 from affectlens.activations.store.store import ActivationStore
@@ -15,7 +16,9 @@ __all__ = [
     "ENGINES",
     "ActivationStore",
     "Capabilities",
+    "CaptureSettings",
     "Moments",
+    "PassSettings",
     "Position",
     "StoreInfo",
     "capabilities",

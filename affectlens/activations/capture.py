@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 from affectlens.activations.forward.engines import Engine, open_engine
 from affectlens.activations.forward.in_memory import MemorySink
-from affectlens.activations.forward.plan import MAX_TOKENS_PER_BATCH, Plan, make_plan
+from affectlens.activations.forward.plan import Plan, make_plan
 from affectlens.activations.forward.run import Advance, Sink, run_shards
 from affectlens.activations.forward.tokenised import read_texts
 from affectlens.activations.positions import DEFAULT_POSITIONS, Position, parse_positions
+from affectlens.activations.settings import CaptureOptions, CaptureSettings, PassSettings
+from affectlens.activations.store.folder import Folder
 from affectlens.activations.store.shards import ShardWriter, StoreSpec, bytes_per_row, shard_size
 from affectlens.activations.store.store import ActivationStore
 from affectlens.activations.store.writer import opened_for_writing, read_layout
@@ -20,6 +22,7 @@ from affectlens.core.artefact import Provenance, package_version
 from affectlens.core.errors import DataError
 from affectlens.core.places import Site, expand_sites
 from affectlens.core.progress import progress
+from affectlens.core.settings import from_options, identity
 from affectlens.datasets.schema import Corpus
 from affectlens.models.generation.listeners import listeners
 from affectlens.models.hooking.hooks import check_sites
@@ -27,6 +30,13 @@ from affectlens.models.loading import LanguageModel
 
 CAPTURE_VERSION = 3
 """Goes up whenever the same request would give other numbers; stores of another are refused."""
+
+Sites = str | Site | Iterable[str | Site]
+"""As `affectlens.core.places.expand_sites` takes them."""
+
+C = TypeVar("C", bound=CaptureSettings)
+
+_DEFAULT = CaptureSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +47,8 @@ class Prepared:
         model: The model.
         engine: Runs it.
         plan: What is run.
+        settings: How.
         provenance: What the result is made by.
-        dtype: Of the numbers stored.
         facts: What a store says of itself beyond its provenance.
         layout: What the plan was cut by.
     """
@@ -46,8 +56,8 @@ class Prepared:
     model: LanguageModel
     engine: Engine
     plan: Plan
+    settings: CaptureSettings
     provenance: Provenance
-    dtype: str
     facts: Mapping[str, Any]
     layout: Mapping[str, int]
 
@@ -56,7 +66,7 @@ class Prepared:
         """What a store of it holds."""
         return StoreSpec(
             provenance=self.provenance,
-            dtype=self.dtype,
+            dtype=self.settings.dtype,
             widths=self.plan.widths,
             shards=tuple(self.plan.shard_rows(i) for i in range(len(self.plan.shards))),
             layout=self.layout,
@@ -69,7 +79,6 @@ class Prepared:
         sink: Sink,
         shards: Iterable[int] | None = None,
         *,
-        padding: str = "right",
         description: str = "Reading activations",
         advance: Advance = lambda _texts, _tokens: None,
     ) -> None:
@@ -88,7 +97,7 @@ class Prepared:
                 sink,
                 wanted,
                 device=self.model.device,
-                padding=padding,
+                padding=self.settings.padding,
                 advance=told,
             )
 
@@ -97,37 +106,33 @@ def prepare(
     model: LanguageModel,
     corpus: Corpus,
     *,
-    sites: str | Site | Iterable[str | Site] = "resid_post",
+    sites: Sites = "resid_post",
     positions: str | Iterable[str] | None = None,
-    dtype: str = "float32",
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    overlong: str = "error",
-    engine: str = "transformers",
-    engine_options: Mapping[str, Any] | None = None,
-    shard_bytes: int | None = None,
+    settings: PassSettings = _DEFAULT,
 ) -> Prepared:
     """Tokenize, cut into batches and shards, and say what the result is made by.
 
     Args and errors are those of `capture`. Whoever calls it with the same arguments gets the same
     plan, so that several processes can each run some of its shards.
     """
+    settings = settings.stored()
     wanted = expand_sites(sites, model.n_layers)
     where = parse_positions(DEFAULT_POSITIONS[corpus.design] if positions is None else positions)
     check_sites(model.anatomy, wanted)
-    texts = read_texts(model, corpus, where, overlong)
+    texts = read_texts(model, corpus, where, settings.overlong)
     steered = [one.identity(len(corpus)) for one in listeners(model.hf)]
-    if steered and engine != "transformers":
+    if steered and settings.engine != "transformers":
         raise DataError(
-            f"The {engine} engine runs a copy of the model, which steering does not reach; use "
-            "engine='transformers', or call this outside the steering block."
+            f"The {settings.engine} engine runs a copy of the model, which steering does not "
+            "reach; use engine='transformers', or call this outside the steering block."
         )
-    options = dict(engine_options or {})
+    options = dict(settings.engine_options or {})
     if any(site.kind == "pattern" for site in wanted):
         options["key_length"] = int(texts.lengths.max())
-    runner = open_engine(engine, model, **options)
+    runner = open_engine(settings.engine, model, **options)
     widths = {site: runner.width(site) for site in wanted}
-    row_bytes = bytes_per_row(widths, dtype)
-    shard_bytes = shard_size(shard_bytes, row_bytes)
+    row_bytes = bytes_per_row(widths, settings.dtype)
+    shard_bytes = shard_size(settings.shard_bytes, row_bytes)
     mixed = len(set(texts.lengths.tolist())) == 1 or (
         model.padding.upto(int(texts.lengths.max())).right
     )
@@ -136,7 +141,7 @@ def prepare(
         widths,
         where,
         row_bytes=row_bytes,
-        max_tokens_per_batch=max_tokens_per_batch,
+        max_tokens_per_batch=settings.max_tokens_per_batch,
         shard_bytes=shard_bytes,
         mix_lengths=mixed,
     )
@@ -144,8 +149,8 @@ def prepare(
         model=model,
         engine=runner,
         plan=plan,
-        provenance=_provenance(model, corpus, plan, dtype, overlong, engine, steered),
-        dtype=dtype,
+        settings=settings,
+        provenance=_provenance(model, corpus, plan, settings, steered),
         facts={
             "corpus": corpus.name,
             "design": corpus.design,
@@ -156,7 +161,7 @@ def prepare(
             **texts.counts,
         },
         layout={
-            "max_tokens_per_batch": max_tokens_per_batch,
+            "max_tokens_per_batch": settings.max_tokens_per_batch,
             "shard_bytes": shard_bytes,
             **({} if mixed else {"mix_lengths": False}),
         },
@@ -167,19 +172,13 @@ def capture(
     model: LanguageModel,
     corpus: Corpus,
     *,
-    sites: str | Site | Iterable[str | Site] = "resid_post",
+    sites: Sites = "resid_post",
     positions: str | Iterable[str] | None = None,
     out: str | Path | None = None,
-    dtype: str = "float32",
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    overlong: str = "error",
-    padding: str = "right",
-    engine: str = "transformers",
-    engine_options: Mapping[str, Any] | None = None,
     resume: bool = True,
     force: bool = False,
-    shard_bytes: int | None = None,
     advance: Advance = lambda _texts, _tokens: None,
+    **options: Unpack[CaptureOptions],
 ) -> ActivationStore:
     """Run a corpus through a model and keep activations.
 
@@ -199,58 +198,50 @@ def capture(
             leave attention sinks out, the first token of each row among them; the store says
             which in ``facts["means_without"]``.
         out: Folder of the store, or its URL; None keeps it in memory.
-        dtype: Of the numbers stored: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"``.
-        max_tokens_per_batch: Padded tokens of one forward pass; a longer text runs alone. If there
-            is no memory for them, batches are halved.
-        overlong: What to do with texts longer than the context: ``"error"``, ``"truncate"`` (cut
-            the text or reply at its end) or ``"skip"``. The store counts them in ``facts``.
-        padding: Side on which short texts are filled up; changes nothing but rounding.
-        engine: What runs the model; see `affectlens.activations.forward.engines`.
-        engine_options: What that engine takes.
         resume: Whether to go on with an unfinished store of the same capture, or to open a finished
             one. Its batches and shards are then cut as they were.
         force: Whether to replace a store that something else made.
-        shard_bytes: Bytes of one file of the store; two of them are held in memory. Default:
-            32 MiB, or 64 rows where those are more.
         advance: Told after each pass how many texts and tokens it ran.
+        **options: The fields of `affectlens.activations.CaptureSettings`: ``dtype``,
+            ``max_tokens_per_batch``, ``overlong``, ``padding``, ``engine``, ``engine_options``,
+            ``shard_bytes``.
 
     Returns:
         The store, with one row per record and position (``all``: per token), in corpus order.
 
     Raises:
-        UnknownNameError: If a site, position, dtype, policy or engine does not exist.
+        UnknownNameError: If a site, position, option, dtype, policy or engine does not exist.
         DataError: If there is nothing to read at a position (for a mean, nothing but attention
             sinks), a text is too long, or an activation is NaN or infinite.
         MismatchError: If ``out`` holds a store of other weights, texts, sites or code.
         ArtefactError: If ``out`` cannot be written, or somebody is writing it.
     """
-    layout: dict[str, Any] = {
-        "max_tokens_per_batch": max_tokens_per_batch, "shard_bytes": shard_bytes,
-    }  # fmt: skip
+    settings = from_options(CaptureSettings, options, "capture")
     if out is not None and resume:
-        layout |= dict(read_layout(out) or {})
-    prepared = prepare(
-        model,
-        corpus,
-        sites=sites,
-        positions=positions,
-        dtype=dtype,
-        overlong=overlong,
-        engine=engine,
-        engine_options=engine_options,
-        **layout,
-    )
+        settings = as_cut_before(settings, out)
+    prepared = prepare(model, corpus, sites=sites, positions=positions, settings=settings)
     if out is None:
-        memory = MemorySink(prepared.plan, dtype)
-        prepared.run(memory, padding=padding, advance=advance)
+        memory = MemorySink(prepared.plan, settings.dtype)
+        prepared.run(memory, advance=advance)
         return memory.finish(prepared.provenance, prepared.facts)
     spec, plan = prepared.spec, prepared.plan
     with opened_for_writing(out, spec, plan.table(), resume=resume, force=force) as session:
         todo = [i for i in range(len(spec.shards)) if i not in session.done]
         with ShardWriter(session.folder, spec, model.device) as writer:
-            prepared.run(writer, todo, padding=padding, advance=advance)
+            prepared.run(writer, todo, advance=advance)
         session.finish()
         return ActivationStore.open(session.folder)
+
+
+def as_cut_before(settings: C, out: str | Path | Folder) -> C:
+    """Settings with which batches and shards are cut as in the store that lies there, if one does.
+
+    Raises:
+        ArtefactError: If its manifest is damaged, or of another format.
+    """
+    layout = read_layout(out) or {}
+    names = ("max_tokens_per_batch", "shard_bytes")
+    return replace(settings, **{name: layout[name] for name in names if name in layout})
 
 
 def _spared(model: LanguageModel, positions: Sequence[Position]) -> dict[str, str]:
@@ -264,9 +255,7 @@ def _provenance(
     model: LanguageModel,
     corpus: Corpus,
     plan: Plan,
-    dtype: str,
-    overlong: str,
-    engine: str,
+    settings: CaptureSettings,
     steered: Sequence[Mapping[str, Any]],
 ) -> Provenance:
     return Provenance(
@@ -277,10 +266,8 @@ def _provenance(
         parameters={
             "sites": [site.hook_name for site in plan.sites],
             "positions": [position.name for position in plan.positions],
-            "dtype": dtype,
             "model_dtype": str(model.dtype).removeprefix("torch."),
-            "overlong": overlong,
-            "engine": engine,
+            **identity(settings),
             **(
                 {"sinks": model.sinks.facts()}
                 if any(position.spares_sinks for position in plan.positions)

@@ -5,7 +5,7 @@ from affectlens.circuits.attribution.contributions import Contributions, contrib
 from affectlens.circuits.attribution.mean_pass import unit_means
 from affectlens.circuits.attribution.unit_means import UnitMeans, difference
 from affectlens.circuits.circuit import Circuit
-from affectlens.circuits.find import find_circuit, neutral_prompts
+from affectlens.circuits.find import CircuitSearchSettings, find_circuit, neutral_prompts
 from affectlens.circuits.influence import InfluenceProfile, influence
 from affectlens.circuits.overlap import Overlap, overlap
 from affectlens.circuits.units import Unit, choose
@@ -13,6 +13,7 @@ from affectlens.circuits.units import Unit, choose
 __all__ = [
     "Budget",
     "Circuit",
+    "CircuitSearchSettings",
     "Contributions",
     "InfluenceProfile",
     "Overlap",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from affectlens.activations.positions import Position
+from affectlens.activations.settings import MAX_TOKENS_PER_BATCH
 from affectlens.circuits.allocation import Budget, allocate
 from affectlens.circuits.attribution.contributions import contributions
 from affectlens.circuits.attribution.unit_means import difference, store_means
@@ -15,6 +16,7 @@ from affectlens.circuits.circuit import Circuit, choose
 from affectlens.circuits.influence import TARGET_WORDS, influence
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.errors import DataError
+from affectlens.core.settings import from_options, identity, indifferent
 from affectlens.models.generation.listeners import refuse_listeners
 
 if TYPE_CHECKING:
@@ -28,22 +30,53 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class CircuitSearchSettings:
+    """How a circuit is looked for.
+
+    Attributes:
+        budget: How many units, and how they may be spread.
+        score: ``"mean"`` (published) or ``"contrast"``; see `contributions`. Contributions made
+            before have theirs.
+        reference: Which influence splits the budget: ``"late"``, ``"middle"`` or ``"logit"``.
+        split: Records to use; None takes all of them. The corpus that is left tells results apart.
+        prompts: Token ids of neutral prompts; default: `neutral_prompts`. The influence says what
+            it was made with, words included.
+        words: Per emotion the words of the logit reference; default: `TARGET_WORDS`.
+        max_tokens_per_batch: Padded tokens per forward pass.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    score: str = "mean"
+    reference: str = "late"
+    split: str | None = indifferent("fit")
+    prompts: Sequence[Sequence[int]] | None = indifferent(None)
+    words: Mapping[str, Sequence[str]] | None = indifferent(None)
+    max_tokens_per_batch: int = indifferent(MAX_TOKENS_PER_BATCH)
+
+
+class CircuitSearchOptions(TypedDict, total=False):
+    """Keywords for `CircuitSearchSettings`, which says what each does."""
+
+    budget: Budget
+    score: str
+    reference: str
+    split: str | None
+    prompts: Sequence[Sequence[int]] | None
+    words: Mapping[str, Sequence[str]] | None
+    max_tokens_per_batch: int
+
+
 def find_circuit(
     model: LanguageModel,
     corpus: Corpus,
     directions: Directions,
     *,
-    budget: Budget | None = None,
     position: str | None = None,
-    score: str = "mean",
-    reference: str = "late",
-    split: str | None = "fit",
-    prompts: Sequence[Sequence[int]] | None = None,
-    words: Mapping[str, Sequence[str]] = TARGET_WORDS,
     delta_from: ActivationStore | None = None,
     scored: Contributions | None = None,
     profile: InfluenceProfile | None = None,
-    max_tokens_per_batch: int = 4096,
+    **options: Unpack[CircuitSearchOptions],
 ) -> Circuit:
     """Find the neurons and heads that write each emotion, and what to add to them.
 
@@ -55,30 +88,26 @@ def find_circuit(
         model: The model.
         corpus: Emotion-controlled records (groups that show one content under every emotion).
         directions: At ``resid_post`` of all layers; ``resid_mid`` is used if there.
-        budget: How many units; default: `Budget()`.
         position: Where to read; default: the design's (last prompt token, or mean of the reply).
-        score: ``"mean"`` (published) or ``"contrast"``; see `contributions`.
-        reference: Which influence splits the budget: ``"late"``, ``"middle"`` or ``"logit"``.
-        split: Records to use; None takes all of them.
-        prompts: Token ids of neutral prompts; default: `neutral_prompts`.
-        words: Per emotion the words of the logit reference.
         delta_from: Rows of ``mlp_post`` and ``z`` to take the differences from instead, with a
             position of their own.
         scored: Contributions made before, with the same model, corpus and directions.
         profile: Influence made before, likewise.
-        max_tokens_per_batch: Padded tokens per forward pass.
+        **options: The fields of `CircuitSearchSettings`: ``budget``, ``score``, ``reference``,
+            ``split``, ``prompts``, ``words``, ``max_tokens_per_batch``.
 
     Raises:
         DataError: If records, groups, layers or emotions are missing.
+        UnknownNameError: If a position, score, reference or option does not exist.
         MismatchError: If directions or rows were made for another model.
 
     Source: arXiv 2510.11328 §5-6.
     """
+    settings = from_options(CircuitSearchSettings, options, "find_circuit")
     refuse_listeners(model.hf, "A circuit")
-    budget = budget or Budget()
     directions.provenance.require_model(model.fingerprint, model.name)
-    if split is not None:
-        corpus = corpus.filter(split=split)
+    if settings.split is not None:
+        corpus = corpus.filter(split=settings.split)
     inputs = {"directions": directions.provenance.fingerprint}
     if scored is None:
         scored = contributions(
@@ -86,8 +115,8 @@ def find_circuit(
             corpus,
             directions,
             position=position,
-            score=score,
-            max_tokens_per_batch=max_tokens_per_batch,
+            score=settings.score,
+            max_tokens_per_batch=settings.max_tokens_per_batch,
         )
     else:
         inputs["contributions"] = scored.fingerprint
@@ -97,15 +126,16 @@ def find_circuit(
             scored.means.n_dropped,
         )
     if profile is None:
-        prompts = neutral_prompts(model) if prompts is None else prompts
-        profile = influence(model, prompts, directions, words=words, used=reference)
+        prompts = neutral_prompts(model) if settings.prompts is None else settings.prompts
+        words = TARGET_WORDS if settings.words is None else settings.words
+        profile = influence(model, prompts, directions, words=words, used=settings.reference)
     else:
-        profile = replace(profile, used=reference)
+        profile = replace(profile, used=settings.reference)
         inputs["influence"] = fingerprint(profile.chosen.numpy().tobytes())
     if profile.emotions != scored.emotions:
         raise DataError("Influence and contributions are of different emotions; make both anew.")
     anatomy = model.anatomy
-    counts = allocate(profile.chosen, budget, n_heads=anatomy.n_heads, d_mlp=anatomy.d_mlp)
+    counts = allocate(profile.chosen, settings.budget, n_heads=anatomy.n_heads, d_mlp=anatomy.d_mlp)
     if delta_from is None:
         neurons, heads = scored.means.mean("neurons"), scored.means.mean("heads")
         source = "group_mean" if scored.means.n_groups else "class_mean"
@@ -115,11 +145,10 @@ def find_circuit(
         source, inputs["delta_from"] = "stored", delta_from.fingerprint
     where = Position.parse(scored.means.position)
     parameters: Mapping[str, Any] = {
-        "budget": asdict(budget),
+        **identity(settings),
         "position": scored.means.position,
         **({"sinks": model.sinks.facts()} if where.spares_sinks else {}),
         "score": scored.score,
-        "reference": reference,
         "influence": dict(profile.made_by),
         "attn_site": scored.attn_site,
         "groups": scored.means.n_groups,

@@ -4,7 +4,13 @@ from affectlens.geometry.directions import Directions, bootstrap_cosine, directi
 from affectlens.geometry.emotion_map import EmotionMap, emotion_map, vad_correlation
 from affectlens.geometry.estimators import ESTIMATORS, group_centred
 from affectlens.geometry.logistic import LogisticFit, fit_logistic
-from affectlens.geometry.streaming import STREAMED, GroupSums, group_sums, stream_directions
+from affectlens.geometry.streaming import (
+    STREAMED,
+    GroupSums,
+    StreamSettings,
+    group_sums,
+    stream_directions,
+)
 
 __all__ = [
     "ESTIMATORS",
@@ -13,6 +19,7 @@ __all__ = [
     "EmotionMap",
     "GroupSums",
     "LogisticFit",
+    "StreamSettings",
     "bootstrap_cosine",
     "directions",
     "emotion_map",

@@ -12,9 +12,9 @@ bytes per group and resampling.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
@@ -22,15 +22,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from affectlens.activations.capture import prepare
-from affectlens.activations.forward.plan import MAX_TOKENS_PER_BATCH
+from affectlens.activations.capture import Sites, prepare
 from affectlens.activations.forward.plan import Plan as CapturePlan
+from affectlens.activations.settings import PassOptions, PassSettings
 from affectlens.activations.store.store import ActivationStore
 from affectlens.activations.streaming.sum_sinks import row_index
 from affectlens.core.artefact import Provenance
 from affectlens.core.emotions import NEUTRAL, own_emotions
 from affectlens.core.errors import DataError
 from affectlens.core.places import Site
+from affectlens.core.settings import from_options
 from affectlens.geometry.directions import Directions, assemble, made_by
 from affectlens.geometry.displacements import (
     check_groups,
@@ -58,6 +59,30 @@ STREAMED: tuple[str, ...] = tuple(e.name for e in ESTIMATORS.values() if e.from_
 """Estimators that need no stored rows."""
 
 
+@dataclass(frozen=True)
+class StreamSettings(PassSettings):
+    """How a corpus goes through a model, and how directions come of it.
+
+    Attributes:
+        clean: See `affectlens.geometry.directions.directions`; True needs room for one covariance
+            per site.
+        splits: Random splits of the groups for `Directions.split_half`.
+        seed: Of those splits, and of bootstrap draws.
+    """
+
+    clean: bool | ActivationStore = False
+    splits: int = 10
+    seed: int = 0
+
+
+class StreamOptions(PassOptions, total=False):
+    """Keywords for `StreamSettings`, which says what each does."""
+
+    clean: bool | ActivationStore
+    splits: int
+    seed: int
+
+
 @dataclass(frozen=True, eq=False)
 class GroupSums:
     """The rows of a corpus added up: all that the estimators in `STREAMED` need.
@@ -70,10 +95,8 @@ class GroupSums:
         sums: By site; resamplings are all groups, the halves of each split, the bootstrap draws.
         size: Root mean square length of the rows, by site.
         bases: What ``clean`` projects out, ``[d, k]`` by site; empty if nothing.
-        clean: As asked for.
-        splits: How many random splits of the groups.
-        draws: How many bootstrap draws of them.
-        seed: Of both.
+        draws: How many bootstrap draws of the groups.
+        settings: How they were drawn, cleaned and read.
         rows: How many rows of each split of the corpus.
         activations: What made the rows.
     """
@@ -85,10 +108,8 @@ class GroupSums:
     sums: Mapping[Site, Sums]
     size: Mapping[Site, float]
     bases: Mapping[Site, Float[Tensor, "d k"]]
-    clean: bool | ActivationStore
-    splits: int
     draws: int
-    seed: int
+    settings: StreamSettings
     rows: Mapping[str, int]
     activations: Provenance
 
@@ -101,18 +122,18 @@ class GroupSums:
             UnknownNameError: If there is no such estimator.
         """
         method = self._checked(estimator)
-        used = 1 + 2 * self.splits
+        used = 1 + 2 * self.settings.splits
         moved = (self._moved(site, method)[:used] for site in self.sites)
         provenance = made_by(
             self.activations,
             self.activations.fingerprint,
-            self.clean,
+            self.settings.clean,
             emotions=list(self.emotions),
             estimator=estimator,
             position=self.position,
             sites=[site.hook_name for site in self.sites],
-            splits=self.splits,
-            seed=self.seed,
+            splits=self.settings.splits,
+            seed=self.settings.seed,
             groups=len(self.grouping.keys),
             rows=dict(self.rows),
         )
@@ -132,7 +153,7 @@ class GroupSums:
         cosines = list[Tensor]()
         for site in self.sites:
             moved = self._moved(site, method)
-            drawn = moved[1 + 2 * self.splits :]
+            drawn = moved[1 + 2 * self.settings.splits :]
             cosines.append(cosine_similarity(drawn, moved[:1], dim=-1).float())
         return torch.stack(cosines, dim=1)
 
@@ -158,15 +179,8 @@ def stream_directions(
     estimator: str = "group_centred",
     emotions: Sequence[str] | None = None,
     position: str | None = None,
-    sites: str | Site | Iterable[str | Site] = "resid_post",
-    clean: bool | ActivationStore = False,
-    splits: int = 10,
-    seed: int = 0,
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    overlong: str = "error",
-    padding: str = "right",
-    engine: str = "transformers",
-    engine_options: Mapping[str, Any] | None = None,
+    sites: Sites = "resid_post",
+    **options: Unpack[StreamOptions],
 ) -> Directions:
     """`affectlens.geometry.directions.directions` of a corpus, without storing its activations.
 
@@ -181,15 +195,12 @@ def stream_directions(
             set but the neutral tone.
         position: See `affectlens.activations.positions`; default: the one that suits the design.
         sites: See `affectlens.core.places.expand_sites`; they must have one width.
-        clean: See `directions`; True needs room for one covariance per site.
-        splits: Random splits of the groups for `Directions.split_half`.
-        seed: Of those splits.
-        max_tokens_per_batch, overlong, padding, engine, engine_options: See
-            `affectlens.activations.capture`.
+        **options: The fields of `StreamSettings`: ``clean``, ``splits``, ``seed``, and those of
+            `affectlens.activations.PassSettings`.
 
     Raises:
         DataError: As `directions` and `capture`; also if the estimator needs every row.
-        UnknownNameError: If an estimator, site, position or emotion does not exist.
+        UnknownNameError: If an estimator, site, position, emotion or option does not exist.
     """
     sums = group_sums(
         model,
@@ -198,14 +209,7 @@ def stream_directions(
         emotions=emotions,
         position=position,
         sites=sites,
-        clean=clean,
-        splits=splits,
-        seed=seed,
-        padding=padding,
-        max_tokens_per_batch=max_tokens_per_batch,
-        overlong=overlong,
-        engine=engine,
-        engine_options=engine_options,
+        **options,
     )
     return sums.directions(estimator)
 
@@ -217,41 +221,25 @@ def group_sums(
     estimator: str | None = None,
     emotions: Sequence[str] | None = None,
     position: str | None = None,
-    sites: str | Site | Iterable[str | Site] = "resid_post",
-    clean: bool | ActivationStore = False,
-    splits: int = 10,
+    sites: Sites = "resid_post",
     draws: int = 0,
-    seed: int = 0,
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    overlong: str = "error",
-    padding: str = "right",
-    engine: str = "transformers",
-    engine_options: Mapping[str, Any] | None = None,
+    **options: Unpack[StreamOptions],
 ) -> GroupSums:
     """One pass for several estimators, and for the bootstrap.
 
     Args:
-        model, corpus, emotions, position, sites, clean, splits, seed: See `stream_directions`.
+        model, corpus, emotions, position, sites: See `stream_directions`.
         estimator: One whose needs to check before the pass; None leaves that to the methods.
         draws: Bootstrap draws of the groups, for `GroupSums.bootstrap_cosine`.
-        max_tokens_per_batch, overlong, padding, engine, engine_options: See
-            `affectlens.activations.capture`.
+        **options: See `stream_directions`.
 
     Raises:
         DataError, UnknownNameError: As `stream_directions`.
     """
+    settings = from_options(StreamSettings, options, "streaming")
     emotions = own_emotions(corpus.label_set) if emotions is None else emotions
     method = _streamed(estimator or "group_centred", emotions)
-    prepared = prepare(
-        model,
-        corpus,
-        sites=sites,
-        positions=position,
-        max_tokens_per_batch=max_tokens_per_batch,
-        overlong=overlong,
-        engine=engine,
-        engine_options=engine_options,
-    )
+    prepared = prepare(model, corpus, sites=sites, positions=position, settings=settings)
     plan, records = prepared.plan, prepared.plan.texts.records
     where = _one_position(plan)
     check_widths(plan.widths)
@@ -264,7 +252,9 @@ def group_sums(
     if estimator is not None:
         check_groups(grouping, method)
     n_groups = len(grouping.keys)
-    draw = torch.cat([resamplings(n_groups, splits, seed), bootstraps(n_groups, draws, seed)])
+    seed, clean = settings.seed, settings.clean
+    halves = resamplings(n_groups, settings.splits, seed)
+    draw = torch.cat([halves, bootstraps(n_groups, draws, seed)])
     weights = GroupWeights.of(grouping, len(records), len(emotions), draw)
     neutral = np.array([record.emotion == NEUTRAL for record in records])
     bases: dict[Site, Tensor] = {}
@@ -276,7 +266,7 @@ def group_sums(
         )
     warn_of_test([record.split for record in records])
     sink = GroupSink(row_index(plan), weights, neutral if clean is True else None)
-    prepared.run(sink, padding=padding, description="Summing activations")
+    prepared.run(sink, description="Summing activations")
     if clean is True:
         bases = {site: sink.basis((site, where)) for site in plan.sites}
     sums = {site: sink.sums[site, where] for site in plan.sites}
@@ -288,10 +278,8 @@ def group_sums(
         sums={site: weights.sums(found.total) for site, found in sums.items()},
         size={site: float(found.square / len(records)) ** 0.5 for site, found in sums.items()},
         bases=bases,
-        clean=clean,
-        splits=splits,
         draws=draws,
-        seed=seed,
+        settings=settings,
         rows=count_rows(record.split for record in records),
         activations=prepared.provenance,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from affectlens.activations import ActivationStore, capture
+from affectlens.activations import ActivationStore, CaptureSettings, capture
 from affectlens.activations.capture import prepare
 from affectlens.core.errors import (
     ArtefactError,
@@ -372,7 +372,12 @@ def test_out_of_memory_halves_the_batch(
 
 def test_out_of_memory_hands_no_row_over_twice(tiny_model: Any) -> None:
     model = tiny_model("llama")
-    prepared = prepare(model, plain.many(60), positions="mean:reply,all", shard_bytes=30_000)
+    prepared = prepare(
+        model,
+        plain.many(60),
+        positions="mean:reply,all",
+        settings=CaptureSettings(shard_bytes=30_000),
+    )
     seen: dict[Any, list[int]] = {}
     shards: list[int] = []
 

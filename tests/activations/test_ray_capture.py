@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import torch
 
-from affectlens.activations import ActivationStore, capture
-from affectlens.activations.distributed.actor import Actor, Source, plan_work
+from affectlens.activations import ActivationStore, CaptureSettings, capture
+from affectlens.activations.distributed.actor import Actor, CaptureRequest, Source, plan_work
 from affectlens.activations.distributed.ray_capture import capture_with_ray
 from affectlens.activations.distributed.ray_cluster import Share
 from affectlens.core.errors import AffectLensError, ArtefactError, DataError, MismatchError
@@ -222,7 +222,7 @@ def test_an_actor_that_does_not_see_the_store_says_so(
     model: LanguageModel, corpus: Corpus, tmp_path: Path
 ) -> None:
     actor = Actor(Source.of(model, None, None), threads=1)
-    work = plan_work(model, corpus, "right", {})
+    work = plan_work(model, CaptureRequest(corpus, "resid_post", None, CaptureSettings()))
     with pytest.raises(ArtefactError, match=r"nowhere is not to be seen from .* share"):
         actor.open(work, str(tmp_path / "nowhere"))
     other = replace(work.spec.provenance, parameters={"code": "9.9/9"})

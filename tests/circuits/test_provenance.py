@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from affectlens.activations import capture
-from affectlens.circuits import Budget, contributions, find_circuit, influence
+from affectlens.circuits import (
+    Budget,
+    CircuitSearchSettings,
+    contributions,
+    find_circuit,
+    influence,
+)
 from affectlens.circuits.influence import InfluenceProfile
 from tests.circuits.helpers import WORDS, random_directions, small_corpus
 
@@ -45,7 +51,8 @@ def test_every_argument_of_find_circuit_changes_its_fingerprint(tiny_model: Any)
         "scored": {"scored": contributions(model, corpus, directions)},
         "profile": {"profile": influence(model, PROMPTS[:1], directions, words=WORDS)},
     }
-    parameters = set(inspect.signature(find_circuit).parameters)
+    options = {one.name for one in fields(CircuitSearchSettings)}
+    parameters = set(inspect.signature(find_circuit).parameters) - {"options"} | options
     assert set(changed) | CANNOT_CHANGE_THE_RESULT == parameters
     before = find_circuit(**base).provenance.fingerprint
     for name, change in changed.items():

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from affectlens.activations.capture import CAPTURE_VERSION, prepare
+from affectlens.activations.capture import CAPTURE_VERSION, Sites, prepare
 from affectlens.activations.forward.engines import open_engine
 from affectlens.activations.forward.plan import Plan
 from affectlens.activations.forward.run import run_shards
+from affectlens.activations.settings import CaptureSettings
 from affectlens.activations.store.folder import open_folder
 from affectlens.activations.store.manifest import TABLE
 from affectlens.activations.store.shards import ShardWriter, StoreSpec
@@ -60,33 +60,50 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
+class CaptureRequest:
+    """What is to be captured; see `affectlens.activations.capture`.
+
+    Attributes:
+        corpus: Records.
+        sites: Where.
+        positions: Which tokens.
+        settings: How.
+    """
+
+    corpus: Corpus
+    sites: Sites
+    positions: str | Iterable[str] | None
+    settings: CaptureSettings
+
+
+@dataclass(frozen=True, eq=False)
 class Work:
     """A capture as the actors share it.
 
     Attributes:
         plan: What is run.
         spec: What the store holds.
-        engine: Runs it.
-        options: What the engine takes.
-        padding: Side on which short texts are filled up.
+        settings: How it is run.
+        key_length: How many tokens an attention pattern spans, if some are read.
     """
 
     plan: Plan
     spec: StoreSpec
-    engine: str
-    options: Mapping[str, Any]
-    padding: str
+    settings: CaptureSettings
+    key_length: int | None
 
 
-def plan_work(
-    model: LanguageModel, corpus: Corpus, padding: str, request: Mapping[str, Any]
-) -> Work:
-    """Plan a capture; ``request`` is what `prepare` takes."""
+def plan_work(model: LanguageModel, request: CaptureRequest) -> Work:
+    """Plan a capture."""
     refuse_listeners(model.hf, "A capture by Ray workers")
-    prepared = prepare(model, corpus, **request)
-    engine = prepared.engine
-    options = {**(request.get("engine_options") or {}), "key_length": engine.key_length}
-    return Work(prepared.plan, prepared.spec, engine.name, options, padding)
+    prepared = prepare(
+        model,
+        request.corpus,
+        sites=request.sites,
+        positions=request.positions,
+        settings=request.settings,
+    )
+    return Work(prepared.plan, prepared.spec, prepared.settings, prepared.engine.key_length)
 
 
 class Actor:
@@ -116,9 +133,9 @@ class Actor:
         with contextlib.suppress(AffectLensError):
             self.model  # noqa: B018
 
-    def plan(self, corpus: Corpus, padding: str, request: Mapping[str, Any]) -> Work:
+    def plan(self, request: CaptureRequest) -> Work:
         """Plan a capture for all actors."""
-        return plan_work(self.model, corpus, padding, request)
+        return plan_work(self.model, request)
 
     def open(self, work: Work, where: str) -> None:
         """Get ready to write shards.
@@ -147,7 +164,8 @@ class Actor:
                 "or a URL such as s3://bucket/name."
             )
         self._work, self._folder = work, folder
-        self._engine = open_engine(work.engine, self.model, **work.options)
+        options = {**(work.settings.engine_options or {}), "key_length": work.key_length}
+        self._engine = open_engine(work.settings.engine, self.model, **options)
 
     def work(self, shard: int) -> None:
         """Run and write one shard; returns when it is safe on the disk.
@@ -163,5 +181,5 @@ class Actor:
                 writer,
                 [shard],
                 device=self.model.device,
-                padding=work.padding,
+                padding=work.settings.padding,
             )

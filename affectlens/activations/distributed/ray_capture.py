@@ -9,11 +9,18 @@ with as many threads writes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from affectlens.activations.distributed.actor import Actor, Source, Work, plan_work
+from affectlens.activations.capture import Sites, as_cut_before
+from affectlens.activations.distributed.actor import (
+    Actor,
+    CaptureRequest,
+    Source,
+    Work,
+    plan_work,
+)
 from affectlens.activations.distributed.job_queue import (
     AT_ONCE,
     LIVES,
@@ -23,11 +30,12 @@ from affectlens.activations.distributed.job_queue import (
     result_of,
 )
 from affectlens.activations.distributed.ray_cluster import Share, connected, import_ray
-from affectlens.activations.forward.plan import MAX_TOKENS_PER_BATCH
+from affectlens.activations.distributed.settings import RayOptions, RaySettings
 from affectlens.activations.forward.run import Advance
 from affectlens.activations.store.store import ActivationStore
-from affectlens.activations.store.writer import opened_for_writing, read_layout
+from affectlens.activations.store.writer import opened_for_writing
 from affectlens.core.progress import progress
+from affectlens.core.settings import from_options
 from affectlens.datasets.schema import Corpus
 from affectlens.models.loading import LanguageModel
 
@@ -39,19 +47,12 @@ def capture_with_ray(
     corpus: Corpus,
     *,
     out: str | Path,
-    workers: int = 2,
-    address: str | None = None,
-    threads: int | None = None,
-    gpus: float | None = None,
-    device: str | None = None,
-    model_dtype: str | None = None,
-    padding: str = "right",
+    sites: Sites = "resid_post",
+    positions: str | Iterable[str] | None = None,
     resume: bool = True,
     force: bool = False,
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    shard_bytes: int | None = None,
     advance: Advance = lambda _texts, _tokens: None,
-    **request: Any,
+    **options: Unpack[RayOptions],
 ) -> ActivationStore:
     """Capture with several processes, on this machine or on a cluster.
 
@@ -60,36 +61,35 @@ def capture_with_ray(
             does as well, if the name it was loaded by means the same weights everywhere.
         corpus: Records.
         out: Folder that all machines share, or a URL.
-        workers: How many actors, each with its own copy of the model.
-        address: A cluster, as ``ray.init`` takes it. Default: the one this process is connected to,
-            that of ``RAY_ADDRESS``, or one that is started on this machine and ends afterwards.
-        threads: Of each actor. Default: all cores divided by the number of actors.
-        gpus: Of each actor. Default: one if there are any, unless the device is another.
-        device: Where to load a model that is given by name; default: the best each actor has.
-        model_dtype: What to load it in; default: what is fast there.
-        padding, resume, force, max_tokens_per_batch, shard_bytes: As
-            `affectlens.activations.capture`.
+        sites, positions, resume, force: As `affectlens.activations.capture`.
         advance: Told of every shard: how many texts and tokens.
-        **request: ``sites``, ``positions``, ``dtype``, ``overlong``, ``engine`` and
-            ``engine_options``, as there.
+        **options: The fields of `affectlens.activations.distributed.settings.RaySettings`: those of
+            `affectlens.activations.capture`, and ``workers``, ``address``, ``threads``, ``gpus``,
+            ``device``, ``model_dtype``.
 
     Raises:
         AffectLensError: As `affectlens.activations.capture`; also if Ray is not installed, if there
             is no such cluster, if an actor loads other weights, or if a shard ends three actors.
     """
+    settings = from_options(RaySettings, options, "capture_with_ray")
     ray = import_ray()
     place = str(out) if "://" in str(out) else str(Path(out).absolute())
-    request |= {"max_tokens_per_batch": max_tokens_per_batch, "shard_bytes": shard_bytes}
     if resume:
-        request |= dict(read_layout(place) or {})
-    with connected(ray, address):
-        source = Source.of(model, device, model_dtype)
-        share = Share.of(ray, workers, threads=threads, gpus=gpus, device=source.device)
+        settings = as_cut_before(settings, place)
+    with connected(ray, settings.address):
+        source = Source.of(model, settings.device, settings.model_dtype)
+        share = Share.of(
+            ray,
+            settings.workers,
+            threads=settings.threads,
+            gpus=settings.gpus,
+            device=source.device,
+        )
         team = _Team(ray, source, share, place)
         try:
-            team.start(workers)
-            loaded = model if isinstance(model, LanguageModel) else None
-            work = team.plan(loaded, corpus, padding, request)
+            team.start(settings.workers)
+            request = CaptureRequest(corpus, sites, positions, settings)
+            work = team.plan(model if isinstance(model, LanguageModel) else None, request)
             plan, n = work.plan, len(work.spec.shards)
             with opened_for_writing(
                 place, work.spec, plan.table(), resume=resume, force=force
@@ -104,7 +104,12 @@ def capture_with_ray(
                         advance(texts, plan.shard_tokens(shard))
 
                     crew = Crew(ray, team.hire, needs=str(share))
-                    crew.run(todo, workers=workers, done=done, name=lambda i: f"shard {i} of {n}")
+                    crew.run(
+                        todo,
+                        workers=settings.workers,
+                        done=done,
+                        name=lambda i: f"shard {i} of {n}",
+                    )
                 session.finish()
                 return ActivationStore.open(session.folder)
         finally:
@@ -133,27 +138,18 @@ class _Team:
         """Start actors; they load the model while the capture is planned."""
         self._idle += [self._new() for _ in range(workers)]
 
-    def plan(
-        self,
-        model: LanguageModel | None,
-        corpus: Corpus,
-        padding: str,
-        request: Mapping[str, Any],
-    ) -> Work:
+    def plan(self, model: LanguageModel | None, request: CaptureRequest) -> Work:
         """Plan the capture and keep the plan where every actor can read it."""
-        if model is None:
-            work = self._planned(corpus, padding, request)
-        else:
-            work = plan_work(model, corpus, padding, request)
+        work = self._planned(request) if model is None else plan_work(model, request)
         # Held by this process: an actor's machine may be lost, and what it holds with it.
         self._work = self._ray.put(work)
         return work
 
-    def _planned(self, corpus: Corpus, padding: str, request: Mapping[str, Any]) -> Work:
+    def _planned(self, request: CaptureRequest) -> Work:
         for _ in range(LIVES):
             planner = self._idle[-1]
             try:
-                return result_of(self._ray, planner.plan.remote(corpus, padding, request))
+                return result_of(self._ray, planner.plan.remote(request))
             except self._ray.exceptions.RayError as error:
                 logger.warning("A Ray worker was lost (%s); another follows.", first_line(error))
                 self._idle[-1] = self._new()

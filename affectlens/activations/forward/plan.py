@@ -26,8 +26,6 @@ from affectlens.models.batches import BatchLimits, cut, longest_first
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_TOKENS_PER_BATCH = 4096
-
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -128,7 +126,7 @@ def make_plan(
     positions: Sequence[Position],
     *,
     row_bytes: int,
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
+    max_tokens_per_batch: int,
     shard_bytes: int,
     mix_lengths: bool = True,
 ) -> Plan:

@@ -17,21 +17,22 @@ So a residual stream 4096 wide costs 64 KiB per class and 128 MiB for its covari
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.activations.capture import prepare
-from affectlens.activations.forward.plan import MAX_TOKENS_PER_BATCH
+from affectlens.activations.capture import Sites, prepare
 from affectlens.activations.forward.tokenised import Ints
+from affectlens.activations.settings import PassOptions, PassSettings
 from affectlens.activations.streaming.statistics import ClassKey, Example, Moments, SiteMoments
 from affectlens.activations.streaming.sum_sinks import Key, MomentSink, RowIndex, SumSink, row_index
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.places import Site, expand_sites
+from affectlens.core.settings import from_options
 
 if TYPE_CHECKING:
     from affectlens.activations.store.store import ActivationStore
@@ -45,8 +46,6 @@ COLUMNS = ("id", "emotion", "valence", "group", "scenario", "theme", "split", "r
 
 _ROWS_READ = 4096  # rows of a store in memory at a time
 
-Sites = str | Site | Iterable[str | Site]
-
 
 def moments(
     model: LanguageModel,
@@ -58,11 +57,7 @@ def moments(
     covariance: bool | Sites = False,
     class_covariance: bool = False,
     top_k: int = 0,
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    overlong: str = "error",
-    padding: str = "right",
-    engine: str = "transformers",
-    engine_options: Mapping[str, Any] | None = None,
+    **options: Unpack[PassOptions],
 ) -> Moments:
     """Count, mean, variance, RMS, covariance and largest rows of a corpus, per site and class.
 
@@ -79,27 +74,21 @@ def moments(
         covariance: Keep covariances too: True at every site, or of which sites.
         class_covariance: Keep one of each class, not only of all rows and within classes.
         top_k: How many of the largest rows of each unit to keep.
-        max_tokens_per_batch, overlong, padding, engine, engine_options: See `capture`.
+        **options: The fields of `affectlens.activations.PassSettings`: ``max_tokens_per_batch``,
+            ``overlong``, ``padding``, ``engine``, ``engine_options``.
 
     Raises:
-        UnknownNameError: If a site, position, label, policy or engine does not exist.
+        UnknownNameError: If a site, position, label, option, policy or engine does not
+            exist.
         DataError: If there is nothing to read at a position, a text is too long, an activation is
             NaN or infinite, or the device has no room for the sums.
     """
+    settings = from_options(PassSettings, options, "moments")
     columns = (by,) if isinstance(by, str) else tuple(by or ())
     for name in columns:
         if name not in COLUMNS:
             raise unknown("column", name, COLUMNS)
-    prepared = prepare(
-        model,
-        corpus,
-        sites=sites,
-        positions=positions,
-        max_tokens_per_batch=max_tokens_per_batch,
-        overlong=overlong,
-        engine=engine,
-        engine_options=engine_options,
-    )
+    prepared = prepare(model, corpus, sites=sites, positions=positions, settings=settings)
     plan = prepared.plan
     keys = [tuple(getattr(r, name) for name in columns) for r in plan.texts.records]
     classes, labels = _numbered(keys)
@@ -107,7 +96,7 @@ def moments(
     scatter = _scatter(covariance, class_covariance, plan.sites)
     everywhere = dict.fromkeys(index, labels)
     sink = MomentSink(index, everywhere, len(classes), scatter, _checked_top(top_k))
-    prepared.run(sink, padding=padding, description="Summing activations")
+    prepared.run(sink, description="Summing activations")
     provenance = _provenance(prepared.provenance, columns, scatter, top_k)
     return _finished(sink, plan.sites, columns, classes, prepared.facts, provenance)
 
@@ -160,11 +149,7 @@ def weighted_sums(
     *,
     sites: Sites = "resid_post",
     positions: str | Iterable[str] | None = None,
-    max_tokens_per_batch: int = MAX_TOKENS_PER_BATCH,
-    overlong: str = "error",
-    padding: str = "right",
-    engine: str = "transformers",
-    engine_options: Mapping[str, Any] | None = None,
+    **options: Unpack[PassOptions],
 ) -> Mapping[Key, Float[Tensor, "k width"]]:
     """``sum_i w[k, i] x[i]`` over the rows of a corpus, for several weightings in one pass.
 
@@ -177,7 +162,8 @@ def weighted_sums(
         weights: Of each record of the corpus; every row of a record (position ``all``) has its
             weight, a skipped text adds nothing.
         sites, positions: See `moments`.
-        max_tokens_per_batch, overlong, padding, engine, engine_options: See `capture`.
+        **options: The fields of `affectlens.activations.PassSettings`: ``max_tokens_per_batch``,
+            ``overlong``, ``padding``, ``engine``, ``engine_options``.
 
     Returns:
         By site and position, in float64 on the CPU.
@@ -186,26 +172,18 @@ def weighted_sums(
         UnknownNameError, DataError: As `moments`; also if there is not one weight per record, or
             one is NaN or infinite.
     """
+    settings = from_options(PassSettings, options, "weighted_sums")
     if weights.ndim != 2 or weights.shape[1] != len(corpus) or not bool(weights.isfinite().all()):
         raise DataError(
             f"Give finite weights [k, {len(corpus)}], one per record, not {list(weights.shape)}."
         )
-    prepared = prepare(
-        model,
-        corpus,
-        sites=sites,
-        positions=positions,
-        max_tokens_per_batch=max_tokens_per_batch,
-        overlong=overlong,
-        engine=engine,
-        engine_options=engine_options,
-    )
+    prepared = prepare(model, corpus, sites=sites, positions=positions, settings=settings)
     number = {record.id: i for i, record in enumerate(corpus)}
     texts = torch.tensor([number[record.id] for record in prepared.plan.texts.records])
     sink = SumSink(
         row_index(prepared.plan), lambda items: weights[:, texts[torch.from_numpy(items)]]
     )
-    prepared.run(sink, padding=padding, description="Summing activations")
+    prepared.run(sink, description="Summing activations")
     return {key: sums.total.cpu() for key, sums in sink.sums.items()}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from threading import RLock
 from typing import Any
 
@@ -65,18 +66,50 @@ def watching_attention(
                 functions.get_interface = before
 
 
+@dataclass(frozen=True)
+class AttentionArguments:
+    """What a fused attention function is called with beside its tensors.
+
+    Attributes:
+        scaling: Factor of the scores; None is one over the root of the head's width.
+        sliding_window: How many keys, back from each query, are seen; None is all.
+        softcap: What scores are bent to stay under, by the implementations that know it.
+        is_causal: Whether later keys are hidden; None is as the module says.
+    """
+
+    scaling: float | None = None
+    sliding_window: int | None = None
+    softcap: float | None = None
+    is_causal: bool | None = None
+
+    @classmethod
+    def of(cls, implementation: str, arguments: Mapping[str, Any]) -> AttentionArguments:
+        """From a call of the function; arguments that change no weights are passed over.
+
+        Raises:
+            ModelError: If one changes the weights in a way not known here.
+        """
+        for name in ("s_aux", "position_bias", "cache"):
+            if arguments.get(name) is not None:
+                raise _not_understood(implementation, name)
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in arguments.items() if name in known})
+
+
+def _not_understood(implementation: str, what: str) -> ModelError:
+    return ModelError(
+        f"Attention patterns cannot be read from {implementation} attention with {what}; give a "
+        "Hugging Face model loaded with attn_implementation='eager'."
+    )
+
+
 def attention_weights(
     module: Any,
     implementation: str,
     query: Float[Tensor, "batch head query d"],
     key: Float[Tensor, "batch kv_head key d"],
     mask: Any,
-    *,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    is_causal: bool | None = None,
-    **others: Any,
+    **arguments: Any,
 ) -> Float[Tensor, "batch head query key"]:
     """What a fused attention function weighs the values with, in the query's number format.
 
@@ -86,26 +119,22 @@ def attention_weights(
         query, key: After rotation; fewer key heads than query heads where they are grouped.
         mask: As the function gets it: ``[batch, 1, query, key]`` of booleans or of numbers to add,
             ``[batch, key]`` (1 = real), or None for plain causal attention.
-        scaling, sliding_window, softcap, is_causal: As the function gets them.
-        others: Other arguments of the function.
+        **arguments: As the function gets them; see `AttentionArguments`.
 
     Raises:
         ModelError: If there is something among them that changes the weights in a way not known
             here.
     """
-    strange = [name for name in ("s_aux", "position_bias", "cache") if others.get(name) is not None]
-    if strange or not (mask is None or isinstance(mask, Tensor)):
-        what = strange[0] if strange else type(mask).__name__
-        raise ModelError(
-            f"Attention patterns cannot be read from {implementation} attention with {what}; give "
-            "a Hugging Face model loaded with attn_implementation='eager'."
-        )
+    given = AttentionArguments.of(implementation, arguments)
+    if not (mask is None or isinstance(mask, Tensor)):
+        raise _not_understood(implementation, type(mask).__name__)
     batch, heads, queries, width = query.shape
     kv_heads, keys = key.shape[1:3]
     # Heads of a group share their keys: no need to repeat those.
     grouped = query.float().reshape(batch, kv_heads, (heads // kv_heads) * queries, width)
     scores = (grouped @ key.float().transpose(-1, -2)).reshape(batch, heads, queries, keys)
-    scores *= width**-0.5 if scaling is None else scaling
+    scores *= width**-0.5 if given.scaling is None else given.scaling
+    softcap = given.softcap
     if softcap is not None and ("flash" in implementation or "flex" in implementation):
         scores = softcap * torch.tanh(scores / softcap)  # Transformers' sdpa leaves it out
     lowest = torch.finfo(torch.float32).min
@@ -116,13 +145,13 @@ def attention_weights(
         else:
             scores += mask
     else:
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        causal = getattr(module, "is_causal", True) if given.is_causal is None else given.is_causal
         rows = torch.arange(keys - queries, keys, device=query.device)
         distance = rows[:, None] - torch.arange(keys, device=query.device)
         if causal:
             scores.masked_fill_(distance < 0, lowest)
-        if sliding_window is not None:
-            scores.masked_fill_(distance >= sliding_window, lowest)
+        if given.sliding_window is not None:
+            scores.masked_fill_(distance >= given.sliding_window, lowest)
         if mask is not None:
             scores.masked_fill_(~mask[:, None, None, :keys].bool(), lowest)
     return scores.softmax(-1).to(query.dtype)
