@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from torch.overrides import TorchFunctionMode
 from affectlens.activations.forward.engines import (
     ENGINES,
     Capabilities,
+    Engine,
+    EngineRow,
     capabilities,
     capability_table,
     open_engine,
 )
+from affectlens.activations.forward.engines.transformers import TransformersEngine
 from affectlens.core.errors import ModelError, UnknownNameError
 from affectlens.core.places import EXTRA_KINDS, KINDS, Site
 from affectlens.models.hooking.hooks import POINTS, WritePoint, writing
@@ -299,3 +303,27 @@ def test_the_table_shows_every_claim() -> None:
         marks[claim.keeps_fused_attention] for claim in capabilities()
     ]
     assert len(table) == len(ALL_KINDS) + 5
+
+
+def test_an_engine_of_ones_own_is_one_row() -> None:
+    """One that reads nothing but what goes into the first block."""
+
+    class Embedder(Engine):
+        capabilities: ClassVar[Capabilities] = replace(
+            TransformersEngine.capabilities, name="embedder", kinds=("resid_pre",)
+        )
+
+        def _run(self, inputs: Any, sites: Any, read: Any) -> None:
+            for site in sites:
+                read(site, self.model.hf.get_input_embeddings()(inputs["input_ids"]))
+
+    model, site, values = make_tiny("llama"), Site(0, "resid_pre"), list[torch.Tensor]()
+    ids = torch.tensor([[5, 6, 7]])
+    with ENGINES.adding(EngineRow(Embedder)):
+        assert "`embedder`" in capability_table()
+        for name in ("embedder", "transformers"):
+            engine = open_engine(name, model)
+            engine.forward(ids, torch.ones_like(ids), [site], lambda _, v: values.append(v.clone()))
+    torch.testing.assert_close(*values)
+    with pytest.raises(UnknownNameError, match="^Unknown engine 'embedder'"):
+        open_engine("embedder", model)

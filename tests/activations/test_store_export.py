@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from affectlens.activations import ActivationStore
-from affectlens.activations.store.export import export
+from affectlens.activations.store.export import FORMATS, ExportFormat, export
+from affectlens.activations.store.export import format as format_module
 from affectlens.core.artefact import read_tensors
 from affectlens.core.errors import ArtefactError, UnknownNameError
 from affectlens.core.places import Site
@@ -27,8 +27,7 @@ def store(
 ) -> ActivationStore:
     written = made_up(dtype=request.param).write(tmp_path / "acts")
     assert written is not None
-    module = sys.modules[export.__module__]
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 4 * 7 * 10)  # ten rows at once
+    monkeypatch.setattr(format_module, "_CHUNK_BYTES", 4 * 7 * 10)  # ten rows at once
     return written.select(emotion=("anger", None, "happiness"))
 
 
@@ -70,3 +69,17 @@ def test_wrong_requests(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="is a folder"):
         export(store, tmp_path, SITE, "all")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_format_of_ones_own_is_one_row(tmp_path: Path) -> None:
+    def write(store: ActivationStore, path: Path, site: Site, position: str) -> None:
+        np.savetxt(path, store.array(site, position), delimiter=",")
+
+    store = made_up().write(tmp_path / "acts")
+    assert store is not None
+    with FORMATS.adding(ExportFormat("csv", "numbers between commas", write)):
+        path = export(store, tmp_path / "x.csv", SITE, "all", format="csv")
+        assert "csv" in FORMATS
+    found = np.loadtxt(path, delimiter=",", dtype=np.float32)
+    np.testing.assert_array_equal(found, store.array(SITE, "all"))
+    assert "csv" not in FORMATS

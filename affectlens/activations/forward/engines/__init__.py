@@ -1,28 +1,30 @@
-"""Engines: ways to run a model and read its sites, behind one call."""
+"""Engines: ways to run a model and read its sites, behind one call; a file and a row for each."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from affectlens.activations.forward.engines.base import Capabilities, Engine, Reader
+from affectlens.activations.forward.engines.base import Capabilities, Engine, EngineRow, Reader
 from affectlens.activations.forward.engines.nnsight import NnsightEngine
 from affectlens.activations.forward.engines.transformer_lens import TransformerLensEngine
 from affectlens.activations.forward.engines.transformers import TransformersEngine
 from affectlens.core.errors import unknown
 from affectlens.core.places import EXTRA_KINDS, KINDS
+from affectlens.core.registry import Registry
 from affectlens.models.loading import LanguageModel
 
-_CLASSES: dict[str, type[Engine]] = {
-    engine.capabilities.name: engine
-    for engine in (TransformersEngine, TransformerLensEngine, NnsightEngine)
-}
-
-ENGINES: tuple[str, ...] = tuple(_CLASSES)
+ENGINES: Registry[EngineRow] = Registry(
+    "engine",
+    EngineRow(TransformersEngine),
+    EngineRow(TransformerLensEngine),
+    EngineRow(NnsightEngine),
+)
 
 __all__ = [
     "ENGINES",
     "Capabilities",
     "Engine",
+    "EngineRow",
     "Reader",
     "capabilities",
     "capability_table",
@@ -42,18 +44,17 @@ def open_engine(name: str, model: LanguageModel, **options: Any) -> Engine:
     Raises:
         UnknownNameError: If there is no such engine, or it has no such option.
     """
-    if name not in _CLASSES:
-        raise unknown("engine", name, ENGINES)
-    fields = _CLASSES[name].__dataclass_fields__.keys() - {"model"}
+    engine = ENGINES[name].engine
+    fields = engine.__dataclass_fields__.keys() - {"model"}
     for option in options:
         if option not in fields:
             raise unknown(f"option of the {name} engine", option, sorted(fields))
-    return _CLASSES[name](model, **options)
+    return engine(model, **options)
 
 
 def capabilities() -> tuple[Capabilities, ...]:
     """What each engine can and cannot do."""
-    return tuple(engine.capabilities for engine in _CLASSES.values())
+    return tuple(row.engine.capabilities for row in ENGINES.values())
 
 
 def capability_table() -> str:
@@ -70,7 +71,7 @@ def capability_table() -> str:
         lines.append([f"`{kind}`", *(_mark(kind in each.kinds) for each in capabilities())])
     for label, field in rows.items():
         lines.append([label, *(_mark(getattr(each, field)) for each in capabilities())])
-    lines.append(["", *(each.note for each in capabilities())])
+    lines.append(["", *(each.help for each in capabilities())])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

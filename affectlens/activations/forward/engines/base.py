@@ -34,7 +34,7 @@ class Capabilities:
         left_padding: Whether texts may be filled up on the left.
         keeps_fused_attention: Whether attention runs in the fused kernel the model was loaded with.
         remote: Whether the model may run on another machine.
-        note: What else to know, in one sentence.
+        help: What it is, or what else to know, in one line.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Capabilities:
     left_padding: bool
     keeps_fused_attention: bool
     remote: bool
-    note: str
+    help: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,3 +144,24 @@ class Engine(ABC):
         if self.key_length is None:
             raise DataError("Attention patterns need key_length, the length of the longest text.")
         return self.key_length
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """An engine as it stands in the table of all.
+
+    Attributes:
+        engine: The class.
+    """
+
+    engine: type[Engine]
+
+    @property
+    def name(self) -> str:
+        """What users ask for."""
+        return self.engine.capabilities.name
+
+    @property
+    def help(self) -> str:
+        """What it is, in one line."""
+        return self.engine.capabilities.help

@@ -42,7 +42,7 @@ class NnsightEngine(Engine):
         left_padding=True,
         keeps_fused_attention=True,
         remote=True,
-        note="Run remotely, whole sites travel back before positions are picked.",
+        help="Run remotely, whole sites travel back before positions are picked",
     )
 
     remote: bool | str = False

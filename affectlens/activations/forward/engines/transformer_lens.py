@@ -32,7 +32,7 @@ class TransformerLensEngine(Engine):
         left_padding=True,
         keeps_fused_attention=False,
         remote=False,
-        note="TransformerLens computes attention itself, step by step.",
+        help="TransformerLens computes attention itself, step by step",
     )
 
     @cached_property

@@ -27,7 +27,7 @@ class TransformersEngine(Engine):
         left_padding=True,
         keeps_fused_attention=True,
         remote=False,
-        note="Hooks on the model as it was loaded.",
+        help="Hooks on the model as it was loaded",
     )
 
     def _run(self, inputs: Mapping[str, Any], sites: Sequence[Site], read: Reader) -> None:
