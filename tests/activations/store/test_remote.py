@@ -17,7 +17,7 @@ from affectlens.activations.store import lock
 from affectlens.activations.store.folder import LocalFolder, open_folder
 from affectlens.activations.store.writer import opened_for_writing, read_layout
 from affectlens.core.errors import ArtefactError
-from tests.activations.made_up import SITES, contents, made_up
+from tests.activations.store.made_up import SITES, contents, made_up
 
 URL = "memory://stores/acts"
 

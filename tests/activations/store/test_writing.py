@@ -23,9 +23,9 @@ from affectlens.activations.store.folder import LocalFolder, open_folder
 from affectlens.activations.store.shards import ShardWriter, bytes_per_row
 from affectlens.activations.store.writer import opened_for_writing, read_layout
 from affectlens.core.errors import ArtefactError, DataError, MismatchError
-from tests.activations.made_up import LARGE, SITES, WIDTHS, MadeUp, contents, made_up
+from tests.activations.store.made_up import LARGE, SITES, WIDTHS, MadeUp, contents, made_up
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 
@@ -186,7 +186,7 @@ def _script(*arguments: str) -> subprocess.Popen[str]:
 
 _HOLD = """
 import sys, time
-from tests.activations.made_up import made_up
+from tests.activations.store.made_up import made_up
 from affectlens.activations.store.writer import opened_for_writing
 made = made_up()
 with opened_for_writing(sys.argv[1], made.spec, made.table):

@@ -18,7 +18,7 @@ from affectlens.activations.store.manifest import LABELS
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import ArtefactError, DataError, MismatchError, UnknownNameError
 from affectlens.core.places import Site
-from tests.activations.made_up import SITES, WIDTHS, MadeUp, contents, made_up
+from tests.activations.store.made_up import SITES, WIDTHS, MadeUp, contents, made_up
 
 POSITIONS = ("last", "all")
 

@@ -16,7 +16,7 @@ from affectlens.activations.store.export import format as format_module
 from affectlens.core.artefact import read_tensors
 from affectlens.core.errors import ArtefactError, UnknownNameError
 from affectlens.core.places import Site
-from tests.activations.made_up import SITES, made_up
+from tests.activations.store.made_up import SITES, made_up
 
 SITE = SITES[2]
 

@@ -13,7 +13,7 @@ import torch
 from affectlens.activations import ActivationStore
 from affectlens.activations.store import minibatches as batches_module
 from affectlens.core.errors import DataError, UnknownNameError
-from tests.activations.made_up import SITES, made_up
+from tests.activations.store.made_up import SITES, made_up
 
 SITE = SITES[2]
 

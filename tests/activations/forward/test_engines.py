@@ -325,5 +325,5 @@ def test_an_engine_of_ones_own_is_one_row() -> None:
             engine = open_engine(name, model)
             engine.forward(ids, torch.ones_like(ids), [site], lambda _, v: values.append(v.clone()))
     torch.testing.assert_close(*values)
-    with pytest.raises(UnknownNameError, match="^Unknown engine 'embedder'"):
+    with pytest.raises(UnknownNameError, match=r"^Unknown engine 'embedder'"):
         open_engine("embedder", model)
