@@ -21,6 +21,7 @@ from affectlens.models.loading import LanguageModel, load_model
 from tests.activations import plain
 from tests.activations.killed import OPTIONS, tree
 from tests.conftest import tiny_hf, tiny_tokenizer
+from tests.models.test_padding import made
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,6 +113,16 @@ def test_batches_stay_as_they_were(tiny_model: Any, tmp_path: Path) -> None:
     other = {**OPTIONS, "max_tokens_per_batch": 900, "shard_bytes": 1 << 20}
     capture(model, plain.many(80), out=tmp_path / "half", **other)
     assert tree(tmp_path / "half") == tree(tmp_path / "whole")
+
+
+def test_a_model_that_bears_no_padding_goes_on_as_well(tmp_path: Path) -> None:
+    """Its batches hold texts of one length, which the store says too."""
+    model = made("phi3")
+    whole = capture(model, plain.replies(), out=tmp_path / "acts")
+    assert whole.info().layout["mix_lengths"] is False
+    with passes(model) as rows:
+        again = capture(model, plain.replies(), out=tmp_path / "acts")
+    assert not rows and again.fingerprint == whole.fingerprint
 
 
 def test_two_processes_make_the_same_store(tiny_model: Any, tmp_path: Path) -> None:
