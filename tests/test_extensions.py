@@ -52,7 +52,36 @@ def a_section() -> Any:
     return Section("toy", "Toy", "A toy of a section", lambda _data: "<p>a toy</p>")
 
 
-TOYS = {"stages": a_stage, "figures": a_figure, "sections": a_section}
+def an_engine() -> Any:
+    from dataclasses import replace
+
+    from affectlens.activations.forward.engines import EngineRow
+    from affectlens.activations.forward.engines.transformers import TransformersEngine
+
+    class Toy(TransformersEngine):
+        capabilities = replace(
+            TransformersEngine.capabilities, name="toy", help="A toy of an engine"
+        )
+
+    return EngineRow(Toy)
+
+
+def an_export() -> Any:
+    from affectlens.activations.store.export import ExportFormat
+
+    def write(store: Any, path: Any, site: Any, position: str) -> None:
+        path.write_text(" ".join(store.column("id", position)))
+
+    return ExportFormat("toy", "A toy of an export", write)
+
+
+TOYS = {
+    "engines": an_engine,
+    "exports": an_export,
+    "stages": a_stage,
+    "figures": a_figure,
+    "sections": a_section,
+}
 
 
 @pytest.fixture(params=list(TABLES))

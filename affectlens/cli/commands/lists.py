@@ -12,6 +12,8 @@ from affectlens.cli.program import PARTS, example, sentences
 
 TABLES: Mapping[str, str] = {
     "stages": "affectlens.pipeline.line:STAGES",
+    "engines": "affectlens.activations:ENGINES",
+    "exports": "affectlens.activations.store.export:FORMATS",
     "figures": "affectlens.plotting:FIGURES",
     "sections": "affectlens.reports:SECTIONS",
 }

@@ -29,4 +29,4 @@ def _write(store: ActivationStore, path: Path, site: Site, position: str) -> Non
             handle.write(np.ascontiguousarray(shown.numpy()).data)
 
 
-NPY = ExportFormat("npy", "one array [n, width], float16 or float32", _write)
+NPY = ExportFormat("npy", "One array, a row each, float16 or float32", _write)

@@ -27,5 +27,5 @@ def _write(store: ActivationStore, path: Path, site: Site, position: str) -> Non
 
 
 PARQUET = ExportFormat(
-    "parquet", "all labels, and the column values with width float32 numbers a row", _write
+    "parquet", "All labels, and the column values with a list of float32 numbers a row", _write
 )

@@ -30,5 +30,5 @@ def _write(store: ActivationStore, path: Path, site: Site, position: str) -> Non
 
 
 SAFETENSORS = ExportFormat(
-    "safetensors", "the tensor x [n, width] in the stored dtype, and what made it", _write
+    "safetensors", "The tensor x in the stored dtype, a row each, and what made it", _write
 )
