@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from affectlens.evaluation import ARMS
+from affectlens.plotting.arms import arm_title
 
 Rows = list[tuple[str, ...]]
 NONE = "–"
@@ -34,7 +34,7 @@ def share_table(metrics: Mapping[str, Any]) -> Rows:
     """Shares of replies by arm, with 95 % intervals: a head and one row each."""
     rows: Rows = [("arm", *_SHARES.values())]
     for name, arm in metrics["arms"].items():
-        rows.append((_title(name), *(_interval(arm[key], arm[f"{key}_ci"]) for key in _SHARES)))
+        rows.append((arm_title(name), *(_interval(arm[key], arm[f"{key}_ci"]) for key in _SHARES)))
     return rows
 
 
@@ -42,7 +42,7 @@ def mean_table(metrics: Mapping[str, Any]) -> Rows:
     """The other columns by arm."""
     rows: Rows = [("arm", *_MEANS.values())]
     for name, arm in metrics["arms"].items():
-        rows.append((_title(name), *(_number(arm[key]) for key in _MEANS)))
+        rows.append((arm_title(name), *(_number(arm[key]) for key in _MEANS)))
     return rows
 
 
@@ -58,7 +58,7 @@ def pair_table(metrics: Mapping[str, Any]) -> Rows:
     rows: Rows = [("difference", *_PAIRED.values())]
     for arm, control in dict.fromkeys(key[:2] for key in found):
         cells = (_difference(found[arm, control, measure]) for measure in _PAIRED)
-        rows.append((f"{_title(arm)} − {_title(control)}", *cells))
+        rows.append((f"{arm_title(arm)} − {arm_title(control)}", *cells))
     return rows
 
 
@@ -66,10 +66,6 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A head and rows as a Markdown table."""
     head, *body = rows
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
-
-
-def _title(arm: str) -> str:
-    return ARMS[arm].title if arm in ARMS else arm
 
 
 def _number(value: float | None) -> str:
