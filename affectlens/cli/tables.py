@@ -94,11 +94,13 @@ def print_steered(replies: SideBySide) -> None:
 def print_entries(tables: Mapping[str, Registry[Any]]) -> None:
     """What can be added by name, of each kind."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("kind", "name", "what")
     for kind, entries in tables.items():
         for entry in entries.values():
-            table.add_row(kind, entry.name, entry.help)
+            # As text: shapes in brackets are no markup.
+            table.add_row(kind, Text(entry.name), Text(entry.help))
         table.add_section()
     stdout().print(table)
 
