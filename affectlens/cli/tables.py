@@ -139,7 +139,7 @@ def print_corpora() -> None:
 
     table = Table("name", "design", "records", "licence", "what")
     for info in list_corpora():
-        table.add_row(info.name, info.design, f"{info.rows:,}", info.licence, info.about)
+        table.add_row(info.name, info.design, f"{info.rows:,}", info.licence, info.help)
     stdout().print(table)
 
 

@@ -3,11 +3,12 @@
 from affectlens.datasets.authored import elicitation_prompt
 from affectlens.datasets.leakage.affect_words import affect_words
 from affectlens.datasets.leakage.check import Finding, LeakageLimits, LeakageReport, check_leakage
-from affectlens.datasets.registry import CorpusInfo, list_corpora, load, show
+from affectlens.datasets.registry import CORPORA, CorpusInfo, list_corpora, load, show
 from affectlens.datasets.schema import DESIGNS, ROLES, SPLITS, Corpus, Message, Record, scenario_of
 from affectlens.datasets.splits import grouped_split
 
 __all__ = [
+    "CORPORA",
     "DESIGNS",
     "ROLES",
     "SPLITS",

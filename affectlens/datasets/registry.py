@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core.errors import unknown
+from affectlens.core.registry import Registry
 from affectlens.datasets import authored as shipped
 from affectlens.datasets.loaders import emobank, goemotions
 from affectlens.datasets.loaders import user_file as generic
@@ -26,7 +27,7 @@ class CorpusInfo:
             corpora: how many rows the authors' files have).
         licence: SPDX identifier.
         source: Where it comes from.
-        about: One line.
+        help: One line.
         cite: What to cite.
         loader: The function behind the name.
     """
@@ -36,14 +37,15 @@ class CorpusInfo:
     rows: int
     licence: str
     source: str
-    about: str
+    help: str
     cite: str
     loader: Callable[..., Corpus]
 
 
 _SHIPPED = ("Apache-2.0", "shipped")
 _OWN = "AffectLens authored corpus"
-_CORPORA: tuple[CorpusInfo, ...] = (
+CORPORA: Registry[CorpusInfo] = Registry(
+    "corpus",
     CorpusInfo(
         "scenarios",
         "elicited",
@@ -105,7 +107,7 @@ _CORPORA: tuple[CorpusInfo, ...] = (
 
 def list_corpora() -> tuple[CorpusInfo, ...]:
     """The corpora `load` knows by name."""
-    return _CORPORA
+    return tuple(CORPORA.values())
 
 
 def load(name: str | Path, **options: Any) -> Corpus:
@@ -121,7 +123,9 @@ def load(name: str | Path, **options: Any) -> Corpus:
         UnknownNameError: If there is no such corpus or option.
         DataError: If its files are missing or not what they should be.
     """
-    loaders: dict[str, Callable[..., Corpus]] = {info.name: info.loader for info in _CORPORA}
+    loaders: dict[str, Callable[..., Corpus]] = {
+        info.name: info.loader for info in CORPORA.values()
+    }
     loaders["authored"] = shipped.authored
     key = str(name)
     if key in loaders:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from affectlens.core import DataError
+from affectlens.core.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,51 @@ class ArmKind:
     """What an arm is.
 
     Attributes:
+        name: What users write.
         title: For people.
+        help: One line.
         mode: Steering mode of its pack; "" if it is not steered.
     """
 
+    name: str
     title: str
+    help: str
     mode: str = ""
 
 
-ARMS: Mapping[str, ArmKind] = {
-    "unsteered": ArmKind("unsteered"),
-    "prompted": ArmKind("prompted"),
-    "residual": ArmKind("residual", "residual"),
-    "circuit": ArmKind("circuit", "circuit"),
-    "analytic_residual": ArmKind("residual, not refined", "residual"),
-    "analytic_circuit": ArmKind("circuit, not refined", "circuit"),
-    "random_units_refined_1": ArmKind("random units refined alike, 1", "circuit"),
-    "random_units_refined_2": ArmKind("random units refined alike, 2", "circuit"),
-    "random_units_analytic": ArmKind("random units, not refined", "circuit"),
-    "random": ArmKind("random direction, equal norm", "residual"),
-}
+ARMS: Registry[ArmKind] = Registry(
+    "arm",
+    ArmKind("unsteered", "unsteered", "the model as it is"),
+    ArmKind("prompted", "prompted", "a system prompt asks for the emotion"),
+    ArmKind("residual", "residual", "refined directions in the residual stream", "residual"),
+    ArmKind("circuit", "circuit", "refined differences at the circuit's units", "circuit"),
+    ArmKind("analytic_residual", "residual, not refined", "directions as estimated", "residual"),
+    ArmKind("analytic_circuit", "circuit, not refined", "differences of group means", "circuit"),
+    ArmKind(
+        "random_units_refined_1",
+        "random units refined alike, 1",
+        "as many units per sublayer as the circuit, drawn at random and refined",
+        "circuit",
+    ),
+    ArmKind(
+        "random_units_refined_2",
+        "random units refined alike, 2",
+        "the same with another draw",
+        "circuit",
+    ),
+    ArmKind(
+        "random_units_analytic",
+        "random units, not refined",
+        "random units with their own differences of group means",
+        "circuit",
+    ),
+    ArmKind(
+        "random",
+        "random direction, equal norm",
+        "random directions of the norms and strengths of residual",
+        "residual",
+    ),
+)
 """Every arm of a run, in the order of its tables.
 
 ``random_units_*`` have as many units in every sublayer as the circuit, drawn at random (two draws),

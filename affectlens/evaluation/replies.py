@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import EMOTIONS, DataError
-from affectlens.core.errors import unknown
 from affectlens.datasets import elicitation_prompt
 from affectlens.evaluation.arms import ARMS, Reply
 from affectlens.evaluation.backends import Advance, Backend, Transformers
@@ -50,8 +49,7 @@ def arm_requests(
     Raises:
         UnknownNameError: If there is no such arm.
     """
-    if arm not in ARMS:
-        raise unknown("arm", arm, ARMS)
+    mode = ARMS[arm].mode
     if arm == "unsteered":
         return [Request(event, "") for event in events]
     if arm == "prompted":
@@ -60,7 +58,7 @@ def arm_requests(
             for ev in events
             for e in emotions
         ]
-    spec = {e: SteeringSpec({e: 1.0}, mode=ARMS[arm].mode) for e in emotions}
+    spec = {e: SteeringSpec({e: 1.0}, mode=mode) for e in emotions}
     return [Request(event, e, spec[e]) for event in events for e in emotions]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.emotions import EMOTIONS, NEUTRAL, own_emotions
-from affectlens.core.errors import DataError, unknown
+from affectlens.core.errors import DataError
 from affectlens.core.places import Site
 from affectlens.geometry.estimators import ESTIMATORS, Estimator, Rows
 from affectlens.geometry.grouping import Grouping, find_groups
@@ -137,11 +137,10 @@ def chosen_estimator(name: str, emotions: Sequence[str]) -> Estimator:
         UnknownNameError: If there is none.
         DataError: If there are not two different emotions to tell apart.
     """
-    if name not in ESTIMATORS:
-        raise unknown("estimator", name, ESTIMATORS)
+    found = ESTIMATORS[name]
     if len(set(emotions)) != len(emotions) or len(emotions) < 2:
         raise DataError(f"Name at least two different emotions, not {', '.join(emotions)!r}.")
-    return ESTIMATORS[name]
+    return found
 
 
 def check_widths(widths: Mapping[Site, int]) -> None:

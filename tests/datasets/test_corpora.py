@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from affectlens.datasets import list_corpora, load
+from affectlens.datasets import CORPORA, Corpus, CorpusInfo, Message, Record, list_corpora, load
 
 
 def test_list_tells_the_truth_about_shipped_corpora() -> None:
@@ -19,7 +19,7 @@ def test_list_tells_the_truth_about_shipped_corpora() -> None:
 
 def test_every_corpus_says_what_to_cite_and_under_which_licence() -> None:
     for info in list_corpora():
-        assert info.licence and info.cite and info.about and info.source
+        assert info.licence and info.cite and info.help and info.source
 
 
 def test_import_and_load_need_no_heavy_library() -> None:
@@ -30,3 +30,14 @@ def test_import_and_load_need_no_heavy_library() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_toy_corpus_is_there_by_its_name() -> None:
+    def one() -> Corpus:
+        message = Message("text", "Nothing happened.")
+        return Corpus("one", "texts", (Record("a", (message,), None, None, "g", "t", "fit"),))
+
+    toy = CorpusInfo("one", "texts", 1, "CC0-1.0", "nowhere", "a single text", "nobody", one)
+    with CORPORA.adding(toy):
+        assert len(load("one")) == 1 and list_corpora()[-1] is toy
+    assert "one" not in CORPORA

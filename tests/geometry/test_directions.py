@@ -147,7 +147,7 @@ def test_shrinkage_equals_sklearn() -> None:
 
     from sklearn.covariance import ledoit_wolf
 
-    shrunk = importlib.import_module("affectlens.geometry.estimators").shrunk_covariance
+    shrunk = importlib.import_module("affectlens.geometry.estimators.lda").shrunk_covariance
     torch.manual_seed(0)
     x = torch.randn(40, 25) @ torch.randn(25, 25)
     expected, amount = ledoit_wolf(x.numpy(), assume_centered=True)

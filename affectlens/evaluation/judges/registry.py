@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from affectlens.core.errors import unknown
+from affectlens.core.registry import Registry
 from affectlens.evaluation.judges.base import Judge
 from affectlens.evaluation.judges.encoder import EncoderJudge, shipped_adapter
 from affectlens.evaluation.judges.lexicon import LexiconJudge
 
-JUDGES: Mapping[str, Callable[[], Judge]] = {
-    EncoderJudge.name: EncoderJudge.load,
-    LexiconJudge.name: LexiconJudge,
-}
-"""The two built-in judges; they share neither training nor method."""
+
+@dataclass(frozen=True)
+class JudgeInfo:
+    """A judge that can be loaded by name.
+
+    Attributes:
+        name: What users write.
+        help: One line.
+        load: Makes the judge.
+        fingerprint: The `Judge.fingerprint` it will have, without fetching what it needs.
+    """
+
+    name: str
+    help: str
+    load: Callable[[], Judge]
+    fingerprint: Callable[[], str]
+
+
+JUDGES: Registry[JudgeInfo] = Registry(
+    "judge",
+    JudgeInfo(
+        EncoderJudge.name,
+        "a small sentence encoder trained on the authored texts of the judge's half",
+        EncoderJudge.load,
+        # The adapter names the encoder it was fitted on and takes no other, so it alone tells.
+        lambda: shipped_adapter().fingerprint,
+    ),
+    JudgeInfo(
+        LexiconJudge.name,
+        "counts words that express a feeling; knows nothing else",
+        LexiconJudge,
+        lambda: LexiconJudge().fingerprint,
+    ),
+)
+"""The built-in judges; they share neither training nor method."""
 
 
 def load_judge(name: str) -> Judge:
@@ -22,19 +53,13 @@ def load_judge(name: str) -> Judge:
     Raises:
         UnknownNameError: If there is none of that name.
     """
-    if name not in JUDGES:
-        raise unknown("judge", name, JUDGES)
-    return JUDGES[name]()
+    return JUDGES[name].load()
 
 
 def judge_fingerprint(name: str) -> str:
     """The `Judge.fingerprint` of a built-in judge, without reading (or fetching) its encoder.
 
-    The adapter names the encoder it was fitted on and takes no other, so it alone tells.
-
     Raises:
         UnknownNameError: If there is none of that name.
     """
-    if name == EncoderJudge.name:
-        return shipped_adapter().fingerprint
-    return load_judge(name).fingerprint
+    return JUDGES[name].fingerprint()
