@@ -75,9 +75,43 @@ def an_export() -> Any:
     return ExportFormat("toy", "A toy of an export", write)
 
 
+def a_corpus() -> Any:
+    from affectlens.datasets import Corpus, CorpusInfo
+
+    def load() -> Corpus:
+        return Corpus("toy", "texts", ())
+
+    return CorpusInfo("toy", "texts", 0, "CC0-1.0", "nowhere", "A toy of a corpus", "no one", load)
+
+
+def an_estimator() -> Any:
+    from affectlens.geometry import ESTIMATORS
+    from affectlens.geometry.estimators import Estimator
+
+    work = ESTIMATORS["group_centred"].estimate
+    return Estimator("toy", "A toy of an estimator", work, grouped=True, neutral=False)
+
+
+def an_arm() -> Any:
+    from affectlens.evaluation import ArmKind
+
+    return ArmKind("toy", "toy", "A toy of an arm", "circuit")
+
+
+def a_judge() -> Any:
+    from affectlens.evaluation.judges import LexiconJudge
+    from affectlens.evaluation.judges.registry import JudgeInfo
+
+    return JudgeInfo("toy", "A toy of a judge", LexiconJudge, lambda: "toy")
+
+
 TOYS = {
     "engines": an_engine,
     "exports": an_export,
+    "corpora": a_corpus,
+    "estimators": an_estimator,
+    "arms": an_arm,
+    "judges": a_judge,
     "stages": a_stage,
     "figures": a_figure,
     "sections": a_section,

@@ -11,6 +11,10 @@ import typer
 from affectlens.cli.program import PARTS, example, sentences
 
 TABLES: Mapping[str, str] = {
+    "corpora": "affectlens.datasets:CORPORA",
+    "estimators": "affectlens.geometry:ESTIMATORS",
+    "arms": "affectlens.evaluation:ARMS",
+    "judges": "affectlens.evaluation.judges:JUDGES",
     "stages": "affectlens.pipeline.line:STAGES",
     "engines": "affectlens.activations:ENGINES",
     "exports": "affectlens.activations.store.export:FORMATS",
