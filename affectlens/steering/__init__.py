@@ -1,7 +1,4 @@
-"""Steering: what a user asks (spec), what travels (pack), what is done (operators, positions).
-
-Names are looked up on first use: reading a spec does not import torch.
-"""
+"""Steering: what a user asks (spec), what travels (pack), what is done (operators, positions)."""
 
 import lazy_loader
 
