@@ -33,10 +33,11 @@ from affectlens.activations.capture import prepare
 from affectlens.activations.forward.engines import open_engine
 from affectlens.activations.forward.gather import make_batch
 from affectlens.core import Site
+from affectlens.core.places import in_order
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.models import LanguageModel, load_model
 from affectlens.models.anatomy.transformer_lens import build_bridge
-from affectlens.models.hooking.hooks import in_order, tap
+from affectlens.models.hooking.hooks import tap
 from affectlens.models.hooking.shared_weights import same_weights
 from affectlens.models.registry import resolve
 

@@ -11,7 +11,7 @@ from affectlens.core.errors import (
     UnknownNameError,
 )
 from affectlens.core.groups import GroupKey, group_key, group_name
-from affectlens.core.places import KINDS, Site, expand_sites
+from affectlens.core.places import KINDS, Site, WritePoint, expand_sites
 
 __all__ = [
     "EMOTIONS",
@@ -28,6 +28,7 @@ __all__ = [
     "Provenance",
     "Site",
     "UnknownNameError",
+    "WritePoint",
     "emotion_name",
     "expand_sites",
     "fingerprint",

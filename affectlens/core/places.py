@@ -1,42 +1,88 @@
-"""Sites: where in a transformer something is read or written, by TransformerLens hook name."""
+"""Places in a block: where a transformer is read or written, by TransformerLens hook name.
+
+`PLACES` is the one table of them. A place that can be read has a name as a `Site`, one that can be
+written has a name as a `WritePoint`; what is written at an input of a linear map and what is read
+there are the same values.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from affectlens.core.errors import unknown
 
-KINDS: tuple[str, ...] = (
-    "resid_pre",
-    "resid_mid",
-    "resid_post",
-    "attn_out",
-    "mlp_out",
-    "z",
-    "mlp_post",
+
+@dataclass(frozen=True)
+class Place:
+    """A row: one place in every block.
+
+    Attributes:
+        hook: TransformerLens's name within a block.
+        modules: Where it is: the first of these parts of a block that the family has.
+        side: Whether it is that module's input or its output; None where it is neither.
+        holds: ``stream``: the raw residual stream. ``sublayer``: what attention or the MLP adds to
+            it. ``units``: heads side by side, or neurons. ``weights``: no vectors of the model.
+        kind: What it is called where it is read; None if it is not.
+        point: What it is called where it is written; None if it is not.
+    """
+
+    hook: str
+    modules: tuple[str, ...]
+    side: Literal["input", "output"] | None
+    holds: Literal["stream", "sublayer", "units", "weights"]
+    kind: str | None = None
+    point: str | None = None
+
+
+_ATTN, _MLP = ("o_proj",), ("down_proj",)
+_ATTN_OUT, _MLP_OUT = ("attn_post_norm", "o_proj"), ("mlp_post_norm", "down_proj")
+PLACES: tuple[Place, ...] = (
+    Place("hook_resid_pre", ("block",), "input", "stream", "resid_pre", "resid_pre"),
+    Place("attn.hook_pattern", ("attn",), None, "weights", kind="pattern"),
+    Place("attn.hook_z", _ATTN, "input", "units", "z", "o_proj_in"),
+    Place("attn.o.hook_out", _ATTN, "output", "sublayer", point="o_proj_out"),
+    Place("hook_attn_out", _ATTN_OUT, "output", "sublayer", kind="attn_out"),
+    Place("hook_resid_mid", ("mid_reader",), "input", "stream", kind="resid_mid"),
+    Place("mlp.hook_post", _MLP, "input", "units", "mlp_post", "down_proj_in"),
+    Place("mlp.out.hook_out", _MLP, "output", "sublayer", point="down_proj_out"),
+    Place("hook_mlp_out", _MLP_OUT, "output", "sublayer", kind="mlp_out"),
+    Place("hook_resid_post", ("block",), "output", "stream", "resid_post", "resid_post"),
 )
-"""In the order in which a block computes them, apart from ``z`` and ``mlp_post``.
+"""In the order in which a block computes them."""
+
+
+def _kinds(*holds: str) -> tuple[str, ...]:
+    return tuple(row.kind for held in holds for row in PLACES if row.kind and row.holds == held)
+
+
+KINDS: tuple[str, ...] = _kinds("stream", "sublayer", "units")
+"""What can be read, in the order of lists and stores.
 
 ``resid_*`` are the raw residual stream, ``attn_out`` and ``mlp_out`` what the two sublayers add to
 it (after a post-norm where the family has one), ``z`` the heads' outputs side by side (the input of
 ``W_O``, width ``n_heads * d_head``) and ``mlp_post`` the neurons (the input of ``W_down``).
 """
 
-EXTRA_KINDS: tuple[str, ...] = ("pattern",)
+EXTRA_KINDS: tuple[str, ...] = _kinds("weights")
 """Kinds that are read on request only, because they are no vectors of the model.
 
 ``pattern`` are the attention weights after the softmax: for every query head one row of weights
 over the tokens of the text, as wide as the longest text.
 """
 
-_HOOKS = {kind: f"hook_{kind}" for kind in KINDS} | {
-    "z": "attn.hook_z",
-    "mlp_post": "mlp.hook_post",
-    "pattern": "attn.hook_pattern",
-}
-_BY_HOOK = {hook: kind for kind, hook in _HOOKS.items()}
+POINTS: tuple[str, ...] = tuple(row.point for row in PLACES if row.point)
+"""Where one can write, in the order of a block.
+
+``o_proj_out`` and ``down_proj_out`` come before a norm that the family may have between a sublayer
+and the residual, so that writing ``Δ`` at an input equals writing ``W·Δ`` at the output.
+"""
+
+_BY_KIND = {row.kind: row for row in PLACES if row.kind}
+_BY_POINT = {row.point: row for row in PLACES if row.point}
+_BY_HOOK = {row.hook: row.kind for row in PLACES if row.kind}
 _HOOK_NAME = re.compile(r"^blocks\.(\d+)\.(.+)$")
 
 
@@ -53,15 +99,20 @@ class Site:
     kind: str
 
     def __post_init__(self) -> None:
-        if self.kind not in _HOOKS:
-            raise unknown("site", self.kind, _HOOKS)
+        if self.kind not in _BY_KIND:
+            raise unknown("site", self.kind, _BY_KIND)
         if self.layer < 0:
             raise unknown("layer", self.layer, ["0", "1", "2", "..."])
 
     @property
+    def place(self) -> Place:
+        """Its row."""
+        return _BY_KIND[self.kind]
+
+    @property
     def hook_name(self) -> str:
         """TransformerLens's name, for example ``blocks.3.hook_resid_post``."""
-        return f"blocks.{self.layer}.{_HOOKS[self.kind]}"
+        return f"blocks.{self.layer}.{self.place.hook}"
 
     @classmethod
     def parse(cls, name: str) -> Site:
@@ -72,8 +123,48 @@ class Site:
         """
         match = _HOOK_NAME.match(name.strip())
         if match is None or match[2] not in _BY_HOOK:
-            raise unknown("site", name, [f"blocks.0.{hook}" for hook in _HOOKS.values()])
+            raise unknown("site", name, [f"blocks.0.{hook}" for hook in _BY_HOOK])
         return cls(int(match[1]), _BY_HOOK[match[2]])
+
+
+@dataclass(frozen=True)
+class WritePoint:
+    """One place of one block where values can be changed.
+
+    Attributes:
+        layer: Block index, from 0.
+        point: One of :data:`POINTS`.
+    """
+
+    layer: int
+    point: str
+
+    def __post_init__(self) -> None:
+        if self.point not in _BY_POINT:
+            raise unknown("write point", self.point, POINTS)
+
+    @property
+    def place(self) -> Place:
+        """Its row."""
+        return _BY_POINT[self.point]
+
+    @property
+    def hook_name(self) -> str:
+        """TransformerLens's name, for example ``blocks.3.mlp.out.hook_out``."""
+        return f"blocks.{self.layer}.{self.place.hook}"
+
+
+At = TypeVar("At", Site, WritePoint)
+
+
+def in_order(places: Iterable[At]) -> list[At]:
+    """Sites or write points in the order in which a forward pass comes to them."""
+    return sorted(places, key=lambda at: (at.layer, PLACES.index(at.place)))
+
+
+def deepest(sites: Iterable[Site]) -> Site:
+    """The site a forward pass reaches last; to skip what follows."""
+    return in_order(sites)[-1]
 
 
 def expand_sites(spec: str | Site | Iterable[str | Site], n_layers: int) -> tuple[Site, ...]:
@@ -113,8 +204,8 @@ def _expand_one(part: str | Site, n_layers: int) -> list[Site]:
     if part.startswith("blocks."):
         return [Site.parse(part)]
     kind, _, layers = part.partition("@")
-    if kind not in _HOOKS:
-        raise unknown("site", part, [*_HOOKS, "resid_post@8", "blocks.0.hook_resid_post"])
+    if kind not in _BY_KIND:
+        raise unknown("site", part, [*_BY_KIND, "resid_post@8", "blocks.0.hook_resid_post"])
     if not layers:
         return [Site(layer, kind) for layer in range(n_layers)]
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", layers)

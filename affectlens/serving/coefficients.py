@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.core import DataError
-from affectlens.steering.gates import Place
-from affectlens.steering.pack_checks import POINTS, place_order
+from affectlens.core.places import WritePoint
+from affectlens.steering.doses import doses_of
+from affectlens.steering.spec import MODES
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -40,30 +40,10 @@ class Coefficients:
     keeps_norm: bool
 
 
-def places_of(pack: SteeringPack) -> tuple[Place, ...]:
-    """Where a pack can write, in the order a forward pass reaches it."""
-    places = {
-        (layer, name.partition(".")[2]) for name, layers in pack.layers.items() for layer in layers
-    }
-    return tuple(sorted(places, key=place_order))
-
-
-def vectors_at(pack: SteeringPack, places: Sequence[Place]) -> Float[Tensor, "place emotion d"]:
-    """One natural dose per emotion at each place; zero where the pack does not write."""
-    found = torch.zeros(len(places), len(pack.emotions), pack.d_model)
-    index = {place: i for i, place in enumerate(places)}
-    for name, layers in pack.layers.items():
-        for i, layer in enumerate(layers):
-            here = index.get((layer, name.partition(".")[2]))
-            if here is not None:  # else it is another worker's
-                found[here] = pack.vectors[name][:, i]
-    return found
-
-
 def coefficients(
     pack: SteeringPack,
     spec: SteeringSpec,
-    places: Sequence[Place],
+    places: Sequence[WritePoint],
     vectors: Float[Tensor, "place emotion d"],
 ) -> Coefficients:
     """What a request of `SteeringPack.resolve` does at every place.
@@ -72,7 +52,7 @@ def coefficients(
         pack: The pack.
         spec: The request.
         places: Where the server can write.
-        vectors: Of `vectors_at`.
+        vectors: Of `affectlens.steering.pack_places.vectors_at`.
     """
     strengths = torch.zeros(len(pack.emotions), dtype=torch.float64)
     for emotion, value in spec.weights.items():
@@ -80,7 +60,7 @@ def coefficients(
     norms = vectors.double().norm(dim=-1)
     acts = (norms > 0) & (strengths != 0) & _written(pack, spec, places)[:, None]
     safe = torch.where(acts, norms, 1.0)
-    doses = _in_natural_doses(pack, spec, strengths, places, safe)
+    doses = _in_natural_doses(pack, spec, places, safe)
     if spec.operator in ("add", "add_keep_norm"):
         shift = torch.where(acts, doses, 0.0)
         return Coefficients(shift.float(), None, spec.operator == "add_keep_norm")
@@ -99,13 +79,13 @@ def coefficients(
     return Coefficients(shift.float(), scale.float(), False)
 
 
-def _written(pack: SteeringPack, spec: SteeringSpec, places: Sequence[Place]) -> Tensor:
+def _written(pack: SteeringPack, spec: SteeringSpec, places: Sequence[WritePoint]) -> Tensor:
     """Places that the request's mode writes to."""
-    points = POINTS[str(spec.mode)]
+    points = MODES[str(spec.mode)]
     return torch.tensor(
         [
-            point in points and layer in pack.layers.get(f"{spec.mode}.{point}", ())
-            for layer, point in places
+            at.point in points and at.layer in pack.layers.get(f"{spec.mode}.{at.point}", ())
+            for at in places
         ]
     )
 
@@ -113,21 +93,12 @@ def _written(pack: SteeringPack, spec: SteeringSpec, places: Sequence[Place]) ->
 def _in_natural_doses(
     pack: SteeringPack,
     spec: SteeringSpec,
-    strengths: Float[Tensor, " emotion"],
-    places: Sequence[Place],
+    places: Sequence[WritePoint],
     norms: Float[Tensor, "place emotion"],
 ) -> Float[Tensor, "place emotion"]:
-    match spec.unit:
-        case "recommended":
-            chosen = pack.recommended[str(spec.mode)]
-            strengths = strengths * torch.tensor([float(chosen[e]) for e in pack.emotions]).double()
-            return strengths.expand_as(norms)
-        case "rms":
-            if pack.rms is None:
-                raise DataError("This pack does not hold the residual's RMS; use unit=natural.")
-            rms = torch.stack([pack.rms[layer] for layer, _ in places]).double()
-            return strengths * rms[:, None] / norms
-        case "raw":
-            return strengths / norms
-        case _:
-            return strengths.expand_as(norms)
+    doses = doses_of(pack, spec, [place.layer for place in places], norms.dtype)
+    strengths = torch.zeros(len(pack.emotions), dtype=norms.dtype)
+    strengths[[pack.emotions.index(emotion) for emotion in spec.weights]] = doses.strengths
+    if doses.lengths is None:
+        return strengths.expand_as(norms)
+    return strengths * doses.lengths[:, None] / norms

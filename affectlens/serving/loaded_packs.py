@@ -10,11 +10,13 @@ from torch import Tensor
 
 from affectlens.core import DataError, MismatchError
 from affectlens.core.errors import unknown
-from affectlens.serving.coefficients import Coefficients, Place, coefficients, vectors_at
+from affectlens.core.places import WritePoint
+from affectlens.serving.coefficients import Coefficients, coefficients
 from affectlens.serving.readings import Columns, Readings
 from affectlens.serving.slot_tables import Slots
 from affectlens.steering.gates import Readout
 from affectlens.steering.pack import SteeringPack
+from affectlens.steering.pack_places import places_of, vectors_at
 from affectlens.steering.spec import SteeringSpec
 
 
@@ -34,7 +36,7 @@ class Loaded:
     vectors: Float[Tensor, "place emotion d"]
     columns: Columns | None
 
-    def coefficients(self, spec: SteeringSpec, places: Sequence[Place]) -> Coefficients:
+    def coefficients(self, spec: SteeringSpec, places: Sequence[WritePoint]) -> Coefficients:
         """A request at every place."""
         return coefficients(self.pack, spec, places, self.vectors)
 
@@ -48,7 +50,9 @@ class Shelf:
         reserved: Every place that was reserved at the start, on whichever worker.
     """
 
-    def __init__(self, slots: Slots, readings: Readings | None, reserved: Sequence[Place]) -> None:
+    def __init__(
+        self, slots: Slots, readings: Readings | None, reserved: Sequence[WritePoint]
+    ) -> None:
         self._slots, self._readings = slots, readings
         self._reserved = frozenset(reserved)
         self._packs: dict[str, Loaded] = {}
@@ -79,12 +83,12 @@ class Shelf:
                 f"Pack {name} is for a model of width {pack.d_model}, the served one has "
                 f"{capacity.d_model}; make a pack for it."
             )
-        missing = [place for place in writes(pack) if place not in self._reserved]
+        missing = [place for place in places_of(pack) if place not in self._reserved]
         if missing:
-            layer, point = missing[0]
             raise DataError(
-                f"Pack {name} writes to {point} of block {layer} and {len(missing) - 1} more "
-                "places for which nothing was reserved; start the server with reserve=all."
+                f"Pack {name} writes to {missing[0].point} of block {missing[0].layer} and "
+                f"{len(missing) - 1} more places for which nothing was reserved; start the "
+                "server with reserve=all."
             )
         first = _free(
             [(p.first, len(p.pack.emotions)) for p in self._packs.values()],
@@ -137,13 +141,6 @@ class Shelf:
 def probes_of(pack: SteeringPack) -> tuple[Readout, ...]:
     """All probes that a server runs for a pack, those it reads by and those that decide gates."""
     return tuple(one for one in (pack.readout, pack.gates) if one is not None)
-
-
-def writes(pack: SteeringPack) -> tuple[Place, ...]:
-    """Where a pack writes."""
-    return tuple(
-        (layer, name.partition(".")[2]) for name, layers in pack.layers.items() for layer in layers
-    )
 
 
 def _free(taken: Sequence[tuple[int, int]], wanted: int, capacity: int) -> int | None:

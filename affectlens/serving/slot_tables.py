@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from affectlens.core import DataError
-from affectlens.serving.coefficients import Coefficients, Place
+from affectlens.core import DataError, WritePoint
+from affectlens.serving.coefficients import Coefficients
 
 UNROLLED = 16
 """Up to so many vectors are summed one by one, which a compiler fuses into what surrounds it."""
@@ -56,7 +56,7 @@ class Slots(nn.Module):
     """
 
     def __init__(
-        self, places: Sequence[Place], capacity: Capacity, device: torch.device | str
+        self, places: Sequence[WritePoint], capacity: Capacity, device: torch.device | str
     ) -> None:
         super().__init__()
         self.places = {place: i for i, place in enumerate(places)}

@@ -22,14 +22,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from affectlens.core import DataError
+from affectlens.core import DataError, Site, WritePoint
 from affectlens.core.errors import unknown
 
 EMBEDDINGS = -1
 """Layer of a probe of the embeddings: what comes before block 0."""
-
-Place = tuple[int, str]
-"""Block, and the point in it: see `affectlens.steering.pack_checks.POINTS`."""
 
 _GATE = re.compile(r"\s*(?P<label>[^<>]*[^<>\s])\s*(?P<side>[<>])\s*(?P<threshold>[^<>\s]+)\s*")
 
@@ -140,9 +137,8 @@ class Readout:
 
 def _hook(layer: int) -> str:
     """TransformerLens's name of what a probe reads."""
-    if layer == EMBEDDINGS:
-        return "blocks.0.hook_resid_pre"
-    return f"blocks.{layer}.hook_resid_post"
+    site = Site(0, "resid_pre") if layer == EMBEDDINGS else Site(layer, "resid_post")
+    return site.hook_name
 
 
 def probabilities(
@@ -225,15 +221,15 @@ def gate_tables(
     return tuple(tables)
 
 
-def decided(place: Place, layer: int) -> bool:
+def decided(place: WritePoint, layer: int) -> bool:
     """Whether what a probe reads after block ``layer`` is known when a place is reached.
 
     It is at that block's own ``resid_post``, too: the probe reads before what is written there.
     """
-    return place[0] > layer or place == (layer, "resid_post")
+    return place.layer > layer or (place.layer == layer and place.point == "resid_post")
 
 
-def decider(readout: Readout | None, gate: Gate, first: Place | None) -> int:
+def decider(readout: Readout | None, gate: Gate, first: WritePoint | None) -> int:
     """Which probe decides a gate: the last one that reads before the first place steered.
 
     Args:
@@ -254,10 +250,10 @@ def decider(readout: Readout | None, gate: Gate, first: Place | None) -> int:
     in_time = [i for i, n in enumerate(readout.layers) if first is None or decided(first, n)]
     if in_time:
         return in_time[-1]
-    layer, point = first or (0, "")
+    assert first is not None  # a request that steers nowhere is decided by any probe
     raise DataError(
         f"The gate {gate} is decided after block {readout.layers[0]}, but this request steers from "
-        f"block {layer} ({point}) on, before that; put a probe that reads earlier into the pack "
-        f"(pack.with_readout(sweep, gates=LAYER), {EMBEDDINGS} for the embeddings), or steer in a "
-        "mode that begins later."
+        f"block {first.layer} ({first.point}) on, before that; put a probe that reads earlier into "
+        f"the pack (pack.with_readout(sweep, gates=LAYER), {EMBEDDINGS} for the embeddings), or "
+        "steer in a mode that begins later."
     )

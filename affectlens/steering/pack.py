@@ -26,6 +26,7 @@ from affectlens.core import (
 )
 from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import unknown
+from affectlens.core.places import WritePoint, in_order
 from affectlens.steering.building import (
     fields_from_circuit,
     fields_from_directions,
@@ -33,11 +34,12 @@ from affectlens.steering.building import (
     merge_packs,
     readout_of,
 )
-from affectlens.steering.gates import Gate, Place, Readout, decider
-from affectlens.steering.operators import unit
-from affectlens.steering.pack_checks import POINTS, check_pack, place_order
+from affectlens.steering.gates import Gate, Readout, decider
+from affectlens.steering.pack_checks import check_pack
 from affectlens.steering.pack_display import PackDisplay
 from affectlens.steering.pack_file import facts_of, fields_of, tensors_of
+from affectlens.steering.pack_places import beginnings
+from affectlens.steering.resolving import resolved
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
 
@@ -99,7 +101,7 @@ class SteeringPack(PackDisplay):
         """
         if mode not in self.modes:
             raise unknown("steering mode of this pack", mode, self.modes)
-        return tuple(point for point in POINTS[mode] if f"{mode}.{point}" in self.vectors)
+        return tuple(point for point in MODES[mode] if f"{mode}.{point}" in self.vectors)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -116,22 +118,7 @@ class SteeringPack(PackDisplay):
             DataError: If the spec cannot be read, or asks for a unit the pack cannot give, or for
                 a gate that its probes decide too late.
         """
-        asked = SteeringSpec.parse(spec, self.emotions)
-        if not asked:
-            return asked
-        mode = asked.mode or self.modes[0]
-        self.points(mode)
-        if asked.unit == "rms" and self.rms is None and asked.operator != "project_out":
-            raise DataError(
-                "This pack does not hold the residual's RMS, which unit=rms needs; use "
-                "unit=natural, make the pack again (affectlens pack does), or put it in with "
-                "pack.with_rms(residual_rms(model, prompts))."
-            )
-        positions = asked.positions or self.positions[mode]
-        resolved = asked.changed(self.emotions, mode=mode, positions=positions)
-        if isinstance(resolved.gate, Gate):
-            self.decider(resolved)
-        return resolved
+        return resolved(self, spec)
 
     @property
     def deciders(self) -> Readout | None:
@@ -148,50 +135,14 @@ class SteeringPack(PackDisplay):
         assert isinstance(spec.gate, Gate) and spec.mode is not None
         return decider(self.deciders, spec.gate, self.begins(spec.mode, spec.weights))
 
-    def begins(self, mode: str, emotions: Iterable[str]) -> Place | None:
+    def begins(self, mode: str, emotions: Iterable[str]) -> WritePoint | None:
         """The first place where a mode steers one of these emotions; None if it steers none."""
         places = [self._begins[mode, emotion] for emotion in emotions]
-        return min(filter(None, places), key=place_order, default=None)
+        return next(iter(in_order(filter(None, places))), None)
 
     @cached_property
-    def _begins(self) -> Mapping[tuple[str, str], Place | None]:
-        """The same for each mode and emotion."""
-        found: dict[tuple[str, str], list[Place]] = {}
-        for name, vectors in self.vectors.items():
-            mode, _, point = name.partition(".")
-            acts = (vectors != 0).any(-1).tolist()
-            for emotion, row in zip(self.emotions, acts, strict=True):
-                here = zip(self.layers[name], row, strict=True)
-                places = [(layer, point) for layer, writes in here if writes]
-                found.setdefault((mode, emotion), []).extend(places)
-        return {key: min(places, key=place_order, default=None) for key, places in found.items()}
-
-    def doses(self, spec: SteeringSpec, point: str, index: int) -> Float[Tensor, "emotion d_model"]:
-        """Strength times vector of each emotion of a resolved spec, at one place.
-
-        Args:
-            spec: Of `resolve`.
-            point: One of `points`.
-            index: Which entry of ``layers``.
-        """
-        name = f"{spec.mode}.{point}"
-        rows = [self.emotions.index(emotion) for emotion in spec.weights]
-        vectors = self.vectors[name][rows, index]
-        strengths = torch.tensor(list(spec.weights.values()), dtype=torch.float32)[:, None]
-        if spec.operator == "project_out":  # a share of the projection; doses have no say
-            return strengths * unit(vectors)
-        match spec.unit:
-            case "recommended":
-                chosen = self.recommended[str(spec.mode)]
-                strengths = strengths * torch.tensor([[float(chosen[e])] for e in spec.weights])
-            case "rms":
-                assert self.rms is not None  # `resolve` has seen to it
-                vectors = unit(vectors) * self.rms[self.layers[name][index]]
-            case "raw":
-                vectors = unit(vectors)
-            case _:
-                pass
-        return strengths * vectors
+    def _begins(self) -> Mapping[tuple[str, str], WritePoint | None]:
+        return beginnings(self)
 
     def table(self, specs: Sequence[Any], device: torch.device | str = "cpu") -> SteeringTable:
         """Stacked vectors of several requests, float32; row 0 does nothing.

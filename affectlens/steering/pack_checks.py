@@ -1,40 +1,18 @@
-"""What a steering pack may hold, and checks of one that may come from a stranger's file."""
+"""Checks of what a steering pack holds, which may come from a stranger's file."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
-from affectlens.steering.gates import EMBEDDINGS, Place
+from affectlens.steering.gates import EMBEDDINGS
 from affectlens.steering.spec import MODES, POSITIONS
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
-
-POINTS: Mapping[str, tuple[str, ...]] = {
-    "residual": ("resid_post",),
-    "circuit": ("o_proj_out", "down_proj_out"),
-}
-"""Where each mode writes. The two outputs come before a post-norm, where a family has one."""
-
-_ORDER = ("o_proj_out", "down_proj_out", "resid_post")
-
-
-def place_order(place: Place) -> tuple[int, int]:
-    """Sorts places as a forward pass reaches them."""
-    return place[0], _ORDER.index(place[1])
-
-
-HOOKS: Mapping[str, str] = {
-    "resid_post": "blocks.{layer}.hook_resid_post",
-    "o_proj_out": "blocks.{layer}.attn.o.hook_out",
-    "down_proj_out": "blocks.{layer}.mlp.out.hook_out",
-}
-"""TransformerLens's names of the points, as stored in the file."""
 
 _LABEL = re.compile(r"[^\s,;=\"{}][^,;=\"{}]*")
 
@@ -102,7 +80,7 @@ def _check_names(pack: SteeringPack) -> None:
 
 
 def _check_tensors(pack: SteeringPack) -> None:
-    valid = [f"{mode}.{point}" for mode in MODES for point in POINTS[mode]]
+    valid = [f"{mode}.{point}" for mode, points in MODES.items() for point in points]
     if not pack.vectors:
         raise DataError(f"A pack needs vectors, named one of {', '.join(valid)}.")
     for name, vectors in pack.vectors.items():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from affectlens.core.artefact import TensorFile
+from affectlens.core.places import WritePoint
 from affectlens.steering.gates import Readout
-from affectlens.steering.pack_checks import HOOKS
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -20,7 +20,7 @@ def facts_of(pack: SteeringPack) -> dict[str, Any]:
         "emotions": list(pack.emotions),
         "layers": {name: list(numbers) for name, numbers in pack.layers.items()},
         "hooks": {
-            name: [HOOKS[name.partition(".")[2]].format(layer=layer) for layer in numbers]
+            name: [WritePoint(layer, name.partition(".")[2]).hook_name for layer in numbers]
             for name, numbers in pack.layers.items()
         },
         "n_layers": pack.n_layers,

@@ -16,8 +16,14 @@ from affectlens.core import EMOTIONS, DataError, emotion_name, fingerprint
 from affectlens.core.errors import unknown
 from affectlens.steering.gates import Gate
 
-MODES: tuple[str, ...] = ("residual", "circuit")
-"""``residual`` writes to block outputs, ``circuit`` to the outputs of attention and MLP."""
+MODES: Mapping[str, tuple[str, ...]] = {
+    "residual": ("resid_post",),
+    "circuit": ("o_proj_out", "down_proj_out"),
+}
+"""Where each mode writes: ``residual`` to block outputs, ``circuit`` to those of attention and MLP.
+
+The latter two come before a post-norm, where a family has one.
+"""
 
 POSITIONS: tuple[str, ...] = ("generated", "last_prompt+generated", "prompt", "all")
 """By absolute index against the prompt's length, never by index in a chunk."""
@@ -37,7 +43,7 @@ MAX_STRENGTH: Mapping[str, float] = {"recommended": 20, "natural": 20, "rms": 10
 """Beyond these a strength is a typing error."""
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "mode": MODES,
+    "mode": tuple(MODES),
     "positions": POSITIONS,
     "operator": OPERATORS,
     "unit": UNITS,

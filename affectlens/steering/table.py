@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from affectlens.steering.gates import Gate, GateTable, Place, gate_tables
+from affectlens.core.places import WritePoint, in_order
+from affectlens.steering.doses import doses_at
+from affectlens.steering.gates import Gate, GateTable, gate_tables
 from affectlens.steering.operators import (
     NOTHING,
     add,
@@ -20,7 +22,6 @@ from affectlens.steering.operators import (
     quiet,
     unit,
 )
-from affectlens.steering.pack_checks import place_order
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
@@ -108,14 +109,14 @@ class SteeringTable:
     """What a list of requests does at every steered place.
 
     Attributes:
-        sites: By layer and point. Places where no request does anything are absent.
+        sites: In the order of a forward pass. Places where no request does anything are absent.
         rows: For each request its row of the tables; 0 for those that change nothing.
         positions: For each row of the tables, which tokens it steers.
         gates: Conditions of the rows, by the probe that decides them; each probe reads before all
             places that its rows steer.
     """
 
-    sites: Mapping[Place, SiteTable]
+    sites: Mapping[WritePoint, SiteTable]
     rows: tuple[int, ...]
     positions: tuple[str, ...]
     gates: tuple[GateTable, ...] = ()
@@ -139,30 +140,31 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
     distinct = list(dict.fromkeys(spec for spec in specs if spec))
     place = {spec: i + 1 for i, spec in enumerate(distinct)}
     shape = (len(distinct) + 1, pack.d_model)
-    sums: dict[tuple[int, str, str], Tensor] = {}
-    moves: dict[tuple[int, str], dict[int, _Moves]] = {}
+    sums: dict[tuple[WritePoint, str], Tensor] = {}
+    moves: dict[WritePoint, dict[int, _Moves]] = {}
     for row, spec in enumerate(distinct, start=1):
         for point in pack.points(str(spec.mode)):
             for i, layer in enumerate(pack.layers[f"{spec.mode}.{point}"]):
-                found = pack.doses(spec, point, i)
+                found = doses_at(pack, spec, point, i)
                 if not bool((found != 0).any()):
                     continue
+                here = WritePoint(layer, point)
                 if spec.operator in ("add", "add_keep_norm"):
                     total = sums.setdefault(
-                        (layer, point, spec.operator), torch.zeros(shape, dtype=torch.float32)
+                        (here, spec.operator), torch.zeros(shape, dtype=torch.float32)
                     )
                     total[row] = found.sum(0)
                 else:
-                    moves.setdefault((layer, point), {})[row] = _moves(spec, found)
-    sites: dict[tuple[int, str], SiteTable] = {}
-    for (layer, point, operator), total in sums.items():
+                    moves.setdefault(here, {})[row] = _moves(spec, found)
+    sites: dict[WritePoint, SiteTable] = {}
+    for (where, operator), total in sums.items():
         field = "add" if operator == "add" else "turn"
         table = quiet(total) if field == "add" else total
-        sites[layer, point] = replace(sites.get((layer, point), SiteTable()), **{field: table})
+        sites[where] = replace(sites.get(where, SiteTable()), **{field: table})
     for where, by_row in moves.items():
         sites[where] = replace(sites.get(where, SiteTable()), project=_stack(by_row, shape))
     return SteeringTable(
-        {where: sites[where] for where in sorted(sites, key=place_order)},
+        {where: sites[where] for where in in_order(sites)},
         tuple(place.get(spec, 0) for spec in specs),
         ("generated", *(str(spec.positions) for spec in distinct)),
         _gates(pack, distinct),

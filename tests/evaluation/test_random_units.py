@@ -8,6 +8,7 @@ import torch
 from affectlens.core import EMOTIONS, Provenance, UnknownNameError
 from affectlens.evaluation import random_pack
 from affectlens.steering import SteeringPack
+from affectlens.steering.doses import doses_at
 from affectlens.steering.spec import SteeringSpec
 
 
@@ -42,8 +43,8 @@ def test_equal_norms_and_strengths(mode: str, point: str) -> None:
     for index in range(len(true.layers[f"{mode}.{point}"])):
         for emotion in EMOTIONS:
             spec = SteeringSpec({emotion: 1.0}, mode=mode)
-            ours = true.doses(true.resolve(spec), point, index)
-            random = control.doses(control.resolve(spec), point, index)
+            ours = doses_at(true, true.resolve(spec), point, index)
+            random = doses_at(control, control.resolve(spec), point, index)
             torch.testing.assert_close(random.norm(), ours.norm())
             if float(ours.norm()):
                 cosine = torch.cosine_similarity(random, ours, dim=-1)

@@ -12,15 +12,8 @@ from torch import Tensor
 
 from affectlens.activations.forward.engines import open_engine
 from affectlens.core.errors import UnknownNameError
-from affectlens.core.places import KINDS, Site
-from affectlens.models.hooking.hooks import (
-    POINTS,
-    StopForward,
-    WritePoint,
-    deepest,
-    reading,
-    writing,
-)
+from affectlens.core.places import KINDS, POINTS, Site, WritePoint, deepest
+from affectlens.models.hooking.hooks import StopForward, reading, writing
 from tests.conftest import FAMILIES, N_LAYERS
 from tests.models.reference import reference
 

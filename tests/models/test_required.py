@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from affectlens.core.errors import ModelError
-from affectlens.core.places import Site
-from affectlens.models.hooking.hooks import WritePoint, reading, writing
+from affectlens.core.places import Site, WritePoint
+from affectlens.models.hooking.hooks import reading, writing
 from affectlens.models.hooking.required import required_hooks
 from affectlens.models.hooking.scopes import opened
 from tests.conftest import D_MODEL

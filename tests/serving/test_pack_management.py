@@ -17,7 +17,6 @@ import torch
 
 from affectlens.core import AffectLensError, DataError, MismatchError, UnknownNameError
 from affectlens.models import LanguageModel
-from affectlens.serving.coefficients import places_of
 from affectlens.serving.loaded_packs import Shelf
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.serving.vllm import pack_management as m
@@ -30,6 +29,7 @@ from affectlens.serving.vllm.settings import Settings
 from affectlens.serving.vllm.worker_calls import answering
 from affectlens.steering import SteeringPack
 from affectlens.steering.gates import Readout
+from affectlens.steering.pack_places import places_of
 from tests.steering.oracle import random_pack
 
 

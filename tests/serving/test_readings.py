@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-from affectlens.serving.coefficients import coefficients, places_of, vectors_at
+from affectlens.core.places import WritePoint
+from affectlens.serving.coefficients import coefficients
 from affectlens.serving.readings import Columns, Readings
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.steering import SteeringPack
 from affectlens.steering.gates import Gate, Readout, gate_tables, probabilities
+from affectlens.steering.pack_places import places_of, vectors_at
 from tests.steering.oracle import random_pack
 
 CLASSES = ("anger", "neutral", "joy")
@@ -107,7 +109,7 @@ def test_an_open_gate_changes_no_bit_of_what_is_steered(tiny_model: Any) -> None
     readings.put(columns, pack.readout)  # type: ignore[arg-type]
     spec = pack.resolve("anger=1,fear=-0.5;mode=residual")
     slots.write(1, 0, coefficients(pack, spec, places, vectors_at(pack, places)))
-    place = slots.places[2, "resid_post"]
+    place = slots.places[WritePoint(2, "resid_post")]
     hidden = torch.randn(20, pack.d_model, generator=torch.Generator().manual_seed(0))
     found = []
     for gate in (None, Gate("joy", True, 1e-6), Gate("joy", False, 1e-6)):

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from affectlens.core import DataError, MismatchError, UnknownNameError
-from affectlens.serving.coefficients import places_of
+from affectlens.core.places import WritePoint
 from affectlens.serving.loaded_packs import Shelf
 from affectlens.serving.request_slots import Ledger
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.steering import SteeringPack
 from affectlens.steering.gates import Readout
+from affectlens.steering.pack_places import places_of
 from affectlens.steering.spec import POSITIONS
 from tests.steering.oracle import random_pack, steered_at
 
@@ -100,7 +101,7 @@ def test_preempted_requests_lend_their_slots(pack: SteeringPack) -> None:
         assert rows is not None and len(set(rows.tolist())) == 2
         for name, row in zip(pair, rows.tolist(), strict=True):
             wanted = ("abcde".index(name) + 1) * pack.recommended["residual"]["anger"]
-            index = tables.places[2, "resid_post"]
+            index = tables.places[WritePoint(2, "resid_post")]
             assert float(tables.shift[index, row, 0]) == pytest.approx(wanted)
         assert ledger.slots_in_use == 2
     with pytest.raises(DataError, match="All steering slots are taken"):

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from affectlens.core import DataError
-from affectlens.serving.coefficients import coefficients, places_of, vectors_at
+from affectlens.serving.coefficients import coefficients
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.steering import SteeringPack
+from affectlens.steering.pack_places import places_of, vectors_at
 from tests.steering.oracle import random_pack
 
 REQUESTS = (

@@ -21,6 +21,7 @@ from affectlens.core import (
     UnknownNameError,
 )
 from affectlens.core.artefact import write_tensors
+from affectlens.core.places import WritePoint
 from affectlens.geometry.directions import Directions
 from affectlens.serving.vllm.front_door import cache_key
 from affectlens.steering import SteeringPack, SteeringSpec
@@ -241,7 +242,7 @@ def test_units_by_hand(pack: SteeringPack, unit: str) -> None:
     assert table.rows == (0, 1, 2)
     vectors = pack.vectors["residual.resid_post"]
     for i, layer in enumerate((0, 2)):
-        got = table.sites[layer, "resid_post"].add
+        got = table.sites[WritePoint(layer, "resid_post")].add
         assert got is not None
         for row, weights in ((1, {"anger": 2.0, "happiness": -1.0}), (2, {"anger": 2.0})):
             wanted = torch.zeros(pack.d_model)
@@ -266,18 +267,20 @@ def test_table_holds_each_request_once_and_only_places_that_act(pack: SteeringPa
     assert table.rows == (1, 0, 2, 1, 0)
     assert table.positions == ("generated", "last_prompt+generated", "generated")
     assert list(table.sites) == [
-        (0, "down_proj_out"),
-        (0, "resid_post"),
-        (1, "o_proj_out"),
-        (1, "down_proj_out"),
-        (2, "o_proj_out"),
-        (2, "down_proj_out"),
-        (2, "resid_post"),
+        WritePoint(0, "down_proj_out"),
+        WritePoint(0, "resid_post"),
+        WritePoint(1, "o_proj_out"),
+        WritePoint(1, "down_proj_out"),
+        WritePoint(2, "o_proj_out"),
+        WritePoint(2, "down_proj_out"),
+        WritePoint(2, "resid_post"),
     ]
-    assert list(pack.table(["happiness=1"]).sites) == [(2, "resid_post")]  # zero at layer 0
+    assert list(pack.table(["happiness=1"]).sites) == [
+        WritePoint(2, "resid_post")
+    ]  # zero at layer 0
     assert not pack.table([None, "anger=0"]).sites
     # A row is untouched, bit for bit, where another acts.
-    site = table.sites[1, "o_proj_out"]
+    site = table.sites[WritePoint(1, "o_proj_out")]
     hidden = torch.full((2, 3, pack.d_model), -0.0)
     out = site.apply(hidden, torch.tensor([1, 2]), None)
     assert bool(out[0].signbit().all())
@@ -389,10 +392,10 @@ def test_specs_of_other_kinds_are_tabulated_too(pack: SteeringPack) -> None:
             SteeringSpec({"happiness": 0.25, "fear": 1.0}, operator="project_out"),
         ]
     )
-    share = table.sites[2, "resid_post"].project
+    share = table.sites[WritePoint(2, "resid_post")].project
     assert share is not None
     assert share.scale[2].tolist() == [0.0, 0.75] and not share.shift[2].any()
-    project = table.sites[0, "resid_post"].project
+    project = table.sites[WritePoint(0, "resid_post")].project
     assert project is not None
     norms = pack.vectors["residual.resid_post"][:2, 0].norm(dim=-1)
     torch.testing.assert_close(project.shift[1], norms * torch.tensor([-1.0, 2.0]))

@@ -9,9 +9,9 @@ import torch
 
 from affectlens.core import DataError, ModelError, Site
 from affectlens.core.artefact import Provenance
+from affectlens.core.places import WritePoint
 from affectlens.datasets import Corpus, Message, Record
 from affectlens.geometry.directions import Directions
-from affectlens.models.hooking.hooks import WritePoint
 from affectlens.steering import refine
 from affectlens.steering.refine import RefineSettings
 from affectlens.steering.refine.loss import reply_loss

@@ -14,7 +14,8 @@ import torch
 from torch._dynamo import eval_frame
 
 from affectlens.core import Site
-from affectlens.models.hooking.hooks import WritePoint, reading, writing
+from affectlens.core.places import WritePoint
+from affectlens.models.hooking.hooks import reading, writing
 from affectlens.models.loading import LanguageModel
 from affectlens.steering.pack import SteeringPack
 from tests.conftest import make_tiny

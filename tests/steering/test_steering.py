@@ -10,8 +10,9 @@ import torch
 from affectlens.circuits.circuit import Circuit
 from affectlens.circuits.units import Unit
 from affectlens.core import DataError, MismatchError, Provenance, Site
+from affectlens.core.places import WritePoint
 from affectlens.models.generation.generation import GenerationSettings, generate_ids
-from affectlens.models.hooking.hooks import WritePoint, reading, writing
+from affectlens.models.hooking.hooks import reading, writing
 from affectlens.models.loading import LanguageModel
 from affectlens.steering import SteeringSpec, generate_steered, steering
 from affectlens.steering.pack import SteeringPack

@@ -15,11 +15,11 @@ from affectlens.activations.positions import DEFAULT_POSITIONS, Position
 from affectlens.circuits.attribution.postnorm import norm_gain, token_scale
 from affectlens.circuits.attribution.unit_means import UnitMeans, cell_weights
 from affectlens.core.errors import DataError, unknown
-from affectlens.core.places import Site
+from affectlens.core.places import Site, WritePoint
 from affectlens.core.progress import progress
 from affectlens.models.batches import BatchLimits, cut, shortest_first
 from affectlens.models.generation.listeners import refuse_listeners
-from affectlens.models.hooking.hooks import WritePoint, Writer, reading, writing
+from affectlens.models.hooking.hooks import Writer, reading, writing
 from affectlens.models.sinks import Sinks
 
 if TYPE_CHECKING:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from threading import local
 from typing import Any
 
 from torch import Tensor, nn
 
 from affectlens.core.errors import UnknownNameError, unknown
-from affectlens.core.places import KINDS, Site
+from affectlens.core.places import KINDS, Place, Site, WritePoint
 from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
 from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.hooking.attention_patterns import watching_attention
@@ -36,52 +35,9 @@ Attention patterns come as ``[batch, head, query, key]``, padding included.
 Writer = Callable[[Tensor], Tensor | None]
 """Given the value ``[batch, pos, width]``, returns the one to use instead, or None to keep it."""
 
-POINTS: tuple[str, ...] = (
-    "resid_pre",
-    "o_proj_in",
-    "o_proj_out",
-    "down_proj_in",
-    "down_proj_out",
-    "resid_post",
-)
-"""Where one can write, in the order of a block.
-
-``o_proj_out`` and ``down_proj_out`` come before a norm that the family may have between a sublayer
-and the residual, so that writing ``Δ`` at an input equals writing ``W·Δ`` at the output.
-"""
-
-_ORDER = ("resid_pre", "pattern", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
-
 
 class StopForward(Exception):
     """Ends a forward pass after the last site that was asked for."""
-
-
-@dataclass(frozen=True, order=True)
-class WritePoint:
-    """One place of one block where values can be changed.
-
-    Attributes:
-        layer: Block index, from 0.
-        point: One of :data:`POINTS`.
-    """
-
-    layer: int
-    point: str
-
-    def __post_init__(self) -> None:
-        if self.point not in POINTS:
-            raise unknown("write point", self.point, POINTS)
-
-
-def in_order(sites: Sequence[Site]) -> list[Site]:
-    """Sites in the order in which a forward pass comes to them."""
-    return sorted(sites, key=lambda site: (site.layer, _ORDER.index(site.kind)))
-
-
-def deepest(sites: Sequence[Site]) -> Site:
-    """The site a forward pass reaches last; pass it as ``stop_after`` to skip what follows."""
-    return in_order(sites)[-1]
 
 
 def tap(anatomy: Anatomy, site: Site) -> tuple[nn.Module, str]:
@@ -92,31 +48,16 @@ def tap(anatomy: Anatomy, site: Site) -> tuple[nn.Module, str]:
             (``pattern``), or ``resid_mid`` is asked of a family whose attention and MLP run in
             parallel.
     """
-    part = _block_of(anatomy, site.layer)
-    match site.kind:
-        case "resid_pre":
-            return part.block, "input"
-        case "resid_post":
-            return part.block, "output"
-        case "attn_out":
-            norm = part.attn_post_norm
-            return (part.o_proj if norm is None else norm), "output"
-        case "mlp_out":
-            norm = part.mlp_post_norm
-            return (part.down_proj if norm is None else norm), "output"
-        case "z":
-            return part.o_proj, "input"
-        case "mlp_post":
-            return part.down_proj, "input"
-        case "resid_mid" if part.mid_reader is not None:
-            return part.mid_reader, "input"
-        case "resid_mid":
-            raise UnknownNameError(
-                f"There is no {site.hook_name}: in this family attention and MLP read the same "
-                "residual (parallel blocks); read resid_pre, attn_out, mlp_out or resid_post."
-            )
-        case _:
-            raise unknown("site", site.kind, KINDS)
+    part, place = _block_of(anatomy, site.layer), site.place
+    if place.side is None:
+        raise unknown("site", site.kind, KINDS)
+    module = _module_of(part, place)
+    if module is None:
+        raise UnknownNameError(
+            f"There is no {site.hook_name}: in this family attention and MLP read the same "
+            "residual (parallel blocks); read resid_pre, attn_out, mlp_out or resid_post."
+        )
+    return module, place.side
 
 
 def check_sites(anatomy: Anatomy, sites: Sequence[Site]) -> None:
@@ -146,7 +87,7 @@ def reading(
         sites: What to read. ``attn_out`` and ``mlp_out`` are what is added to the residual, so
             after a post-norm. ``pattern`` is computed beside the model's own attention.
         read: Gets the live tensor; copy what must outlive the pass.
-        stop_after: One of ``sites``, normally :func:`deepest`. The pass ends once it has been
+        stop_after: One of ``sites``, normally the deepest of them. The pass ends once it has been
             read: the model call raises `StopForward`, which this block catches, so let the call
             be the last statement in it.
 
@@ -290,10 +231,9 @@ class _Hooks:
                 return None
             return (new, *output[1:]) if isinstance(output, tuple) else new
 
-        module = part.block
-        if not place.point.startswith("resid"):
-            module = part.o_proj if place.point.startswith("o_proj") else part.down_proj
-        if place.point.endswith(("_in", "_pre")):
+        module = _module_of(part, place.place)
+        assert module is not None  # every family has what can be written
+        if place.place.side == "input":
             self.before(module, before, prepend=True)
         else:
             self.after(module, after, prepend=True)
@@ -316,6 +256,12 @@ def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
     if not 0 <= layer < anatomy.n_layers:
         raise unknown("layer", layer, [str(i) for i in range(anatomy.n_layers)])
     return anatomy.blocks[layer]
+
+
+def _module_of(part: BlockParts, place: Place) -> nn.Module | None:
+    """The module whose input or output a place is; None if the family has none."""
+    found = (getattr(part, name) for name in place.modules)
+    return next((module for module in found if module is not None), None)
 
 
 def _output_to(seen: Callable[[Tensor], None]) -> Callable[..., None]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from affectlens.core import ModelError
+from affectlens.core import ModelError, WritePoint
 from affectlens.serving.readings import Readings
 from affectlens.serving.slot_tables import Slots
-from affectlens.steering.gates import EMBEDDINGS, Place, decided
+from affectlens.steering.gates import EMBEDDINGS, decided
 
 _SUM_FIRST = ("StableLMEpochForCausalLM", "StablelmForCausalLM", "StableLmForCausalLM")
 """Families whose blocks return the sum and a residual that is part of it: not supported."""
@@ -81,7 +81,7 @@ def install(blocks: Sequence[Block], slots: Slots, readings: Readings | None) ->
             before = _before(slots, readings)
             block.parts["resid_post"].register_forward_pre_hook(before, with_kwargs=True)
         for point, part in block.parts.items():
-            place: Place = (block.layer, point)
+            place = WritePoint(block.layer, point)
             reads = point == "resid_post" and readings and block.layer in readings.layers
             if place not in slots.places and not reads:
                 continue

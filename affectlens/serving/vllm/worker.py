@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 
 from affectlens.core import DataError
-from affectlens.serving.coefficients import places_of
+from affectlens.core.places import WritePoint, in_order
 from affectlens.serving.loaded_packs import Shelf, probes_of
 from affectlens.serving.readings import Columns, Readings
 from affectlens.serving.request_slots import Ledger
@@ -23,9 +23,9 @@ from affectlens.serving.vllm.live_readings import Pending
 from affectlens.serving.vllm.model_hooks import find_blocks, install
 from affectlens.serving.vllm.request_fields import Asked
 from affectlens.serving.vllm.settings import Settings
-from affectlens.steering.gates import Place
 from affectlens.steering.pack import SteeringPack
-from affectlens.steering.pack_checks import POINTS, place_order
+from affectlens.steering.pack_places import places_of
+from affectlens.steering.spec import MODES
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class WorkerSteering:
             turns="add_keep_norm" in settings.operators,
             recorded=recorded,
         )
-        self.slots = Slots([p for p in reserved if p[0] in held], capacity, device)
+        self.slots = Slots([p for p in reserved if p.layer in held], capacity, device)
         self.readings = self._make_readings(settings, packs, max_tokens)
         self.shelf = Shelf(self.slots, self.readings, reserved)
         for name, pack in packs.items():
@@ -190,12 +190,14 @@ class WorkerSteering:
         }
 
 
-def reserved_places(settings: Settings, packs: Mapping[str, SteeringPack]) -> tuple[Place, ...]:
+def reserved_places(
+    settings: Settings, packs: Mapping[str, SteeringPack]
+) -> tuple[WritePoint, ...]:
     """Every place steering may write to, on whichever worker."""
     if settings.reserve == "all":
         n_layers = max(pack.n_layers for pack in packs.values())
-        points = [point for mode in POINTS.values() for point in mode]
-        places = {(layer, point) for layer in range(n_layers) for point in points}
+        points = [point for mode in MODES.values() for point in mode]
+        places = {WritePoint(layer, point) for layer in range(n_layers) for point in points}
     else:
         places = {place for pack in packs.values() for place in places_of(pack)}
-    return tuple(sorted(places, key=place_order))
+    return tuple(in_order(places))

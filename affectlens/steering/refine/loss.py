@@ -10,15 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from affectlens.core import ModelError
+from affectlens.core import ModelError, WritePoint
 from affectlens.steering.refine.replies import Group
 from affectlens.steering.refine.settings import RefineSettings
 
 if TYPE_CHECKING:
-    from affectlens.models.hooking.hooks import WritePoint
     from affectlens.models.loading import LanguageModel
 
-Additions = Mapping["WritePoint", Float[Tensor, "emotion d_model"]]
+Additions = Mapping[WritePoint, Float[Tensor, "emotion d_model"]]
 
 
 def reply_loss(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from affectlens.core import fingerprint
+from affectlens.core import Site, WritePoint, fingerprint
 from affectlens.steering.refine.descent import Advance, descend, rms_per_layer
 from affectlens.steering.refine.loss import Additions
 from affectlens.steering.refine.replies import fingerprints
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.datasets.schema import Corpus
     from affectlens.geometry.directions import Directions
-    from affectlens.models.hooking.hooks import WritePoint
     from affectlens.models.loading import LanguageModel
 
 
@@ -58,9 +57,7 @@ def refine_directions(
         DataError: If no group has every emotion, or one has several prompts.
         ModelError: If the loss is not finite.
     """
-    from affectlens.core import Site
     from affectlens.models.generation.listeners import refuse_listeners
-    from affectlens.models.hooking.hooks import WritePoint
 
     refuse_listeners(model.hf, "Refinement")
     directions.provenance.require_model(model.fingerprint, model.name)
@@ -112,7 +109,6 @@ def refine_circuit(
     Arguments and errors as `refine_directions`.
     """
     from affectlens.models.generation.listeners import refuse_listeners
-    from affectlens.models.hooking.hooks import WritePoint
 
     refuse_listeners(model.hf, "Refinement")
     circuit.provenance.require_model(model.fingerprint, model.name)

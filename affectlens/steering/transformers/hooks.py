@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from affectlens.core import DataError
+from affectlens.core import DataError, WritePoint
 from affectlens.steering.gates import EMBEDDINGS, GateTable
 from affectlens.steering.positions import inside, interval, intervals
 from affectlens.steering.table import SiteTable, SteeringTable
@@ -76,7 +76,7 @@ def steering(
     from affectlens.models.generation.listeners import listening
     from affectlens.models.hooking.compiled import running_eagerly
     from affectlens.models.hooking.hf_generate import announcing
-    from affectlens.models.hooking.hooks import WritePoint, hook_writers
+    from affectlens.models.hooking.hooks import hook_writers
     from affectlens.models.hooking.required import required_hooks
     from affectlens.models.hooking.scopes import opened, owned
     from affectlens.models.hooking.threads import carried_into_threads
@@ -103,10 +103,7 @@ def steering(
 
     steerer = _Steerer(table, lengths, Calls(model.hf), shared=not many, made_by=made_by)
     base = model.anatomy.base
-    writers = {
-        WritePoint(layer, point): steerer.writer(site)
-        for (layer, point), site in table.sites.items()
-    }
+    writers = {place: steerer.writer(site) for place, site in table.sites.items()}
     for gates in table.gates:
         words = gates.layer == EMBEDDINGS
         place = WritePoint(0, "resid_pre") if words else WritePoint(gates.layer, "resid_post")

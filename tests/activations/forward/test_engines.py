@@ -21,8 +21,8 @@ from affectlens.activations.forward.engines import (
 )
 from affectlens.activations.forward.engines.transformers import TransformersEngine
 from affectlens.core.errors import ModelError, UnknownNameError
-from affectlens.core.places import EXTRA_KINDS, KINDS, Site
-from affectlens.models.hooking.hooks import POINTS, WritePoint, writing
+from affectlens.core.places import EXTRA_KINDS, KINDS, POINTS, Site, WritePoint
+from affectlens.models.hooking.hooks import writing
 from affectlens.models.loading import LanguageModel, load_model
 from tests.conftest import FAMILIES, N_LAYERS, make_tiny, tiny_hf, tiny_tokenizer
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from affectlens.activations.forward.engines.base import Capabilities, Engine, Reader
 from affectlens.core.errors import ModelError
-from affectlens.core.places import KINDS, Site
-from affectlens.models.hooking.hooks import in_order, tap
+from affectlens.core.places import KINDS, Site, in_order
+from affectlens.models.hooking.hooks import tap
 from affectlens.models.hooking.shared_weights import same_weights
 from affectlens.models.loading import is_hub_id
 

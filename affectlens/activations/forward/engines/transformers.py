@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from affectlens.activations.forward.engines.base import Capabilities, Engine, Reader
-from affectlens.core.places import EXTRA_KINDS, KINDS, Site
-from affectlens.models.hooking.hooks import deepest, reading
+from affectlens.core.places import EXTRA_KINDS, KINDS, Site, deepest
+from affectlens.models.hooking.hooks import reading
 
 
 @dataclass(frozen=True, eq=False)

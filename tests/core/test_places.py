@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 
 from affectlens.core.errors import UnknownNameError
-from affectlens.core.places import EXTRA_KINDS, KINDS, Site, expand_sites
+from affectlens.core.places import (
+    EXTRA_KINDS,
+    KINDS,
+    PLACES,
+    POINTS,
+    Site,
+    WritePoint,
+    deepest,
+    expand_sites,
+    in_order,
+)
 
 HOOK_NAMES = {  # spelt as TransformerLens documents them
     "resid_pre": "blocks.7.hook_resid_pre",
@@ -14,6 +24,14 @@ HOOK_NAMES = {  # spelt as TransformerLens documents them
     "z": "blocks.7.attn.hook_z",
     "mlp_post": "blocks.7.mlp.hook_post",
     "pattern": "blocks.7.attn.hook_pattern",
+}
+WRITTEN = {
+    "resid_pre": "blocks.7.hook_resid_pre",
+    "o_proj_in": "blocks.7.attn.hook_z",
+    "o_proj_out": "blocks.7.attn.o.hook_out",
+    "down_proj_in": "blocks.7.mlp.hook_post",
+    "down_proj_out": "blocks.7.mlp.out.hook_out",
+    "resid_post": "blocks.7.hook_resid_post",
 }
 
 
@@ -76,3 +94,41 @@ def test_what_a_user_may_ask() -> None:
 def test_what_does_not_exist_is_named(spec: object, match: str) -> None:
     with pytest.raises(UnknownNameError, match=match):
         expand_sites(spec, 4)  # type: ignore[arg-type]
+
+
+def test_the_table_names_each_place_once() -> None:
+    for names in ([r.hook for r in PLACES], [*KINDS, *EXTRA_KINDS], POINTS):
+        assert len(set(names)) == len(names)
+    assert all(row.kind or row.point for row in PLACES)
+    assert set(HOOK_NAMES) == {*KINDS, *EXTRA_KINDS}
+    assert {point: WritePoint(7, point).hook_name for point in POINTS} == WRITTEN
+    assert KINDS == (  # the order of sites in a store
+        "resid_pre",
+        "resid_mid",
+        "resid_post",
+        "attn_out",
+        "mlp_out",
+        "z",
+        "mlp_post",
+    )
+
+
+def test_order_is_that_of_a_forward_pass() -> None:
+    """A pre-norm block written out: what an input of a linear map holds comes before its output."""
+    kinds = [
+        "resid_pre",
+        "pattern",
+        "z",
+        "attn_out",
+        "resid_mid",
+        "mlp_post",
+        "mlp_out",
+        "resid_post",
+    ]
+    sites = [Site(layer, kind) for layer in range(2) for kind in kinds]
+    assert in_order(reversed(sites)) == sites
+    assert deepest(sites[:5]) == Site(0, "resid_mid")
+    points = ["resid_pre", "o_proj_in", "o_proj_out", "down_proj_in", "down_proj_out", "resid_post"]
+    writes = [WritePoint(layer, point) for layer in range(2) for point in points]
+    assert in_order(reversed(writes)) == writes
+    assert tuple(points) == POINTS

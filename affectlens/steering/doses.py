@@ -1,0 +1,82 @@
+"""What the strengths of a request mean in a pack: its unit, in one place for all back ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.core import DataError
+from affectlens.steering.operators import unit
+
+if TYPE_CHECKING:
+    from affectlens.steering.pack import SteeringPack
+    from affectlens.steering.spec import SteeringSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Doses:
+    """How much of each vector a request means.
+
+    Attributes:
+        strengths: Signed, for each emotion of the request.
+        lengths: How long a vector of strength 1 is at each place; None: as long as the pack's,
+            which is one natural dose.
+    """
+
+    strengths: Float[Tensor, " emotion"]
+    lengths: Float[Tensor, " place"] | None = None
+
+
+def doses_of(
+    pack: SteeringPack, spec: SteeringSpec, layers: Sequence[int], dtype: torch.dtype
+) -> Doses:
+    """The doses of a request.
+
+    Args:
+        pack: The pack.
+        spec: Of `SteeringPack.resolve`.
+        layers: Of the places that are asked about.
+        dtype: To compute in.
+
+    Raises:
+        DataError: If the unit is ``rms`` and the pack does not know it.
+    """
+    strengths = torch.tensor(list(spec.weights.values()), dtype=dtype)
+    if spec.operator == "project_out":  # a share of the projection; doses have no say
+        return Doses(strengths, torch.ones(len(layers), dtype=dtype))
+    match spec.unit:
+        case "recommended":
+            chosen = pack.recommended[str(spec.mode)]
+            return Doses(strengths * torch.tensor([float(chosen[e]) for e in spec.weights]))
+        case "rms":
+            if pack.rms is None:
+                raise DataError("This pack does not hold the residual's RMS; use unit=natural.")
+            return Doses(strengths, pack.rms[list(layers)].to(dtype))
+        case "raw":
+            return Doses(strengths, torch.ones(len(layers), dtype=dtype))
+        case _:
+            return Doses(strengths)
+
+
+def doses_at(
+    pack: SteeringPack, spec: SteeringSpec, point: str, index: int
+) -> Float[Tensor, "emotion d_model"]:
+    """Strength times vector of each emotion of a request, at one place.
+
+    Args:
+        pack: The pack.
+        spec: Of `SteeringPack.resolve`.
+        point: One of `SteeringPack.points`.
+        index: Which entry of the pack's ``layers``.
+    """
+    name = f"{spec.mode}.{point}"
+    vectors = pack.vectors[name][[pack.emotions.index(e) for e in spec.weights], index]
+    doses = doses_of(pack, spec, [pack.layers[name][index]], torch.float32)
+    if doses.lengths is not None:
+        vectors = unit(vectors) * doses.lengths
+    return doses.strengths[:, None] * vectors

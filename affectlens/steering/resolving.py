@@ -1,0 +1,32 @@
+"""A request in the light of a pack: what it left open is filled in, what cannot be is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import DataError
+from affectlens.steering.gates import Gate
+from affectlens.steering.spec import SteeringSpec
+
+if TYPE_CHECKING:
+    from affectlens.steering.pack import SteeringPack
+
+
+def resolved(pack: SteeringPack, spec: Any) -> SteeringSpec:
+    """See `SteeringPack.resolve`."""
+    asked = SteeringSpec.parse(spec, pack.emotions)
+    if not asked:
+        return asked
+    mode = asked.mode or pack.modes[0]
+    pack.points(mode)
+    if asked.unit == "rms" and pack.rms is None:
+        raise DataError(
+            "This pack does not hold the residual's RMS, which unit=rms needs; use "
+            "unit=natural, make the pack again (affectlens pack does), or put it in with "
+            "pack.with_rms(residual_rms(model, prompts))."
+        )
+    positions = asked.positions or pack.positions[mode]
+    found = asked.changed(pack.emotions, mode=mode, positions=positions)
+    if isinstance(found.gate, Gate):
+        pack.decider(found)
+    return found
