@@ -2,8 +2,8 @@
 
 At every place all requests move hidden states within the span of the pack's vectors there, so a
 request is a handful of coefficients instead of vectors of its own: with ``V`` one natural dose per
-emotion, ``h + (b + (h V^T) A) V``. Adding needs ``b`` alone; projecting out and clamping also need
-``A``. So a server can hold thousands of requests in little memory.
+emotion, ``h + (b + (h V^T) A) V``. Operators that leave projections alone need ``b`` alone, the
+others also ``A``. So a server can hold thousands of requests in little memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from affectlens.core.places import WritePoint
 from affectlens.steering.doses import doses_of
+from affectlens.steering.operators import OPERATORS
 from affectlens.steering.spec import MODES
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Coefficients:
 
     Attributes:
         shift: ``b``.
-        scale: ``A``; None if the operator adds.
+        scale: ``A``; None if the operator leaves projections alone.
         keeps_norm: Whether the norm of the hidden state is kept.
     """
 
@@ -61,22 +62,22 @@ def coefficients(
     acts = (norms > 0) & (strengths != 0) & _written(pack, spec, places)[:, None]
     safe = torch.where(acts, norms, 1.0)
     doses = _in_natural_doses(pack, spec, places, safe)
-    if spec.operator in ("add", "add_keep_norm"):
-        shift = torch.where(acts, doses, 0.0)
-        return Coefficients(shift.float(), None, spec.operator == "add_keep_norm")
+    operator = OPERATORS[spec.operator]
+    added = torch.where(acts, doses, 0.0)
+    if operator.projects is None:
+        return Coefficients(added.float(), None, operator.keeps_norm)
     directions = torch.where(acts[..., None], vectors.double() / safe[..., None], 0.0)
-    # The dual basis in terms of the directions themselves; see `operators.dual_basis`.
+    # The dual basis in terms of the directions themselves; see `operators.affine.dual_basis`.
     inverse = torch.linalg.pinv(directions, rtol=1e-5)
     weights = inverse.transpose(-1, -2) @ inverse
-    if spec.operator == "project_out":
-        change, target = -strengths.expand_as(safe), torch.zeros_like(safe)
-    else:
-        change, target = -torch.ones_like(safe), doses * safe
+    change, target = operator.projects(strengths.expand_as(safe), doses * safe)
     per_dose = torch.where(acts, 1 / safe, 0.0)
     scale = (change * per_dose)[..., None] * weights * per_dose[:, None, :]
     target = torch.where(acts, target, 0.0)
     shift = torch.einsum("pi,pij->pj", target, weights) * per_dose
-    return Coefficients(shift.float(), scale.float(), False)
+    if operator.adds:
+        shift = shift + added
+    return Coefficients(shift.float(), scale.float(), operator.keeps_norm)
 
 
 def _written(pack: SteeringPack, spec: SteeringSpec, places: Sequence[WritePoint]) -> Tensor:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core import DataError
-from affectlens.steering.operators import unit
+from affectlens.steering.operators import OPERATORS
+from affectlens.steering.operators.affine import unit
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -47,7 +48,7 @@ def doses_of(
         DataError: If the unit is ``rms`` and the pack does not know it.
     """
     strengths = torch.tensor(list(spec.weights.values()), dtype=dtype)
-    if spec.operator == "project_out":  # a share of the projection; doses have no say
+    if OPERATORS[spec.operator].share is not None:  # vectors only say where to
         return Doses(strengths, torch.ones(len(layers), dtype=dtype))
     match spec.unit:
         case "recommended":

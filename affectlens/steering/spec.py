@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from numbers import Real
 from typing import Any, cast
@@ -15,6 +15,7 @@ from typing import Any, cast
 from affectlens.core import EMOTIONS, DataError, emotion_name, fingerprint
 from affectlens.core.errors import unknown
 from affectlens.steering.gates import Gate
+from affectlens.steering.operators import OPERATORS
 
 MODES: Mapping[str, tuple[str, ...]] = {
     "residual": ("resid_post",),
@@ -28,9 +29,6 @@ The latter two come before a post-norm, where a family has one.
 POSITIONS: tuple[str, ...] = ("generated", "last_prompt+generated", "prompt", "all")
 """By absolute index against the prompt's length, never by index in a chunk."""
 
-OPERATORS: tuple[str, ...] = ("add", "add_keep_norm", "project_out", "clamp")
-"""What is done with the vectors; see `affectlens.steering.operators`."""
-
 UNITS: tuple[str, ...] = ("recommended", "natural", "rms", "raw")
 """What strength 1 means.
 
@@ -42,7 +40,7 @@ published strength is 8). ``raw``: a vector of norm 1.
 MAX_STRENGTH: Mapping[str, float] = {"recommended": 20, "natural": 20, "rms": 100, "raw": 10_000}
 """Beyond these a strength is a typing error."""
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
+_CHOICES: Mapping[str, Collection[str]] = {
     "mode": tuple(MODES),
     "positions": POSITIONS,
     "operator": OPERATORS,
@@ -66,9 +64,9 @@ class SteeringSpec:
         weights: Emotion to signed strength. Zeros drop out; without weights nothing is changed.
         mode: One of `MODES`, or None for the pack's first.
         positions: One of `POSITIONS`, or None for what the pack recommends.
-        operator: One of `OPERATORS`.
-        unit: One of `UNITS`, what the strengths are measured in. ``project_out`` has no unit: its
-            strength is the share that is taken out, 1 for all of it.
+        operator: One of `affectlens.steering.operators.OPERATORS`.
+        unit: One of `UNITS`, what the strengths are measured in. Operators whose strengths are
+            shares (``project_out``: 1 takes all of it out) have no unit.
         gate: A condition such as ``"sadness>0.4"``, or None. It is decided before the first place
             that is steered, or the pack refuses it; see `affectlens.steering.gates`.
         emotions: Names that are accepted, if not the usual six.
@@ -87,7 +85,7 @@ class SteeringSpec:
             value = getattr(self, name)
             if value is None and name in ("mode", "positions"):
                 continue
-            if value not in valid:
+            if value not in tuple(valid):
                 raise unknown(name, value, valid)
         object.__setattr__(self, "gate", Gate.parse(self.gate))
         if not isinstance(self.weights, Mapping):
@@ -104,13 +102,14 @@ class SteeringSpec:
         if not weights:
             for name, default in _DEFAULTS.items():
                 object.__setattr__(self, name, default)
-        elif self.operator == "project_out":
+        elif OPERATORS[self.operator].share is not None:
             object.__setattr__(self, "unit", _DEFAULTS["unit"])
 
     def _strength(self, name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise DataError(f"The strength of {name} must be a number, not {value!r}.")
-        limit = 2.0 if self.operator == "project_out" else MAX_STRENGTH[self.unit]
+        share = OPERATORS[self.operator].share
+        limit = MAX_STRENGTH[self.unit] if share is None else share
         try:
             strength = float(value)
         except OverflowError:

@@ -26,7 +26,8 @@ from affectlens.models.loading import LanguageModel
 from affectlens.probes import Sweep, sweep
 from affectlens.steering import SteeringPack, SteeringSpec, generate_steered
 from affectlens.steering.gates import EMBEDDINGS, Gate, Readout, probabilities
-from affectlens.steering.spec import OPERATORS, POSITIONS
+from affectlens.steering.operators import OPERATORS
+from affectlens.steering.spec import POSITIONS
 from tests.steering.oracle import PROMPTS, random_pack, slow_generate
 
 CLASSES = ("anger", "neutral", "joy")

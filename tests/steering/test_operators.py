@@ -1,18 +1,38 @@
-"""Operators against plain loops."""
+"""Operators against plain loops; an operator of one's own."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from affectlens.steering import operators as op
+from affectlens.core.errors import UnknownNameError
+from affectlens.core.places import Site, WritePoint
+from affectlens.models.hooking.hooks import reading
+from affectlens.serving.coefficients import coefficients
+from affectlens.serving.slot_tables import Capacity, Slots
+from affectlens.steering.operators import OPERATORS, Operator
+from affectlens.steering.operators import affine as op
+from affectlens.steering.pack import SteeringPack
+from affectlens.steering.pack_places import places_of, vectors_at
+from tests.steering.oracle import random_pack
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def everywhere(name: str, hidden: Tensor, vectors: Tensor, strengths: Tensor | None = None):
+    """An operator on all tokens; strengths in units of vectors of norm 1."""
+    if strengths is None:
+        strengths = torch.ones(len(vectors))
+    doses = strengths[:, None] * op.unit(vectors)
+    affine = op.Affine.of(OPERATORS[name], {1: (doses, strengths)}, 2)
+    return affine.apply(hidden, torch.ones(len(hidden), dtype=torch.long), None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -38,10 +58,10 @@ def test_add_rounds_once(dtype: torch.dtype) -> None:
         assert (op.add(hidden, vector) - exact).abs().sum() < (twice - exact).abs().sum()
 
 
-def test_add_keep_norm() -> None:
+def test_keeping_the_norm() -> None:
     hidden, vector = some(2, 3, 16), some(2, 1, 16, seed=1)
     on = torch.tensor([[True, False, True], [False, False, True]])
-    out = op.add_keep_norm(hidden, vector, on)
+    out = op.move(hidden, on, vector, keeps_norm=True)
     for i in range(2):
         for t in range(3):
             if not on[i, t]:
@@ -50,7 +70,7 @@ def test_add_keep_norm() -> None:
             moved = hidden[i, t] + vector[i, 0]
             torch.testing.assert_close(out[i, t], moved * hidden[i, t].norm() / moved.norm())
     # A vector that takes everything away leaves no direction to keep the norm along.
-    assert bool(op.add_keep_norm(hidden, -hidden, on).isfinite().all())
+    assert bool(op.move(hidden, on, -hidden, keeps_norm=True).isfinite().all())
 
 
 def test_one_direction_is_the_textbook_formula() -> None:
@@ -59,11 +79,11 @@ def test_one_direction_is_the_textbook_formula() -> None:
     for i in range(2):
         for t in range(3):
             h = hidden[i, t]
-            out = op.project_out(hidden, direction)[i, t]
+            out = everywhere("project_out", hidden, direction)[i, t]
             torch.testing.assert_close(out, h - (h @ v) * v)
-            half = op.project_out(hidden, direction, 0.5)[i, t]
+            half = everywhere("project_out", hidden, direction, torch.tensor([0.5]))[i, t]
             torch.testing.assert_close(half, h - 0.5 * (h @ v) * v)
-            set_to = op.clamp(hidden, direction, torch.tensor([2.0]))[i, t]
+            set_to = everywhere("clamp", hidden, direction, torch.tensor([2.0]))[i, t]
             torch.testing.assert_close(set_to, h + (2.0 - h @ v) * v)
 
 
@@ -73,21 +93,85 @@ def test_several_directions_leave_no_projection(dependent: bool) -> None:
     if dependent:  # as centred directions are: they sum to zero
         directions = directions - directions.mean(0)
     units = directions / directions.norm(dim=-1, keepdim=True)
-    out = op.project_out(hidden, directions)
+    out = everywhere("project_out", hidden, directions)
     assert (out @ units.T).abs().max() < 1e-5
     # Nothing outside their span is touched: the change is the least-squares projection.
     basis = torch.linalg.svd(units.T, full_matrices=False)[0][:, : 3 if dependent else 4]
     torch.testing.assert_close(out, hidden - hidden @ basis @ basis.T, atol=1e-5, rtol=1e-4)
     if not dependent:
         values = torch.tensor([1.0, -2.0, 0.0, 3.0])
-        got = op.clamp(hidden, directions, values) @ units.T
+        got = everywhere("clamp", hidden, directions, values) @ units.T
         torch.testing.assert_close(got, values.expand_as(got), atol=1e-5, rtol=1e-4)
 
 
 def test_zero_rows_do_nothing() -> None:
     hidden, directions = some(1, 2, 8), some(1, 8, seed=1)
     padded = torch.cat([directions, torch.zeros(2, 8)])
-    torch.testing.assert_close(op.project_out(hidden, padded), op.project_out(hidden, directions))
+    torch.testing.assert_close(
+        everywhere("project_out", hidden, padded), everywhere("project_out", hidden, directions)
+    )
     assert torch.equal(op.unit(torch.zeros(3)), torch.zeros(3))
     units = op.unit(directions)
     torch.testing.assert_close(op.dual_basis(torch.cat([units, torch.zeros(2, 8)]))[:1], units)
+
+
+def reflected(hidden: Tensor, vector: Tensor) -> Tensor:
+    v = vector / vector.norm()
+    return hidden - 2 * (hidden @ v)[..., None] * v
+
+
+def test_an_operator_of_ones_own_is_one_row(tiny_model: Any) -> None:
+    """Steers in Transformers and in a server's tables like those that come with the library."""
+    model = tiny_model("llama")
+    pack = random_pack(model)
+
+    def mirror(strengths: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return -2 * strengths, torch.zeros_like(lengths)
+
+    request = "anger=1;operator=reflect;mode=residual;positions=all"
+    seen: list[Tensor] = []
+    first = Site(pack.layers["residual.resid_post"][0], "resid_post")
+    with OPERATORS.adding(Operator("reflect", "Mirror the emotion", projects=mirror, share=1.0)):
+        for spec in (None, request):
+            with (
+                torch.no_grad(),
+                pack.steer(model, spec),
+                reading(model.anatomy, [first], lambda _, x: seen.append(x.clone())),
+            ):
+                model.hf(input_ids=torch.tensor([[5, 6, 7, 8]]))
+        plain, steered = seen
+        wanted = reflected(plain, pack.vectors["residual.resid_post"][0, 0])
+        torch.testing.assert_close(steered, wanted)
+        assert not torch.allclose(plain, wanted)
+        torch.testing.assert_close(served(pack, request, plain[0]), wanted[0])
+    with pytest.raises(UnknownNameError, match="operator 'reflect'"):
+        pack.resolve(request)
+
+
+def test_an_operator_may_add_project_and_keep_the_norm_at_once(tiny_model: Any) -> None:
+    pack = random_pack(tiny_model("llama"))
+    clamp = OPERATORS["clamp"].projects
+    both = Operator("both", "Add and then set", adds=True, projects=clamp, keeps_norm=True)
+    hidden = some(5, pack.d_model, seed=3)
+    request = "anger=2;operator=both;mode=residual;positions=all;unit=raw"
+    with OPERATORS.adding(both):
+        first = next(iter(pack.table([request]).sites.values()))
+        out = first.apply(hidden[None], torch.tensor([1]), None)[0]
+        torch.testing.assert_close(served(pack, request, hidden), out)
+    vector = pack.vectors["residual.resid_post"][0, 0]
+    v = vector / vector.norm()
+    moved = hidden + 2 * v + (2 - hidden @ v)[:, None] * v
+    lengths = hidden.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(out, moved * lengths)
+
+
+def served(pack: SteeringPack, request: str, hidden: Tensor) -> Tensor:
+    """What a server's tables make of hidden states ``[token, d]`` at a pack's first block."""
+    places = places_of(pack)
+    vectors = vectors_at(pack, places)
+    slots = Slots(places, Capacity(1, len(pack.emotions), len(hidden), pack.d_model), "cpu")
+    slots.put_vectors(0, vectors)
+    slots.write(1, 0, coefficients(pack, pack.resolve(request), places, vectors))
+    slots.set_rows(torch.ones(len(hidden), dtype=torch.long))
+    block = pack.layers["residual.resid_post"][0]
+    return slots.apply_at(places.index(WritePoint(block, "resid_post")), hidden)

@@ -27,7 +27,7 @@ from affectlens.serving.vllm.front_door import cache_key
 from affectlens.steering import SteeringPack, SteeringSpec
 from affectlens.steering.building import layer_numbers
 from affectlens.steering.gates import Readout
-from affectlens.steering.operators import add
+from affectlens.steering.operators.affine import add
 from affectlens.steering.pack_file import facts_of
 from tests.steering.oracle import EMOTIONS, random_pack
 
@@ -242,7 +242,7 @@ def test_units_by_hand(pack: SteeringPack, unit: str) -> None:
     assert table.rows == (0, 1, 2)
     vectors = pack.vectors["residual.resid_post"]
     for i, layer in enumerate((0, 2)):
-        got = table.sites[WritePoint(layer, "resid_post")].add
+        got = table.sites[WritePoint(layer, "resid_post")].operators["add"].vector
         assert got is not None
         for row, weights in ((1, {"anger": 2.0, "happiness": -1.0}), (2, {"anger": 2.0})):
             wanted = torch.zeros(pack.d_model)
@@ -284,7 +284,7 @@ def test_table_holds_each_request_once_and_only_places_that_act(pack: SteeringPa
     hidden = torch.full((2, 3, pack.d_model), -0.0)
     out = site.apply(hidden, torch.tensor([1, 2]), None)
     assert bool(out[0].signbit().all())
-    assert torch.equal(out[1], add(hidden[1:], site.add[2][None, None])[0])  # type: ignore[index]
+    assert torch.equal(out[1], add(hidden[1:], site.operators["add"].vector[2][None, None])[0])  # type: ignore[index]
 
 
 def directions(model: Any, layers: Any = range(3), emotions: Any = EMOTIONS) -> Directions:
@@ -392,10 +392,10 @@ def test_specs_of_other_kinds_are_tabulated_too(pack: SteeringPack) -> None:
             SteeringSpec({"happiness": 0.25, "fear": 1.0}, operator="project_out"),
         ]
     )
-    share = table.sites[WritePoint(2, "resid_post")].project
+    share = table.sites[WritePoint(2, "resid_post")].operators["project_out"].projections
     assert share is not None
     assert share.scale[2].tolist() == [0.0, 0.75] and not share.shift[2].any()
-    project = table.sites[WritePoint(0, "resid_post")].project
+    project = table.sites[WritePoint(0, "resid_post")].operators["clamp"].projections
     assert project is not None
     norms = pack.vectors["residual.resid_post"][:2, 0].norm(dim=-1)
     torch.testing.assert_close(project.shift[1], norms * torch.tensor([-1.0, 2.0]))

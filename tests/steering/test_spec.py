@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from affectlens.core import EMOTIONS, AffectLensError, DataError, UnknownNameError
 from affectlens.steering.gates import Gate
-from affectlens.steering.spec import MODES, OPERATORS, POSITIONS, UNITS, SteeringSpec
+from affectlens.steering.operators import OPERATORS
+from affectlens.steering.spec import MODES, POSITIONS, UNITS, SteeringSpec
 
 parse = SteeringSpec.parse
 
@@ -23,7 +24,7 @@ STRENGTHS = st.floats(-20, 20, allow_nan=False)
 
 @st.composite
 def specs(draw: Any) -> SteeringSpec:
-    operator = draw(st.sampled_from(OPERATORS))
+    operator = draw(st.sampled_from(tuple(OPERATORS)))
     limit = 2 if operator == "project_out" else 20
     return SteeringSpec(
         draw(st.dictionaries(st.sampled_from(EMOTIONS), st.floats(-limit, limit))),

@@ -9,8 +9,9 @@ from typing import Any
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
+from affectlens.steering.operators import OPERATORS
+from affectlens.steering.operators.add import ADD
 from affectlens.steering.pack import SteeringPack
-from affectlens.steering.spec import OPERATORS
 
 KEY = "affectlens"
 """Of our part of vLLM's ``additional_config``, and of a request's spec in ``extra_args``."""
@@ -39,7 +40,7 @@ class Settings:
 
     packs: Mapping[str, str]
     default: str | None = None
-    operators: tuple[str, ...] = OPERATORS
+    operators: tuple[str, ...] = tuple(OPERATORS)
     reserve: str = "packs"
     max_packs: int = 2
     read: bool = True
@@ -129,4 +130,4 @@ def _operators(given: Any) -> tuple[str, ...]:
     for name in names:
         if name not in OPERATORS:
             raise unknown("operator", name, OPERATORS)
-    return tuple(name for name in OPERATORS if name in {"add", *names})
+    return tuple(name for name in OPERATORS if name in {ADD.name, *names})

@@ -23,6 +23,7 @@ from affectlens.serving.vllm.live_readings import Pending
 from affectlens.serving.vllm.model_hooks import find_blocks, install
 from affectlens.serving.vllm.request_fields import Asked
 from affectlens.serving.vllm.settings import Settings
+from affectlens.steering.operators import OPERATORS
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.pack_places import places_of
 from affectlens.steering.spec import MODES
@@ -63,8 +64,8 @@ class WorkerSteering:
             vectors=settings.max_packs * max(len(pack.emotions) for pack in packs.values()),
             tokens=max_tokens,
             d_model=d_model,
-            projects=bool({"project_out", "clamp"} & set(settings.operators)),
-            turns="add_keep_norm" in settings.operators,
+            projects=any(OPERATORS[name].projects for name in settings.operators),
+            turns=any(OPERATORS[name].keeps_norm for name in settings.operators),
             recorded=recorded,
         )
         self.slots = Slots([p for p in reserved if p.layer in held], capacity, device)
