@@ -99,7 +99,7 @@ def test_several_directions_leave_no_projection(dependent: bool) -> None:
     basis = torch.linalg.svd(units.T, full_matrices=False)[0][:, : 3 if dependent else 4]
     torch.testing.assert_close(out, hidden - hidden @ basis @ basis.T, atol=1e-5, rtol=1e-4)
     if not dependent:
-        values = torch.tensor([1.0, -2.0, 0.0, 3.0])
+        values = torch.tensor([1.0, -2.0, 0.5, 3.0])
         got = everywhere("clamp", hidden, directions, values) @ units.T
         torch.testing.assert_close(got, values.expand_as(got), atol=1e-5, rtol=1e-4)
 
