@@ -92,6 +92,12 @@ def an_estimator() -> Any:
     return Estimator("toy", "A toy of an estimator", work, grouped=True, neutral=False)
 
 
+def an_operator() -> Any:
+    from affectlens.steering.operators import Operator
+
+    return Operator("toy", "A toy of an operator", adds=True)
+
+
 def an_arm() -> Any:
     from affectlens.evaluation import ArmKind
 
@@ -110,6 +116,7 @@ TOYS = {
     "exports": an_export,
     "corpora": a_corpus,
     "estimators": an_estimator,
+    "operators": an_operator,
     "arms": an_arm,
     "judges": a_judge,
     "stages": a_stage,
