@@ -258,7 +258,7 @@ def test_exports_know_the_names_that_steering_knows(files: Path, tmp_path: Path)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    out, texts = tmp_path / "s", save_texts(tmp_path / "many.jsonl", 1200)
+    out, texts = tmp_path / "s", save_texts(tmp_path / "many.jsonl", 2000)
     options = ("--sites", "resid_post,mlp_out", "--positions", "all", "--shard-mib", "1")
     options += ("--max-tokens-per-batch", "64")
     command = [sys.executable, "-c", "from affectlens.cli import main; main()", "capture"]
@@ -280,7 +280,7 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
 
     first = wait_for(1)
     os.kill(actors(running.pid)[0], signal.SIGKILL)
-    wait_for(first + 3)
+    wait_for(first + 1)
     running.send_signal(signal.SIGINT)
     said, complained = running.communicate(timeout=300)
     assert running.returncode == 130
