@@ -182,7 +182,7 @@ def test_the_length_of_a_prompt_without_token_ids() -> None:
     from vllm.v1.request import Request
 
     for positions, first in (("generated", 11), ("last_prompt+generated", 10), ("all", 0)):
-        asked = Asked("p", f"anger=1;mode=circuit;positions={positions}", False, "key")
+        asked = Asked("p", f"anger=1;mode=circuit;positions={positions}", False, "key", positions)
         params = SamplingParams(extra_args=asked.to_extra_args())
         request = Request("r", None, params, None, prompt_embeds=torch.zeros(11, 4))
         assert prompt_length(NewRequestData.from_request(request, ([],))) == 11

@@ -26,17 +26,14 @@ class Entry:
         start, stop: Absolute positions that are steered.
         pack: Name on the shelf.
         spec: What it asks for, resolved.
+        key: Equal for requests that can share a slot.
     """
 
     start: int
     stop: int
     pack: str
     spec: SteeringSpec
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Equal for requests that can share a slot."""
-        return self.pack, str(self.spec)
+    key: tuple[str, str]
 
 
 class Ledger:
@@ -86,7 +83,7 @@ class Ledger:
         """
         self.remove(request)
         start, stop = interval(str(spec.positions), prompt_length)
-        entry = self._entries[request] = Entry(start, stop, pack, spec)
+        entry = self._entries[request] = Entry(start, stop, pack, spec, (pack, str(spec)))
         self._uses[entry.key] += 1
 
     def remove(self, request: str) -> None:

@@ -267,7 +267,7 @@ def test_an_attempt_that_was_cut_short_does_not_block_the_next(
 
 
 def enter(front: m.Front, request: str, pack: str) -> None:
-    asked = Asked(pack, "anger=1;mode=residual;positions=all", False, "key")
+    asked = Asked(pack, "anger=1;mode=residual;positions=all", False, "key", "all")
     params = SimpleNamespace(extra_args=asked.to_extra_args())
     front.engine.output_processor.add_request(
         SimpleNamespace(request_id=request, sampling_params=params)
@@ -391,7 +391,7 @@ def test_the_state_adds_up(model: LanguageModel, files: Path) -> None:
 
 def test_ended_requests_are_forgotten() -> None:
     output = Output()
-    asked = Asked("first", "x", False, "key").to_extra_args()
+    asked = Asked("first", "x", False, "key", "all").to_extra_args()
     for i in range(10_000):
         params = SimpleNamespace(extra_args=asked)
         output.add_request(SimpleNamespace(request_id=f"r{i}", sampling_params=params))
@@ -410,7 +410,7 @@ def test_a_request_that_was_never_understood_is_refused() -> None:
 
 
 def test_a_prompt_without_an_end_is_refused() -> None:
-    asked = Asked("first", "x", False, "key").to_extra_args()
+    asked = Asked("first", "x", False, "key", "all").to_extra_args()
     params = SimpleNamespace(extra_args=asked)
     request = SimpleNamespace(request_id="r", sampling_params=params, resumable=True)
     with pytest.raises(Refused, match="still being sent"):

@@ -19,7 +19,7 @@ SIZE, TOKENS = 4, 32
 def chain(specs: tuple[str, str], prompt: int, beam: int | None) -> list[tuple[object, ...]]:
     """What identifies each block of a text: its key and all before it."""
     name, positions = specs
-    asked = Asked("p", f"{name}=1;mode=circuit;positions={positions}", False, name, beam)
+    asked = Asked("p", f"{name}=1;mode=circuit;positions={positions}", False, name, positions, beam)
     request = SimpleNamespace(
         num_prompt_tokens=prompt, sampling_params=SimpleNamespace(extra_args=asked.to_extra_args())
     )

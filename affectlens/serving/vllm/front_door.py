@@ -137,7 +137,9 @@ class FrontDoor:
         if not spec and not read:
             return None
         key, prompt = cache_key(pack, spec), given.get(PROMPT)
-        return Asked(pack_name, str(spec) if spec else "", read, key, prompt)
+        if not spec:
+            return Asked(pack_name, "", read, key, "", prompt)
+        return Asked(pack_name, str(spec), read, key, str(spec.positions), prompt)
 
     def _pack(self, given: Mapping[str, Any]) -> tuple[str, SteeringPack]:
         packs = self.packs

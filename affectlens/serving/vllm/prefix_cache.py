@@ -11,7 +11,6 @@ from typing import Any
 
 from affectlens.serving.vllm.request_fields import Asked
 from affectlens.steering.positions import interval
-from affectlens.steering.spec import SteeringSpec
 
 
 def block_key(request: Any, end: int) -> tuple[str, str] | None:
@@ -25,19 +24,10 @@ def block_key(request: Any, end: int) -> tuple[str, str] | None:
     if asked is None or not asked.spec:
         return None
     prompt = int(request.num_prompt_tokens) if asked.prompt is None else asked.prompt
-    start, stop = interval(_positions(asked.spec), prompt)
+    start, stop = interval(asked.positions, prompt)
     if not start < min(end, stop):
         return None
     # The same tokens may be prompt in one request and reply in another, or a longer prompt: which
     # of them were steered is part of the key.
     bounds = f"{start}" if stop >= end else f"{start}-{stop}"
     return ("affectlens", f"{asked.key}:{bounds}")
-
-
-def _positions(spec: str) -> str:
-    """Of a resolved spec in canonical text."""
-    for option in spec.split(";")[1:]:
-        name, _, value = option.partition("=")
-        if name == "positions":
-            return value
-    raise AssertionError(f"{SteeringSpec.__name__} {spec!r} was not resolved")

@@ -1,7 +1,9 @@
 """How a request carries its steering: a few strings in ``SamplingParams.extra_args``.
 
 Clients write ``affectlens`` (and perhaps ``affectlens_pack``, ``affectlens_read``); the front door
-replaces it by the resolved spec and adds ``affectlens_key``, which names what it does to the cache.
+resolves it once, replaces it by the resolved spec and adds ``affectlens_key``, which says which
+tokens are steered and names the steering in the prefix cache, so that nobody reads the spec again
+to tell blocks apart.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ class Asked:
         spec: Resolved, in canonical text; empty if only readings are wanted.
         read: Whether emotions are to be read.
         key: Of the prefix cache: equal for requests that steer alike.
+        positions: Which tokens are steered; empty if only readings are wanted.
         prompt: Tokens of the real prompt, where vLLM's idea of it is longer; see `beams`.
     """
 
@@ -32,6 +35,7 @@ class Asked:
     spec: str
     read: bool
     key: str
+    positions: str
     prompt: int | None = None
 
     @classmethod
@@ -40,17 +44,20 @@ class Asked:
         extra = extra_args(params)
         if KEY not in extra and READ not in extra:
             return None
+        positions, _, key = str(extra.get(CACHE_KEY, "")).partition(":")
         return cls(
             str(extra.get(PACK, "")),
             str(extra.get(KEY, "")),
             bool(extra.get(READ, False)),
-            str(extra.get(CACHE_KEY, "")),
+            key,
+            positions,
             extra.get(PROMPT),
         )
 
     def to_extra_args(self) -> dict[str, Any]:
         """What `of` reads back."""
-        plain = {PACK: self.pack, KEY: self.spec, READ: self.read, CACHE_KEY: self.key}
+        key = f"{self.positions}:{self.key}"
+        plain = {PACK: self.pack, KEY: self.spec, READ: self.read, CACHE_KEY: key}
         return plain if self.prompt is None else {**plain, PROMPT: self.prompt}
 
 

@@ -26,7 +26,7 @@ from affectlens.serving.vllm.settings import Settings
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.pack_places import places_of
-from affectlens.steering.spec import MODES
+from affectlens.steering.spec import MODES, SteeringSpec
 
 logger = logging.getLogger(__name__)
 
@@ -113,10 +113,9 @@ class WorkerSteering:
                 self.readers[request] = columns
         if not asked.spec:
             return
-        spec = self.shelf[asked.pack].pack.resolve(asked.spec)
-        if spec:
-            length = prompt_length if asked.prompt is None else asked.prompt
-            self.ledger.add(request, asked.pack, spec, length)
+        spec = SteeringSpec.parse(asked.spec, self.shelf[asked.pack].pack.emotions)
+        length = prompt_length if asked.prompt is None else asked.prompt
+        self.ledger.add(request, asked.pack, spec, length)
 
     def remove(self, request: str) -> None:
         """A request is finished or gone."""
