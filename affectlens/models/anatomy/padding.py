@@ -8,16 +8,16 @@ is run alone and in each way that batches are made, and the logits are compared.
 
 from __future__ import annotations
 
-import copy
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.models.generation.attention import fast_decoding
+from affectlens.models.hooking.shared_weights import same_weights
 from affectlens.models.step import accepted, position_ids, step
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class PaddingCheck:
 def _check(model: LanguageModel, columns: int) -> Padding:
     if columns < _FIRST + _REST + _PADS:
         return Padding(left=False, right=False, between=False, chunks=False)
-    hf = without_hooks(model.hf)
+    hf = same_weights(model.hf, hooks=False)  # what steers or reads now has no say
     row = _row(model)
     probe = _Probe(hf, row, columns)
     with fast_decoding(hf):
@@ -102,20 +102,6 @@ def _check(model: LanguageModel, columns: int) -> Padding:
         between=fine["between"] and fine["chunks"],
         chunks=fine["chunks"],
     )
-
-
-def without_hooks(hf: Any) -> Any:
-    """A second module tree over the same weights, on which nobody has hooks.
-
-    What is steered or read just now has nothing to do with what padding does, and must not notice.
-    """
-    memo: dict[int, Any] = {id(parameter): parameter for parameter in hf.parameters()}
-    for module in hf.modules():
-        for name, value in vars(module).items():
-            # Tables alone: a flag put in here would turn every True of the copy into False.
-            if isinstance(value, dict) and (name.endswith("_hooks") or "_hooks_" in name):
-                memo[id(value)] = type(cast("Any", value))()
-    return copy.deepcopy(hf, memo)
 
 
 def _row(model: LanguageModel) -> list[int]:
