@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 from affectlens.core.errors import unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Place:
-    """A row: one place in every block.
+    """A row: one place in every block. Rows are told apart by identity, which costs nothing.
 
     Attributes:
         hook: TransformerLens's name within a block.
@@ -159,12 +159,16 @@ At = TypeVar("At", Site, WritePoint)
 
 def in_order(places: Iterable[At]) -> list[At]:
     """Sites or write points in the order in which a forward pass comes to them."""
-    return sorted(places, key=lambda at: (at.layer, PLACES.index(at.place)))
+    return sorted(places, key=_when)
 
 
 def deepest(sites: Iterable[Site]) -> Site:
     """The site a forward pass reaches last; to skip what follows."""
-    return in_order(sites)[-1]
+    return max(sites, key=_when)
+
+
+def _when(at: Site | WritePoint) -> tuple[int, int]:
+    return at.layer, PLACES.index(at.place)
 
 
 def expand_sites(spec: str | Site | Iterable[str | Site], n_layers: int) -> tuple[Site, ...]:
