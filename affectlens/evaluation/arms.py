@@ -35,9 +35,12 @@ class ArmKind:
     mode: str = ""
 
 
+UNSTEERED = "unsteered"
+"""The arm that all others are relative to."""
+
 ARMS: Registry[ArmKind] = Registry(
     "arm",
-    ArmKind("unsteered", "unsteered", "the model as it is"),
+    ArmKind(UNSTEERED, "unsteered", "the model as it is"),
     ArmKind("prompted", "prompted", "a system prompt asks for the emotion"),
     ArmKind("residual", "residual", "refined directions in the residual stream", "residual"),
     ArmKind("circuit", "circuit", "refined differences at the circuit's units", "circuit"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from affectlens.core import EMOTIONS, DataError
 from affectlens.datasets import elicitation_prompt
-from affectlens.evaluation.arms import ARMS, Reply
+from affectlens.evaluation.arms import ARMS, UNSTEERED, Reply
 from affectlens.evaluation.backends import Advance, Backend, Transformers
 from affectlens.evaluation.perplexity import reply_nll
 from affectlens.steering.spec import SteeringSpec
@@ -50,7 +50,7 @@ def arm_requests(
         UnknownNameError: If there is no such arm.
     """
     mode = ARMS[arm].mode
-    if arm == "unsteered":
+    if arm == UNSTEERED:
         return [Request(event, "") for event in events]
     if arm == "prompted":
         return [

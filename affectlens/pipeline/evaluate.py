@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from affectlens.core.errors import unknown
+from affectlens.core.errors import DataError
 from affectlens.core.progress import progress
 from affectlens.datasets import load
 from affectlens.evaluation import ArmMetrics, arm_requests, generate_replies, measure
-from affectlens.evaluation.arms import ARMS
+from affectlens.evaluation.arms import ARMS, UNSTEERED
 from affectlens.models.generation.decoding import GenerationSettings
 from affectlens.pipeline.expression import spread
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
     from affectlens.steering import SteeringPack
-
-UNSTEERED = "unsteered"
 
 
 def evaluate(
@@ -33,8 +31,8 @@ def evaluate(
     Args:
         model: Generates, and puts a perplexity on every reply.
         pack: Steers, at the strengths that it recommends.
-        arms: Names in `affectlens.evaluation.ARMS`; modes that the pack lacks are left out. The
-            unsteered arm is always there, as what all others are relative to.
+        arms: Names in `affectlens.evaluation.ARMS` of what one pack does; modes that the pack lacks
+            are left out. The unsteered arm is always there, as what all others are relative to.
         n_events: Of the test split, spread over its scenarios; the more, the narrower the
             intervals.
         generation: Of all arms alike; default: greedy, 40 tokens.
@@ -44,15 +42,19 @@ def evaluate(
 
     Raises:
         UnknownNameError: If there is no such arm.
+        DataError: If an arm is a control, which steers with a pack of its own.
     """
     from affectlens.evaluation.judges import load_judge
     from affectlens.evaluation.topic import Embedder
 
     settings = generation or GenerationSettings()
     events = spread(load("events").filter(split="test"), n_events)
-    for arm in arms:
-        if arm not in ARMS:
-            raise unknown("arm", arm, ARMS)
+    controls = [a for a in arms if ARMS[a].mode not in ("", a)]
+    if controls:
+        raise DataError(
+            f"{', '.join(controls)}: a control steers with a pack of its own, not with this one; "
+            "`affectlens evaluate` makes the packs of all arms and compares them."
+        )
     wanted = [a for a in arms if a != UNSTEERED and ARMS[a].mode in ("", *pack.modes)]
     requests = {a: arm_requests(a, events, pack.emotions) for a in (UNSTEERED, *wanted)}
     judge, lexicon, embed = load_judge("encoder"), load_judge("lexicon"), Embedder()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affectlens.evaluation.arms import ARMS
+from affectlens.evaluation.arms import ARMS, UNSTEERED
 from affectlens.plotting import style
 from affectlens.plotting.shares import shares_heatmap
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from affectlens.evaluation import ArmMetrics
-
-
-UNSTEERED = "unsteered"
 
 
 def targets(arms: Mapping[str, ArmMetrics]) -> tuple[str, ...]:

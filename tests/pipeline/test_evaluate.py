@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import affectlens as al
-from affectlens.core import UnknownNameError
+from affectlens.core import DataError, UnknownNameError
 from affectlens.datasets import load
 from affectlens.evaluation import arm_requests, generate_replies, measure
 from affectlens.evaluation.judges import encoder, load_judge
@@ -67,3 +67,12 @@ def test_modes_that_a_pack_lacks_are_left_out_and_unknown_arms_refused(
     pack = random_pack(model)
     with pytest.raises(UnknownNameError, match="circuit"):
         al.evaluate(model, pack, arms=["circuits"], n_events=1, generation=SHORT)
+
+
+@pytest.mark.parametrize("arm", ["random_units_analytic", "analytic_circuit", "random"])
+def test_controls_are_not_measured_with_the_pack_they_control(
+    arm: str, model: al.LanguageModel
+) -> None:
+    """Its replies would be those of the circuit itself, under the name of the control."""
+    with pytest.raises(DataError, match=f"{arm}: a control steers with a pack of its own"):
+        al.evaluate(model, random_pack(model), arms=[arm], n_events=1, generation=SHORT)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from affectlens import plotting as figures
-from affectlens.plotting.arms import UNSTEERED, arm_title, targets
+from affectlens.evaluation.arms import UNSTEERED
+from affectlens.plotting.arms import arm_title, targets
 from affectlens.reports.markup import Cell, card, finite, number, percent, plot, table, text
 from affectlens.reports.sections.comparisons import comparison_card
 
