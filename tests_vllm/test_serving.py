@@ -243,14 +243,14 @@ def test_packs_come_and_go(client: Client) -> None:
     long["prompt"] = [PROMPT] * 40  # more than run at once
     thread = threading.Thread(target=lambda: replies.append(client.complete(STRONG, **long)))
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while not client.ask(STATE)[1]["packs"]["second"] and time.monotonic() < deadline:
         time.sleep(0.01)
     status, body = client.ask(f"{PACKS}/second?wait=0", method="DELETE")
     assert (status, "under way" in sentence(body)) == (409, True)
     status, body = client.ask(f"{PACKS}/second?wait=60", method="DELETE")
     assert (status, body) == (200, {"unloaded": "second"})
-    thread.join(1)
+    thread.join(300)
     assert not thread.is_alive()
     assert replies[0] == client_again(client, long)
     assert "Unknown steering pack" in client.refused(STRONG, affectlens_pack="second")
@@ -339,7 +339,7 @@ def test_the_documented_requests_work(
         script = tmp_path / "script"
         script.write_text(block.replace("http://127.0.0.1:8000", client.url))
         run = ["sh", "-e", str(script)] if language == "sh" else [sys.executable, str(script)]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(run, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
         told = '"error"' in done.stdout

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -263,29 +264,29 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
     options += ("--max-tokens-per-batch", "64")
     command = [sys.executable, "-c", "from affectlens.cli import main; main()", "capture"]
     command += [str(files / "model"), texts, "--out", str(out), "--model-dtype", "float32"]
-    running = subprocess.Popen(
-        [*command, *options, "--ray"],
-        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    said, complained = tmp_path / "said", tmp_path / "complained"
+    with said.open("wb") as output, complained.open("wb") as errors:
+        running = subprocess.Popen(
+            [*command, *options, "--ray"],
+            env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+            stdout=output,
+            stderr=errors,
+        )
 
-    def wait_for(shards: int) -> int:
-        end = time.monotonic() + 600
-        while (n := len(list(out.glob("shards/*.json")))) < shards:
-            assert time.monotonic() < end and running.poll() is None
+    def wait_until(true: Callable[[], object]) -> None:
+        end = time.monotonic() + 900
+        while not true():
+            assert running.poll() is None, complained.read_text()
+            assert time.monotonic() < end, complained.read_text()
             time.sleep(0.005)
-        return n
 
-    first = wait_for(1)
+    wait_until(lambda: list(out.glob("shards/*.json")))
     os.kill(actors(running.pid)[0], signal.SIGKILL)
-    wait_for(first + 1)
+    wait_until(lambda: "worker was lost" in complained.read_text())
     running.send_signal(signal.SIGINT)
-    said, complained = running.communicate(timeout=300)
-    assert running.returncode == 130
-    assert not said  # Ray has much to say of the lost worker
-    assert "worker was lost" in complained and "run the same command again" in complained
+    assert running.wait(timeout=900) == 130
+    assert not said.read_text()  # Ray has much to say of the lost worker
+    assert "run the same command again" in complained.read_text()
     left = len(list(out.glob("shards/*.json")))
 
     again = capture(files, out, *options, corpus=texts)  # with one process, which writes the same

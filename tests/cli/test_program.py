@@ -13,7 +13,7 @@ import pytest
 def affectlens(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from affectlens.cli import main; main()", *arguments]
     env = {**os.environ, "COLUMNS": "200", **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=1200)
 
 
 def test_every_stage_is_a_command(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_process_killed_while_writing_leaves_the_old_file(file: Path) -> None:
     root = str(Path(artefact.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     process = subprocess.Popen([sys.executable, "-c", script, str(file)], env=environment)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not any(p.stat().st_size == 100 for p in file.parent.glob(".*")):
         assert time.monotonic() < deadline
         time.sleep(0.02)

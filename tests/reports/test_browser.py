@@ -46,7 +46,7 @@ def open_page(html: str, folder: Path) -> tuple[str, list[str]]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=180,
+        timeout=900,
         check=False,
     )
     assert done.stdout, done.stderr[-2000:]

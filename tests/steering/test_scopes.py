@@ -101,7 +101,7 @@ def test_a_thread_that_asked_for_nothing(model: LanguageModel, pack: SteeringPac
 def test_two_blocks_in_two_threads_at_once(model: LanguageModel, pack: SteeringPack) -> None:
     """Both are open while both generate, and pass by pass in turn; and an outsider meanwhile."""
     plain, angry, afraid = texts(model, pack)
-    together = threading.Barrier(3, timeout=60)
+    together = threading.Barrier(3, timeout=600)
     got: dict[str, Any] = {}
 
     class InTurn:
