@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on stderr where somebody is watching, else a line in the log.
+"""Progress of long work: a bar in the terminal or notebook where somebody watches, else log lines.
 
 The log (level INFO, every half minute) is for jobs that run unattended: what is done, how fast it
 goes and how long it will take.
@@ -6,13 +6,17 @@ goes and how long it will take.
 
 from __future__ import annotations
 
+import html
 import logging
 import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 LOG_SECONDS = 30.0
+NOTEBOOK_SECONDS = 0.2
+"""Between two drawings in a notebook: each is a message to the browser."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,10 @@ def progress(
     Yields:
         A function that advances it by so many steps.
     """
+    if in_notebook():
+        with _notebook_bar(description, total, unit) as drawn:
+            yield drawn
+        return
     if not sys.stderr.isatty():
         yield _Logged(description, total, unit)
         return
@@ -62,6 +70,48 @@ def progress(
                 bar.update(task, rate=f"{speed:,.0f} {unit}/s")
 
         yield advance
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel (notebook, lab, VS Code, Colab) runs this code."""
+    ipython = sys.modules.get("IPython")
+    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
+
+
+def watched() -> bool:
+    """Whether somebody sees a bar when it is drawn."""
+    return in_notebook() or sys.stderr.isatty()
+
+
+@contextmanager
+def _notebook_bar(
+    description: str, total: int, unit: str
+) -> Generator[Callable[[int], None], None, None]:
+    """A bar below the cell, gone when the work is done; plain HTML, so no widgets are needed."""
+    from IPython.display import HTML, display
+
+    started, done, drawn = time.monotonic(), 0, float("-inf")
+    handle: Any = display(HTML(""), display_id=True)
+
+    def draw() -> None:
+        seconds = max(time.monotonic() - started, 1e-9)
+        left = f", {_duration((total - done) * seconds / done)} left" if done else ""
+        rate = f", {done / seconds:,.0f} {unit}/s" if unit and done else ""
+        text = html.escape(f"{description}: {done:,}/{total:,}{rate}{left}")
+        handle.update(HTML(f"<progress max='{total}' value='{done}'></progress> {text}"))
+
+    def advance(steps: int) -> None:
+        nonlocal done, drawn
+        done += steps
+        if time.monotonic() >= drawn + NOTEBOOK_SECONDS or done == total:
+            drawn = time.monotonic()
+            draw()
+
+    try:
+        draw()
+        yield advance
+    finally:
+        handle.update(HTML(""))
 
 
 class _Logged:

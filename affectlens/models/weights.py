@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
-import sys
 from collections.abc import Generator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import torch
 
 from affectlens.core.errors import ModelError
 from affectlens.models.chat.special_tokens import end_of_turn
+from affectlens.models.library_bars import no_library_bars
 
 ENGLISH = "The weather was nice yesterday, so we went for a walk in the park with our two dogs."
 MAX_LOSS = 7.0
@@ -35,7 +34,7 @@ def from_pretrained(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     if Path(source).is_dir():
         check_folder(Path(source))
-    with one_sentence(source), quiet():
+    with one_sentence(source), no_library_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
@@ -67,7 +66,7 @@ def from_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     # From 5.17 on, weights stay packed wherever the optional `kernels` package is installed.
     gguf_config: Any = getattr(transformers, "GgufConfig", None)
     options = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
-    with one_sentence(str(path)), quiet():
+    with one_sentence(str(path)), no_library_bars():
         folder, file = str(path.parent), path.name
         hf: Any = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file, dtype=dtype, **options
@@ -108,7 +107,7 @@ def without_quantisation(loaded: Any) -> Any:
 
 def save_model(hf: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model folder that `from_pretrained` reads."""
-    with quiet():
+    with no_library_bars():
         hf.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -199,16 +198,6 @@ def check_gguf(path: Path) -> None:
         ) from error
     if end == 0 or end > path.stat().st_size:
         raise ModelError(f"{path} is cut short; download it again.")
-
-
-@contextmanager
-def quiet() -> Generator[None, None, None]:
-    """No progress bars of transformers where nobody is watching; its log messages still come."""
-    if sys.stderr.isatty():
-        yield
-        return
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123
-        yield
 
 
 @contextmanager

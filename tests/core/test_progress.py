@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -63,3 +64,28 @@ def test_the_log_tells_rate_and_time_left_every_half_minute(
         "Working: 3,500 of 10,000 tokens, 100 tokens/s, 0:01:05 left",
         "Working: 7,500 of 10,000 tokens, 100 tokens/s, 0:00:25 left",
     ]
+
+
+def test_in_a_notebook_a_bar_is_drawn_and_goes_when_the_work_is_done() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    drawn: list[str] = []
+
+    class Watched(NotebookClient):
+        def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+            if msg["msg_type"] in ("display_data", "update_display_data"):
+                drawn.append(msg["content"]["data"]["text/html"])
+            return super().process_message(msg, cell, cell_index)
+
+    lines = (
+        "from affectlens.core.progress import progress",
+        "with progress('Working <fast>', 4, unit='texts') as advance:",
+        "    advance(1)",
+        "    advance(3)",
+    )
+    cells = [nbformat.v4.new_code_cell("\n".join(lines))]
+    Watched(nbformat.v4.new_notebook(cells=cells), kernel_name="python3").execute()
+    assert drawn[0] == drawn[-1] == ""
+    assert "value='0'" in drawn[1] and "Working &lt;fast&gt;: 0/4" in drawn[1]
+    assert re.search(r"max='4' value='4'.*4/4, [\d,]+ texts/s, 0:00:00 left", drawn[-2])

@@ -27,6 +27,7 @@ from affectlens.evaluation.judges.windows import (
     windows_of,
 )
 from affectlens.models.batches import BatchLimits, cut, shortest_first
+from affectlens.models.library_bars import no_library_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,10 +45,11 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        encoder = AutoModel.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        with no_library_bars():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            encoder = AutoModel.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa"
+            )
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} holds no sentence encoder ({error}); delete it and fetch it again."
