@@ -109,10 +109,12 @@ def prepare(
     sites: Sites = "resid_post",
     positions: str | Iterable[str] | None = None,
     settings: PassSettings = _DEFAULT,
+    engine: Engine | None = None,
 ) -> Prepared:
     """Tokenize, cut into batches and shards, and say what the result is made by.
 
-    Args and errors are those of `capture`. Whoever calls it with the same arguments gets the same
+    Args and errors are those of `capture`; an ``engine`` is taken in place of the one that the
+    settings name. Whoever calls it with the same arguments gets the same
     plan, so that several processes can each run some of its shards.
     """
     settings = settings.stored()
@@ -129,7 +131,7 @@ def prepare(
     options = dict(settings.engine_options or {})
     if any(site.kind == "pattern" for site in wanted):
         options["key_length"] = int(texts.lengths.max())
-    runner = open_engine(settings.engine, model, **options)
+    runner = engine or open_engine(settings.engine, model, **options)
     widths = {site: runner.width(site) for site in wanted}
     row_bytes = bytes_per_row(widths, settings.dtype)
     shard_bytes = shard_size(settings.shard_bytes, row_bytes)

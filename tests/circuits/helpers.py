@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from affectlens.core import Provenance, Site
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.geometry.directions import Directions
+from affectlens.models.chat.chats import encode
 
 EMOTIONS = ("anger", "fear", "happiness")
 WORDS = {"anger": ("angry",), "fear": ("dark",), "happiness": ("happy", "lovely")}
@@ -70,7 +71,7 @@ def direction(directions: Any, layer: int, kind: str) -> Tensor:
 
 
 @contextmanager
-def hooks(*pairs: tuple[Any, Callable[..., Any], str]) -> Iterator[None]:
+def hooks(*pairs: tuple[Any, Callable[..., Any], str]) -> Generator[None]:
     """Plain hooks: (module, function, "in" or "out"); the function gets and may return a tensor.
 
     For one text at a time: OPT's MLP has no batch axis, so one is put before.
@@ -116,3 +117,31 @@ def sublayer_out(part: Any, kind: str) -> Any:
 
 def record_of(corpus: Corpus, emotion: str) -> list[Record]:
     return [r for r in corpus if r.emotion == emotion]
+
+
+def run(model: Any, record: Any, *extra: Any) -> tuple[dict[Any, Tensor], range]:
+    """One plain pass over one record: every sublayer's input, raw output and added output."""
+    row = encode(model.tokenizer, record.chat, add_generation_prompt=record.reply is None)
+    seen: dict[Any, Tensor] = {}
+
+    def keep(name: str, layer: int) -> Any:
+        return lambda value: seen.__setitem__((name, layer), value[0].detach().clone())
+
+    pairs = []
+    for part in model.anatomy.blocks:
+        for kind, module in (("attn", part.o_proj), ("mlp", part.down_proj)):
+            pairs.append((module, keep(f"{kind}_in", part.layer), "in"))
+            pairs.append((module, keep(f"{kind}_raw", part.layer), "out"))
+            pairs.append((sublayer_out(part, kind), keep(f"{kind}_out", part.layer), "out"))
+        pairs.append((part.block, keep("post", part.layer), "out"))
+    with torch.no_grad(), hooks(*pairs, *extra):
+        model.hf(torch.tensor([row.ids]))
+    span = range(*row.spans["reply"]) if record.reply else range(len(row) - 1, len(row))
+    return seen, span
+
+
+def true_norm(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and per-token scale of Gemma's or OLMo's norm, from its definition."""
+    weight = 1 + norm.weight if "Gemma" in type(norm).__name__ else norm.weight
+    eps = getattr(norm, "eps", None) or norm.variance_epsilon
+    return weight.detach(), torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)

@@ -14,44 +14,15 @@ from affectlens.circuits.attribution.postnorm import norm_gain
 from affectlens.circuits.attribution.sublayer_directions import sublayer_directions
 from affectlens.circuits.attribution.unit_means import cell_weights, difference, store_means
 from affectlens.core import DataError, ModelError, UnknownNameError
-from affectlens.models.chat.chats import encode
 from tests.circuits.helpers import (
     EMOTIONS,
     direction,
-    hooks,
     random_directions,
     record_of,
+    run,
     small_corpus,
-    sublayer_out,
+    true_norm,
 )
-
-
-def run(model: Any, record: Any, *extra: Any) -> tuple[dict[Any, Tensor], range]:
-    """One plain pass over one record: every sublayer's input, raw output and added output."""
-    row = encode(model.tokenizer, record.chat, add_generation_prompt=record.reply is None)
-    seen: dict[Any, Tensor] = {}
-
-    def keep(name: str, layer: int) -> Any:
-        return lambda value: seen.__setitem__((name, layer), value[0].detach().clone())
-
-    pairs = []
-    for part in model.anatomy.blocks:
-        for kind, module in (("attn", part.o_proj), ("mlp", part.down_proj)):
-            pairs.append((module, keep(f"{kind}_in", part.layer), "in"))
-            pairs.append((module, keep(f"{kind}_raw", part.layer), "out"))
-            pairs.append((sublayer_out(part, kind), keep(f"{kind}_out", part.layer), "out"))
-        pairs.append((part.block, keep("post", part.layer), "out"))
-    with torch.no_grad(), hooks(*pairs, *extra):
-        model.hf(torch.tensor([row.ids]))
-    span = range(*row.spans["reply"]) if record.reply else range(len(row) - 1, len(row))
-    return seen, span
-
-
-def true_norm(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and per-token scale of Gemma's or OLMo's norm, from its definition."""
-    weight = 1 + norm.weight if "Gemma" in type(norm).__name__ else norm.weight
-    eps = getattr(norm, "eps", None) or norm.variance_epsilon
-    return weight.detach(), torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
 
 
 @pytest.mark.parametrize("design", ["replies", "elicited"])

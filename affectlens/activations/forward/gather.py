@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,21 @@ from affectlens.activations.forward.plan import Plan
 from affectlens.activations.forward.tokenised import Ints, before, ranges
 
 _FUSED = ("cpu", "cuda")
+
+
+class Derived(Protocol):
+    """What an engine may hand out in place of a tensor: worked out for the tokens read only."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        ...
+
+    def rows(
+        self, index: Int[Tensor, " token"], bags: Int[Tensor, " row"] | None
+    ) -> Float[Tensor, "row width"]:
+        """Of single tokens, or means over bags of them; see `Pick`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +53,7 @@ class Pick:
     bags: Int[Tensor, " row"] | None
 
     def __call__(
-        self, value: Float[Tensor, "batch pos width"], block: Block
+        self, value: Float[Tensor, "batch pos width"] | Derived, block: Block
     ) -> Float[Tensor, "row width"]:
         """Rows of a site: single tokens in the model's dtype, means in float32.
 
@@ -45,12 +61,16 @@ class Pick:
             value: Of the whole batch.
             block: Where the rows go.
         """
+        if not isinstance(value, Tensor):
+            found = value.rows(self.index, self.bags)
+            n, width = found.shape
+            return block.take(n, width, found.dtype, found.device).copy_(found)
         tokens, width = value.flatten(0, 1), value.shape[-1]
         if self.bags is None:
             rows = block.take(len(self.index), width, value.dtype, value.device)
             return torch.index_select(tokens, 0, self.index, out=rows)
         rows = block.take(len(self.bags), width, torch.float32, value.device)
-        return rows.copy_(_means(tokens, self.index, self.bags))
+        return rows.copy_(mean_rows(tokens, self.index, self.bags))
 
     def to(self, device: torch.device) -> Pick:
         """The same on another device."""
@@ -116,7 +136,7 @@ def _sent(parts: Sequence[Ints], device: torch.device) -> tuple[Tensor, ...]:
     return whole.to(device, non_blocking=True).split([len(part) for part in parts])
 
 
-def _means(
+def mean_rows(
     tokens: Float[Tensor, "token width"],
     index: Int[Tensor, " picked"],
     bags: Int[Tensor, " row"],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from affectlens.activations.forward.buffers import Block
 from affectlens.activations.forward.engines import Engine
-from affectlens.activations.forward.gather import Batch, Pick, make_batch
+from affectlens.activations.forward.gather import Batch, Derived, Pick, make_batch
 from affectlens.activations.forward.plan import Plan
 from affectlens.activations.forward.tokenised import Ints
 from affectlens.core.errors import ModelError, unknown
@@ -172,7 +172,7 @@ def _forward(plan: Plan, engine: Engine, batch: Batch, block: Block) -> Rows:
     # Blocks of a model that is spread over several devices read their own copy of the indices.
     picks: dict[torch.device, dict[str, Pick]] = {batch.ids.device: dict(batch.picks)}
 
-    def read(site: Site, value: Tensor) -> None:
+    def read(site: Site, value: Tensor | Derived) -> None:
         if value.device not in picks:
             picks[value.device] = {n: p.to(value.device) for n, p in batch.picks.items()}
         for position, pick in picks[value.device].items():

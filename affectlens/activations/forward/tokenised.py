@@ -184,7 +184,7 @@ def _row(
         if overlong == "error":
             raise DataError(
                 f"Record {record.id} has {len(row)} tokens, the context of {model.name} {limit}; "
-                "shorten it, or set overlong to 'truncate' or 'skip'."
+                "shorten it or leave it out (a capture does so with overlong='skip')."
             )
         counts["truncated" if overlong == "truncate" else "skipped"] += 1
         if overlong == "skip":

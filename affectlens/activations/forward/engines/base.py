@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from affectlens.activations.forward.gather import Derived
 from affectlens.core.errors import DataError, ModelError, UnknownNameError
 from affectlens.core.places import Site
 from affectlens.models.hooking.attention_patterns import flat_pattern
@@ -18,7 +19,7 @@ from affectlens.models.hooking.hooks import check_sites
 from affectlens.models.loading import LanguageModel
 from affectlens.models.step import accepted
 
-Reader = Callable[[Site, Tensor], None]
+Reader = Callable[[Site, Tensor | Derived], None]
 """Gets a site and its live value ``[batch, pos, width]``; copy what must outlive the call."""
 
 
@@ -109,9 +110,11 @@ class Engine(ABC):
         check_sites(self.model.anatomy, sites)
         missing = set(sites)
 
-        def once(site: Site, value: Tensor) -> None:
+        def once(site: Site, value: Tensor | Derived) -> None:
             missing.discard(site)
-            read(site, flat_pattern(value, mask, self._keys()) if site.kind == "pattern" else value)
+            if site.kind == "pattern" and isinstance(value, Tensor):
+                value = flat_pattern(value, mask, self._keys())
+            read(site, value)
 
         with torch.inference_mode():
             self._run(self._inputs(ids, mask), sites, once)
