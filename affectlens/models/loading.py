@@ -33,6 +33,7 @@ from affectlens.models.identity import (
     remember_identity,
     text_fingerprint,
 )
+from affectlens.models.refusals import check_task
 from affectlens.models.sinks import Sinks, find_sinks
 from affectlens.models.step import position_ids
 from affectlens.models.weights import from_gguf, from_pretrained
@@ -227,7 +228,7 @@ def load_model(
     if isinstance(source, (str, Path)):
         name = str(source)
         where = pick_device(device)
-        hf, own_tokenizer = _read(source, pick_dtype(dtype, where))
+        hf, own_tokenizer = _read(source, pick_dtype(dtype, where), tokenizer is None)
         hf = hf.to(where)
     else:
         source = uncompiled(source)
@@ -241,6 +242,7 @@ def load_model(
             )
         refuse_adapters(hf)
         name = str(getattr(hf.config, "_name_or_path", "") or type(hf).__name__)
+        check_task(hf, name)
         if device is not None:
             hf = hf.to(pick_device(device))
         if dtype is not None:
@@ -267,7 +269,8 @@ def _watched(hf: Any, tokenizer: Any, source: str | Path | None) -> WatchedFinge
     name = _name_of_files(source) if hf.dtype == torch.float16 else None
     watched = WatchedFingerprint(hf, name)
     if name is not None or hf.dtype != torch.float16:
-        remember_identity(source, ModelIdentity(watched(), text_fingerprint(tokenizer)))
+        text = "" if tokenizer is None else text_fingerprint(tokenizer)
+        remember_identity(source, ModelIdentity(watched(), text))
     return watched
 
 
@@ -308,10 +311,12 @@ def locate(source: str | Path) -> str:
     )
 
 
-def _read(source: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
+def _read(source: str | Path, dtype: torch.dtype, with_tokenizer: bool) -> tuple[Any, Any]:
     where = locate(source)
     hf, tokenizer = (
-        from_gguf(Path(where), dtype) if where.endswith(".gguf") else from_pretrained(where, dtype)
+        from_gguf(Path(where), dtype)
+        if where.endswith(".gguf")
+        else from_pretrained(where, dtype, with_tokenizer=with_tokenizer)
     )
     refuse_adapters(hf)
     return hf, tokenizer

@@ -1,15 +1,12 @@
-"""Reading weights and tokenizers from folders, GGUF files and the hub, with checks first.
+"""Reading weights from folders, GGUF files and the hub, with checks first and last.
 
 Only safetensors and GGUF are read: pickled weights can run code, and so can code from the hub.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import struct
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +14,90 @@ import torch
 
 from affectlens.core.errors import ModelError
 from affectlens.models.chat.special_tokens import end_of_turn
+from affectlens.models.chat.tokenizers import read_tokenizer
+from affectlens.models.checkpoint_files import check_weight_files
+from affectlens.models.configs import read_config
 from affectlens.models.library_bars import no_library_bars
+from affectlens.models.reading_errors import one_sentence
 
 ENGLISH = "The weather was nice yesterday, so we went for a walk in the park with our two dogs."
 MAX_LOSS = 7.0
 """Nats per token on :data:`ENGLISH`; a sound small model is near 3, a broken conversion near 12."""
 
 
-def from_pretrained(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def from_pretrained(
+    source: str, dtype: torch.dtype, *, with_tokenizer: bool = True
+) -> tuple[Any, Any]:
     """Load a local folder or a hub id with transformers, on the CPU, in evaluation mode.
+
+    Config, files and tokenizer come first, so what cannot be used is refused before a weight is
+    read.
+
+    Args:
+        source: Folder or hub id.
+        dtype: Of the weights.
+        with_tokenizer: Whether its tokenizer is read too; None is returned for it otherwise.
 
     Raises:
         ModelError: If anything is missing, cut short, or needs code from the hub.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    config = read_config(source)
     if Path(source).is_dir():
-        check_folder(Path(source))
+        check_weight_files(Path(source))
+    tokenizer = read_tokenizer(source) if with_tokenizer else None
     with one_sentence(source), no_library_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported, and refused below
             output_loading_info=True,
         )
         hf, info = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if info.get("missing_keys"):
-        missing = sorted(info["missing_keys"])
-        raise ModelError(
-            f"{source}: {len(missing)} weights are missing ({missing[0]}, ...); download it again."
-        )
+    check_loaded(hf, info, source)
     return hf.eval(), tokenizer
+
+
+def check_loaded(hf: Any, info: Mapping[str, Any], source: str) -> None:
+    """Refuse a model some of whose weights transformers made up.
+
+    Args:
+        hf: What transformers loaded.
+        info: What it says of it: ``missing_keys``, ``mismatched_keys``, ``unexpected_keys``.
+        source: What the user called it.
+
+    Raises:
+        ModelError: If a weight is missing, or of another shape than the config asks for.
+    """
+    wrong: list[Any] = sorted(info.get("mismatched_keys") or (), key=str)
+    if wrong:
+        name, there, wanted = wrong[0]
+        raise ModelError(
+            f"{source}: {len(wrong)} weights have another shape than its config.json asks for "
+            f"({name} is {_shape(there)}, not {_shape(wanted)}); use the config that belongs to "
+            "these weights."
+        )
+    missing, others = (sorted(info.get(f"{k}_keys") or ()) for k in ("missing", "unexpected"))
+    if missing:
+        total = len(hf.state_dict())
+        why = (
+            f"it holds {len(others)} of other names ({others[0]}, ...), so they belong to another "
+            "class of model or are in another format; use a version saved by transformers"
+            if others
+            else "use a complete copy of the model"
+        )
+        raise ModelError(
+            f"{source} lacks {len(missing)} of the {total} weights of a {type(hf).__name__} "
+            f"({missing[0]}, ...); {why}."
+        )
+
+
+def _shape(size: Sequence[int]) -> str:
+    return "×".join(str(n) for n in size)
 
 
 def from_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -60,9 +108,10 @@ def from_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             out broken.
     """
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
-    check_gguf(path)
+    read_config(str(path))
+    tokenizer = read_tokenizer(str(path))
     # From 5.17 on, weights stay packed wherever the optional `kernels` package is installed.
     gguf_config: Any = getattr(transformers, "GgufConfig", None)
     options = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
@@ -71,7 +120,6 @@ def from_gguf(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         hf: Any = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=file, dtype=dtype, **options
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
         if hasattr(hf.config, "quantization_config"):  # before 5.17, unpacked or not
             hf = without_quantisation(hf)
     hf = hf.eval()
@@ -134,87 +182,3 @@ def check_english(hf: Any, tokenizer: Any, name: str) -> None:
             f"(at most {limit:.1f} is plausible); transformers probably converts the tokenizer or "
             "the weights of this family wrongly, so use a safetensors version of the model."
         )
-
-
-def check_folder(folder: Path) -> None:
-    """Look at a model folder before transformers does.
-
-    Raises:
-        ModelError: If it has no config, only pickled weights, or a weight file is cut short.
-    """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is not a model folder: it has no config.json.")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-            raise ModelError(
-                f"{folder} holds pickled weights, which can run code when read; convert them to "
-                "safetensors first."
-            )
-        raise ModelError(f"{folder} holds no weights (*.safetensors).")
-    for file in files:
-        check_safetensors(file)
-
-
-def check_safetensors(path: Path) -> None:
-    """Compare a file's size with what its header promises.
-
-    Raises:
-        ModelError: If it is cut short or its header is no header.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            if length > size - 8:
-                raise ValueError("header longer than the file")
-            header = json.loads(handle.read(length))
-        ends = [int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is cut short or damaged; download it again.") from error
-    if size != 8 + length + max(ends, default=0):
-        raise ModelError(
-            f"{path} is cut short ({size} bytes instead of {8 + length + max(ends, default=0)}); "
-            "download it again."
-        )
-
-
-def check_gguf(path: Path) -> None:
-    """Read a GGUF header and check that every tensor lies inside the file.
-
-    Raises:
-        ModelError: If it does not exist, is no GGUF file, or is cut short.
-    """
-    from gguf import GGUFReader
-
-    if not path.is_file():
-        raise ModelError(f"There is no file {path}.")
-    try:
-        reader: Any = GGUFReader(str(path))
-        end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
-    except Exception as error:  # the reader indexes into a memory map and raises anything
-        raise ModelError(
-            f"{path} is cut short or no GGUF file ({_line(error)}); download it again."
-        ) from error
-    if end == 0 or end > path.stat().st_size:
-        raise ModelError(f"{path} is cut short; download it again.")
-
-
-@contextmanager
-def one_sentence(source: str) -> Generator[None, None, None]:
-    """Turn whatever goes wrong while reading a model into a `ModelError` of one sentence."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:  # transformers, safetensors and the hub each have their own classes
-        line = _line(error)
-        if "trust_remote_code" in str(error):
-            line = "it needs code from the hub, which affectlens does not run"
-        elif not Path(source).exists():
-            line = f"not a local path, and the hub did not give it: {line}"
-        raise ModelError(f"Could not load {source}: {line.rstrip('.')}.") from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

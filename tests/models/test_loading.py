@@ -203,7 +203,7 @@ def test_missing_weights_are_not_made_up(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
     del tensors["model.layers.1.mlp.down_proj.weight"]
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"1 weights are missing \(model\.layers\.1\.mlp\.down"):
+    with pytest.raises(ModelError, match=r"lacks 1 of the 51 weights .*layers\.1\.mlp\.down"):
         load_model(copy)
 
 
@@ -233,7 +233,7 @@ def test_code_that_comes_with_a_model_is_not_run(copy: Path, tmp_path: Path) -> 
     config["auto_map"] = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
     config["model_type"] = "evil"
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"Could not load"):
+    with pytest.raises(ModelError, match=r"needs Python code that comes with it"):
         load_model(copy)
     assert not evil.exists()
 

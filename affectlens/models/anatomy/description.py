@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from affectlens.core.errors import ModelError
 from affectlens.models import registry
 from affectlens.models.anatomy.anatomy import find_anatomy
 
@@ -39,23 +38,17 @@ def describe(source: str) -> dict[str, Any]:
 
 def _anatomy_facts(source: str) -> dict[str, Any]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    from affectlens.models.configs import read_config
     from affectlens.models.loading import locate
-    from affectlens.models.weights import check_gguf, one_sentence
+    from affectlens.models.reading_errors import one_sentence
 
     where = locate(source)
     path = Path(where)
-    with one_sentence(source):
-        if path.suffix == ".gguf":
-            check_gguf(path)
-            config: Any = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
-        else:
-            config = AutoConfig.from_pretrained(where, trust_remote_code=False)
-        with torch.device("meta"):
-            hf: Any = AutoModelForCausalLM.from_config(config)
-    if not hasattr(hf, "get_output_embeddings"):
-        raise ModelError(f"{source} is not a language model.")
+    config = read_config(where)
+    with one_sentence(source), torch.device("meta"):
+        hf: Any = AutoModelForCausalLM.from_config(config)
     anatomy = find_anatomy(hf)
     numbers = ("family", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_mlp")
     facts: dict[str, Any] = {name: getattr(anatomy, name) for name in numbers}

@@ -23,6 +23,7 @@ from affectlens.core.places import KINDS, Site
 from affectlens.models.anatomy.anatomy import Anatomy, BlockParts, is_conv1d
 from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.hooking.hooks import reading
+from affectlens.models.reading_errors import first_line
 
 TOLERANCE = 0.03
 """Relative error allowed per block of the residual stream; bfloat16 rounds at 0.4 %."""
@@ -80,7 +81,7 @@ def check_anatomy(hf: Any, anatomy: Anatomy) -> Anatomy:
             hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ModelError(
-            f"{anatomy.family}: the model does not run on a plain prompt ({_line(error)})."
+            f"{anatomy.family}: the model does not run on a plain prompt ({first_line(error)})."
         ) from error
     for part in anatomy.blocks:
         _check_stream(part, seen, anatomy)
@@ -177,7 +178,3 @@ def _projected(module: Any, value: Tensor) -> Tensor:
 
 def _error(value: Tensor, there: Tensor) -> float:
     return float((value - there).norm() / there.norm().clamp_min(1e-12))
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -178,13 +178,26 @@ def _checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
         if turn["role"] not in _ROLES:
             raise unknown("message role", turn["role"], _ROLES)
         if not isinstance(turn["content"], str):
-            raise DataError(f"A {turn['role']} message must be a text, not {turn['content']!r}.")
+            raise DataError(_not_a_text(turn["role"], turn["content"]))
     roles = [turn["role"] for turn in turns]
     if "text" in roles and len(roles) > 1:
         raise DataError("A plain text cannot be mixed with chat messages; use one or the other.")
     if "system" in roles[1:]:
         raise DataError("A system message must come first.")
     return turns
+
+
+def _not_a_text(role: str, content: Any) -> str:
+    parts = content if isinstance(content, Sequence) else [content]
+    kinds = [str(part.get("type")) for part in parts if isinstance(part, Mapping)]
+    for kind in ("image", "audio", "video"):
+        if any(kind in each for each in kinds):
+            what = {"image": "an image", "audio": "sound", "video": "a video"}[kind]
+            return (
+                f"A {role} message holds {what}; affectlens reads text only, whatever "
+                "else the model can see or hear: give the message as a text."
+            )
+    return f"A {role} message must be a text, not {content!r}."
 
 
 def _parts(turns: Sequence[Turn]) -> dict[str, int]:
