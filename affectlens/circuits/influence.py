@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.core.progress import progress
 from affectlens.models.generation.listeners import refuse_listeners
+from affectlens.models.linear_map import linear_map, shape_in_out
 
 if TYPE_CHECKING:
     from affectlens.geometry.directions import Directions
@@ -290,13 +291,16 @@ def logit_direction(
     """
     if model.anatomy.unembed is None:
         raise ModelError(f"{model.name} has no unembedding, so no logit can be read.")
-    weight = cast("Tensor", model.anatomy.unembed.weight)
-    if weight.shape[1] != model.d_model:
+    width, _ = shape_in_out(model.anatomy.unembed) or (0, 0)
+    if width != model.d_model:
         raise ModelError(
-            f"{model.name} maps its last state of {model.d_model} values to {weight.shape[1]} "
+            f"{model.name} maps its last state of {model.d_model} values to {width} "
             "before the unembedding, so no logit can be read off the residual stream; this variant "
             "of the architecture has no influence profile."
         )
-    means = torch.stack([weight[list(ids)].float().mean(0) for ids in tokens])
+    every = sorted({token for ids in tokens for token in ids})
+    weight = linear_map(model.anatomy.unembed, only=every)  # [d_model, token]
+    of = {token: i for i, token in enumerate(every)}
+    means = torch.stack([weight[:, [of[token] for token in ids]].mean(1) for ids in tokens])
     n = len(tokens)
     return means - (means.sum(0) - means) / max(n - 1, 1)

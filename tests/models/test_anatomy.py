@@ -182,37 +182,21 @@ def test_a_wrong_middle_is_noticed(tiny_model: Any) -> None:
         check_anatomy(model.hf, replace(model.anatomy, blocks=wrong))
 
 
-def test_a_transposed_projection_is_noticed(tiny_model: Any) -> None:
-    class Conv1D(torch.nn.Linear):  # named like GPT-2's transposed layer, but it is not
-        pass
-
-    model = tiny_model("llama", seed=3)
-    first = model.anatomy.blocks[0]
-    fake = Conv1D(D_MODEL, D_MODEL)
-    fake.load_state_dict(first.o_proj.state_dict())
-    blocks = (replace(first, o_proj=first.o_proj), *model.anatomy.blocks[1:])
-    first.attn.o_proj = fake
-    try:
-        blocks = (replace(first, o_proj=fake), *blocks[1:])
-        with pytest.raises(ModelError, match="heads of block 0"):
-            check_anatomy(model.hf, replace(model.anatomy, blocks=blocks))
-    finally:
-        first.attn.o_proj = model.anatomy.blocks[0].o_proj
-
-
 class Adapted(torch.nn.Linear):
-    """A linear layer with an adapter of rank 8 beside its weight."""
+    """A linear layer with an adapter of rank 8 beside its weight, bent or straight."""
 
-    def __init__(self, plain: Any, size: float) -> None:
+    def __init__(self, plain: Any, *, bent: bool) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=plain.bias is not None)
         self.load_state_dict(plain.state_dict())
         self.to(plain.weight.dtype)
         generator = torch.Generator().manual_seed(0)
         self.down = torch.randn(plain.in_features, 8, generator=generator)
-        self.up = torch.randn(8, plain.out_features, generator=generator) * size
+        self.up = torch.randn(8, plain.out_features, generator=generator) * 0.01
+        self.bend = torch.nn.ReLU() if bent else torch.nn.Identity()
 
     def forward(self, value: Any) -> Any:
-        return super().forward(value) + (value.float() @ self.down @ self.up).to(value.dtype)
+        low = self.bend(value.float() @ self.down)
+        return super().forward(value) + (low @ self.up).to(value.dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -223,14 +207,20 @@ class Adapted(torch.nn.Linear):
         ("mlp", "down_proj", "the neurons of block 2 do not add up to its MLP"),
     ],
 )
-def test_a_small_adapter_on_one_later_block_is_noticed(
+def test_an_adapter_is_part_of_a_projection_unless_it_is_bent(
     sublayer: str, name: str, match: str, dtype: torch.dtype
 ) -> None:
     hf = tiny_hf("llama").to(dtype)
-    load_model(hf, tokenizer=tiny_tokenizer())  # rounding alone passes
     parent = getattr(hf.model.layers[2], sublayer)
-    setattr(parent, name, Adapted(getattr(parent, name), size=0.01))
-    with pytest.raises(ModelError, match=f"{match}.*Adapted.*merge_and_unload"):
+    plain = getattr(parent, name)
+    straight = Adapted(plain, bent=False)
+    setattr(parent, name, straight)
+    part = load_model(hf, tokenizer=tiny_tokenizer()).anatomy.blocks[2]
+    found = part.W_O().flatten(0, 1) if name == "o_proj" else part.W_down()
+    wanted = plain.weight.detach().float().T + straight.down @ straight.up
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    setattr(parent, name, Adapted(plain, bent=True))
+    with pytest.raises(ModelError, match=f"{match}.*Adapted is no linear map"):
         load_model(hf, tokenizer=tiny_tokenizer())
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from affectlens.core.errors import ModelError, unknown
 from affectlens.core.places import KINDS
 from affectlens.models.anatomy.transformer_lens import PartNames, known_family, part_names, unwrap
 from affectlens.models.hooking.compiled import uncompiled
+from affectlens.models.linear_map import linear_map, linear_offset, shape_in_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +53,21 @@ class BlockParts:
     flat: bool = False
 
     def W_O(self) -> Float[Tensor, "n_heads d_head d_model"]:
-        """Output projection per head, fp32, on the model's device."""
-        weight = _weight_in_out(self.o_proj)
+        """Output projection per head, fp32, where it computes; see `linear_map`."""
+        weight = linear_map(unwrap(self.o_proj))
         return weight.reshape(self.n_heads, -1, weight.shape[1])
 
     def b_O(self) -> Float[Tensor, " d_model"] | None:
         """Bias of the output projection, fp32."""
-        return _bias(self.o_proj)
+        return linear_offset(unwrap(self.o_proj))
 
     def W_down(self) -> Float[Tensor, "d_mlp d_model"]:
-        """Down projection, fp32, on the model's device."""
-        return _weight_in_out(self.down_proj)
+        """Down projection, fp32, where it computes; see `linear_map`."""
+        return linear_map(unwrap(self.down_proj))
 
     def b_down(self) -> Float[Tensor, " d_model"] | None:
         """Bias of the down projection, fp32."""
-        return _bias(self.down_proj)
+        return linear_offset(unwrap(self.down_proj))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,28 +223,10 @@ def _child(module: Any, name: str) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether it is GPT-2's linear layer, which keeps its weight transposed: ``[in, out]``."""
-    return any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
-
-
 def _shape_in_out(module: nn.Module, family: str) -> tuple[int, int]:
-    weight = getattr(unwrap(module), "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+    found = shape_in_out(unwrap(module))
+    if found is None:
         raise ModelError(
-            f"{family}: an output projection is not a plain matrix of floats ({type(module)}); "
-            "load the model without quantisation."
+            f"{family}: an output projection is no linear module ({type(unwrap(module)).__name__})."
         )
-    rows, columns = weight.shape
-    return (rows, columns) if is_conv1d(unwrap(module)) else (columns, rows)
-
-
-def _weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
-    raw = unwrap(module)
-    weight = cast("Tensor", raw.weight).detach().to(torch.float32)
-    return weight if is_conv1d(raw) else weight.T
-
-
-def _bias(module: nn.Module) -> Float[Tensor, " d_out"] | None:
-    bias = getattr(unwrap(module), "bias", None)
-    return None if bias is None else cast("Tensor", bias).detach().to(torch.float32)
+    return found

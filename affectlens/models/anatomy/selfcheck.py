@@ -20,9 +20,17 @@ from torch.nn import functional as F
 
 from affectlens.core.errors import ModelError
 from affectlens.core.places import KINDS, Site
-from affectlens.models.anatomy.anatomy import Anatomy, BlockParts, is_conv1d
+from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
 from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.hooking.hooks import reading
+from affectlens.models.linear_map import (
+    is_conv1d,
+    is_its_weight,
+    is_quantised,
+    linear_map,
+    linear_offset,
+)
+from affectlens.models.placement import device_of, loaded
 from affectlens.models.reading_errors import first_line
 
 TOLERANCE = 0.03
@@ -30,6 +38,9 @@ TOLERANCE = 0.03
 
 PROJECTION_TOLERANCE = {torch.bfloat16: 4e-3, torch.float16: 1e-3}
 """Relative error allowed of ``x·W + b`` by number format, computed in that format."""
+
+QUANTISED_TOLERANCE = 0.03
+"""The same where weights are kept as codes: some modules round what comes in to 8 bits too."""
 
 _PROJECTIONS = {
     "z": ("o_proj", "heads", "attention"),
@@ -74,7 +85,7 @@ def check_anatomy(hf: Any, anatomy: Anatomy) -> Anatomy:
         if kind != "resid_mid" or not anatomy.parallel
     ]
     vocab = hf.get_input_embeddings().weight.shape[0]
-    device = hf.get_input_embeddings().weight.device
+    device = device_of(hf.get_input_embeddings())
     ids = torch.arange(4, device=device).remainder(vocab).unsqueeze(0)
     try:
         with torch.no_grad(), _watching(hf, anatomy, sites) as seen:
@@ -160,20 +171,28 @@ def _check_projections(part: BlockParts, seen: _Seen, anatomy: Anatomy) -> None:
         there = seen.outputs[part.layer, name]
         value = _projected(module, seen.sites[Site(part.layer, kind)])
         error = _error(value.float(), there.float())
-        if not error <= PROJECTION_TOLERANCE.get(there.dtype, 1e-4):
+        if not error <= _tolerance(module, there.dtype):
             raise ModelError(
                 f"{anatomy.family}: the {units} of block {part.layer} do not add up to its "
-                f"{sublayer} (its {type(module).__name__} gives something else than its weights "
-                f"make of its input, relative error {error:.2g}); merge adapters into the weights "
-                "(merge_and_unload), load without quantisation, and remove hooks that change it."
+                f"{sublayer} (its {type(module).__name__} is no linear map, or a hook changes it, "
+                f"relative error {error:.2g}); remove hooks, and load without quantisation."
             )
 
 
 def _projected(module: Any, value: Tensor) -> Tensor:
-    """``x·W + b``, computed as PyTorch does, so that even 16-bit formats differ by little."""
-    weight, bias = cast("Tensor", module.weight).detach(), module.bias
-    value = value.to(weight.dtype)
-    return F.linear(value, weight.T if is_conv1d(module) else weight, bias).detach()
+    """``x·W + b``; a plain matrix as PyTorch does, so that even 16-bit formats differ by little."""
+    with loaded(module):
+        if is_its_weight(module):
+            weight, bias = cast("Tensor", module.weight).detach(), module.bias
+            value = value.to(weight.dtype)
+            return F.linear(value, weight.T if is_conv1d(module) else weight, bias).detach()
+        found = value.float() @ linear_map(module)
+        bias = linear_offset(module)
+        return found if bias is None else found + bias
+
+
+def _tolerance(module: nn.Module, dtype: torch.dtype) -> float:
+    return QUANTISED_TOLERANCE if is_quantised(module) else PROJECTION_TOLERANCE.get(dtype, 1e-4)
 
 
 def _error(value: Tensor, there: Tensor) -> float:
