@@ -148,6 +148,22 @@ def paired_difference(
     return Difference(mean, float(low), float(high), p, count)
 
 
+def holm(p: Float[np.ndarray, " n"] | Sequence[float]) -> Float[Floats, " n"]:
+    """p-values of several hypotheses, adjusted so that any false one among them has rate p.
+
+    Step-down: the k-th smallest of n times ``n - k + 1``, never falling, at most 1 (Holm, 1979).
+    NaN, a test that could not be made, stays NaN and does not count.
+    """
+    given = np.asarray(p, dtype=np.float64)
+    adjusted = np.full_like(given, np.nan)
+    order = [i for i in np.argsort(given, kind="stable") if not np.isnan(given[i])]
+    running = 0.0
+    for rank, i in enumerate(order):
+        running = max(running, float(given[i]) * (len(order) - rank))
+        adjusted[i] = min(running, 1.0)
+    return adjusted
+
+
 def _numbered(clusters: Sequence[Hashable]) -> tuple[Int[Ints, " n"], int]:
     """Number of each row's cluster, and how many there are."""
     names, index = np.unique(np.asarray(clusters), return_inverse=True)

@@ -10,16 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from affectlens.core.sentences import first_sentence_end
 from affectlens.evaluation.judges.lexicon import Lexicon, default_lexicon, placed_words
 
 OPENER_WORDS = 3
 """A reply copies an opener if it begins with so many of its words, or all of a shorter one."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_CLOSING = "\"'”’»)]*"
-_STOP = re.compile(rf"[.!?…。！？]+[{re.escape(_CLOSING)}]*")
-_SHORT = frozenset({"mr", "mrs", "ms", "dr", "prof", "st", "vs", "e.g", "i.e"})
-_LAST_WORD = re.compile(r"[^\W\d_]+(?:\.[^\W\d_]+)*$")
 
 
 def mask_feelings(text: str, lexicon: Lexicon | None = None) -> str:
@@ -69,31 +66,10 @@ def _tidy(text: str) -> str:
 def without_first_sentence(text: str) -> str:
     """What follows the first sentence of a text; "" if no letter does.
 
-    A sentence ends at a line break, or at ``. ! ? …`` (and closing quotes) before white space or
-    the end; a full stop does not end it before a lower-case letter or after "Mr", "e.g." and the
-    like. It has at least one letter, so "1." or "?!" alone is none.
+    See `affectlens.core.sentences` for where a sentence ends.
     """
-    start = next((i for i, c in enumerate(text) if c.isalpha()), len(text))
-    end = text.find("\n", start)
-    end = len(text) if end < 0 else end
-    for stop in _STOP.finditer(text, start, end):
-        after = text[stop.end() :]
-        wide = stop.group()[0] in "。！？"
-        if after and not after[0].isspace() and not wide:
-            continue
-        if stop.group()[0] in ".…" and _goes_on(text[start : stop.start()], after):
-            continue
-        end = stop.end()
-        break
-    rest = text[end:].strip()
+    rest = text[first_sentence_end(text) :].strip()
     return rest if any(c.isalpha() for c in rest) else ""
-
-
-def _goes_on(before: str, after: str) -> bool:
-    """Whether a full stop stands inside a sentence."""
-    last = _LAST_WORD.search(before)
-    short = last is not None and last.group().lower() in _SHORT
-    return after.lstrip()[:1].islower() or (short and bool(after.strip()))
 
 
 def copies_opener(text: str, openers: Iterable[str]) -> bool:

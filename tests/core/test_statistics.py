@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from affectlens.core import DataError
-from affectlens.core.statistics import bootstrap_interval, paired_difference, times_drawn
+from affectlens.core.statistics import bootstrap_interval, holm, paired_difference, times_drawn
 
 
 @pytest.mark.parametrize("random", [7, torch.Generator().manual_seed(7)])
@@ -167,3 +167,17 @@ def test_equal_arms_are_not_told_apart() -> None:
         paired_difference([1.0], [1.0, 2.0], ["a"])
     with pytest.raises(DataError, match="paired"):
         paired_difference([], [], [])
+
+
+def test_holm_is_the_step_down_by_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p = rng.uniform(size=6)
+        adjusted = holm(p)
+        for level in (0.01, 0.05, 0.2, 0.6):
+            rejected, left = set(), sorted(range(6), key=lambda i: p[i])
+            while left and p[left[0]] <= level / len(left):
+                rejected.add(left.pop(0))
+            assert {i for i in range(6) if adjusted[i] <= level} == rejected
+    assert np.isnan(holm([0.01, np.nan])[1]) and holm([0.01, np.nan])[0] == 0.01
+    assert holm([]).shape == (0,)

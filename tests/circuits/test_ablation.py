@@ -1,0 +1,179 @@
+"""The evidence of ablations: by brute force on a tiny model, and its statistics on planted data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from affectlens.circuits.attribution.mean_pass import unit_means
+from affectlens.circuits.evidence import AblationCurve, AblationSettings, ablate
+from affectlens.circuits.evidence.ablation import _others, _sets
+from affectlens.circuits.tasks import CarryOver, margins
+from affectlens.core import Provenance
+from affectlens.core.errors import ArtefactError, DataError, MismatchError, UnknownNameError
+from tests.circuits.test_carry_over import EMOTIONS, corpus
+from tests.circuits.test_circuit import random_circuit
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_model: Any) -> Any:
+    model = tiny_model("llama")
+    task = CarryOver.of(model, corpus(), EMOTIONS, named=True)
+    means = unit_means(model, corpus(), EMOTIONS, position="mean:reply")
+    return model, task, random_circuit(model), means
+
+
+@pytest.mark.parametrize("kind", ["neurons", "heads"])
+@pytest.mark.parametrize("by", ["mean", "zero"])
+def test_falls_are_those_of_hooks_by_hand(parts: Any, kind: str, by: str) -> None:
+    model, task, circuit, means = parts
+    settings = AblationSettings(kind=kind, counts=(1, 4), by=by, draws=2)
+    found = ablate(model, task, circuit, means, settings)
+    clean = task.scores(model)
+    values = means.mean(kind).mean(0)
+    size = values.shape[1] // 4 if kind == "heads" else 1
+    top = sorted(circuit.units("fear", kind), key=lambda u: -u.score)[:4]
+    removed = []
+    for unit in top:
+        part = model.anatomy.blocks[unit.layer]
+        own = slice(unit.index * size, (unit.index + 1) * size)
+        new = torch.zeros(size) if by == "zero" else values[unit.layer, own]
+
+        def before(_: Any, args: Any, own: slice = own, new: Tensor = new) -> Any:
+            value = args[0].clone()
+            value[..., own] = new
+            return (value,)
+
+        module = part.down_proj if kind == "neurons" else part.o_proj
+        removed.append(module.register_forward_pre_hook(before))
+    wanted = margins(clean) - margins(task.scores(model), clean)
+    for handle in removed:
+        handle.remove()
+    np.testing.assert_allclose(found.drops[1, 1], wanted, atol=1e-6)
+    assert np.abs(wanted).max() > 1e-4
+    np.testing.assert_allclose(found.margins, margins(clean), atol=1e-7)
+    assert np.isfinite(found.random_drops).all()
+
+
+def test_random_units_are_others_of_the_same_layers(parts: Any) -> None:
+    _, _, circuit, _ = parts
+    settings = AblationSettings(counts=(3, 9), draws=5)
+    sets = list(_sets(circuit, "anger", 64, settings))
+    assert [(k, draw) for k, draw, _ in sets] == [
+        (k, draw) for k in (0, 1) for draw in (None, *range(5))
+    ]
+    chosen = {(u.layer, u.index) for u in circuit.units("anger", "neurons")}
+    for k, draw, mask in sets:
+        own = next(m for j, d, m in sets if j == k and d is None)
+        assert mask.sum(1).tolist() == own.sum(1).tolist()
+        assert int(mask.sum()) == settings.counts[k]
+        units = {tuple(unit) for unit in mask.nonzero().tolist()}
+        assert units <= chosen if draw is None else not units & chosen
+    drawn = [
+        tuple(map(tuple, mask.nonzero().tolist())) for _, draw, mask in sets if draw is not None
+    ]
+    assert len(set(drawn)) == len(drawn)
+
+
+def planted(own: float, others: float, random: float, *, texts: int = 40, seed: int = 0) -> Any:
+    """A curve of known falls with noise of 1, of three emotions at one count."""
+    rng = np.random.default_rng(seed)
+    drops = rng.normal(size=(3, 1, texts, 3)) + others
+    for e in range(3):
+        drops[e, 0, :, e] += own - others
+    noise = rng.normal(size=(3, 1, 20, texts))
+    return AblationCurve(
+        emotions=EMOTIONS,
+        told=EMOTIONS,
+        counts=(8,),
+        scenarios=tuple(f"s{i // 2}" for i in range(texts)),
+        margins=np.full((texts, 3), 5.0),
+        drops=drops,
+        random_drops=noise + random,
+        provenance=Provenance("ablation", parameters={"kind": "neurons", "by": "mean"}),
+    )
+
+
+class TestVerdict:
+    """What is said follows from what was planted."""
+
+    def test_units_that_matter_to_their_own_emotion_alone(self) -> None:
+        for effect in planted(own=3.0, others=0.0, random=0.2).effects():
+            assert effect.necessary and effect.own
+            assert effect.drop == pytest.approx(3.0, abs=0.6)
+            assert effect.share == pytest.approx(effect.drop / 5.0)
+            assert effect.verdict()["necessary"].startswith("passed (")
+            assert effect.verdict()["sufficient"] == "untested"
+
+    def test_units_that_matter_to_every_emotion_alike(self) -> None:
+        for effect in planted(own=3.0, others=3.0, random=0.2).effects():
+            assert effect.necessary and not effect.own
+
+    def test_units_no_better_than_random_ones(self) -> None:
+        for effect in planted(own=3.0, others=0.0, random=2.0).effects():
+            assert not effect.necessary
+            assert effect.verdict()["necessary"].startswith("failed (")
+
+    def test_under_the_null_it_seldom_passes(self) -> None:
+        """p of own against random units: below .05 in about one of twenty, never piled up at 0."""
+        p = [
+            effect.difference.p
+            for seed in range(60)
+            for effect in planted(own=0.0, others=0.0, random=0.0, seed=seed).effects()
+        ]
+        assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.12
+        assert 0.35 <= np.mean(np.array(p) < 0.5) <= 0.65
+
+    def test_texts_without_a_continuation_do_not_count(self) -> None:
+        curve = planted(own=3.0, others=0.0, random=0.2)
+        curve.drops[0, 0, :10, 0] = np.nan
+        effect = curve.effects()[0]
+        assert effect.drop == pytest.approx(curve.drops[0, 0, 10:, 0].mean())
+        assert effect.random == pytest.approx(curve.random_drops[0, 0, :, 10:].mean())
+
+
+class TestFile:
+    def test_written_and_read(self, tmp_path: Path) -> None:
+        curve = planted(own=1.0, others=0.5, random=0.1)
+        curve.save(tmp_path / "curve.safetensors")
+        back = AblationCurve.load(tmp_path / "curve.safetensors")
+        assert back.table_rows() == curve.table_rows()
+        assert back.provenance == curve.provenance
+        assert repr(back).startswith("AblationCurve(emotions=3, counts=8-8 neurons")
+
+    def test_cut_short(self, tmp_path: Path) -> None:
+        path = tmp_path / "curve.safetensors"
+        planted(own=1.0, others=0.5, random=0.1).save(path)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(ArtefactError, match=r"curve\.safetensors"):
+            AblationCurve.load(path)
+
+
+class TestBadInput:
+    def test_settings(self) -> None:
+        with pytest.raises(UnknownNameError, match="kind of unit"):
+            AblationSettings(kind="experts")
+        with pytest.raises(UnknownNameError, match="replacement"):
+            AblationSettings(by="noise")
+        with pytest.raises(DataError, match="must rise"):
+            AblationSettings(counts=(4, 2))
+        with pytest.raises(DataError, match="two draws"):
+            AblationSettings(draws=1)
+
+    def test_what_does_not_fit(self, parts: Any, tiny_model: Any) -> None:
+        model, task, circuit, means = parts
+        with pytest.raises(DataError, match=r"has \d+ neurons for anger, not 500"):
+            ablate(model, task, circuit, means, AblationSettings(counts=(500,)))
+        taken = torch.tensor([[True, True, False], [False, False, False]])
+        with pytest.raises(DataError, match="Layer 0 has only 1 units outside the circuit"):
+            _others([2, 0], taken, torch.Generator())
+        with pytest.raises(MismatchError, match="made for model"):
+            ablate(tiny_model("llama", 3), task, circuit, means)
+        small = CarryOver.of(model, corpus(), EMOTIONS[:2], named=True)
+        with pytest.raises(DataError, match="no texts for happiness"):
+            ablate(model, small, circuit, means)
