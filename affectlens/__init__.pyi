@@ -6,6 +6,13 @@ from .activations import capture as capture
 from .activations import moments as moments
 from .circuits import Circuit as Circuit
 from .circuits import find_circuit as find_circuit
+from .circuits import unit_means as unit_means
+from .circuits.evidence import AblationCurve as AblationCurve
+from .circuits.evidence import AblationSettings as AblationSettings
+from .circuits.evidence import ablate as ablate
+from .circuits.interventions import Intervention as Intervention
+from .circuits.interventions import intervening as intervening
+from .circuits.tasks import CarryOver as CarryOver
 from .core import EMOTIONS as EMOTIONS
 from .core import TONES as TONES
 from .core import AffectLensError as AffectLensError

@@ -92,6 +92,12 @@ def an_estimator() -> Any:
     return Estimator("toy", "A toy of an estimator", work, grouped=True, neutral=False)
 
 
+def an_intervention() -> Any:
+    from affectlens.circuits.interventions import Kind
+
+    return Kind("toy", "A toy of an intervention", lambda: lambda value: -value)
+
+
 def an_operator() -> Any:
     from affectlens.steering.operators import Operator
 
@@ -116,6 +122,7 @@ TOYS = {
     "exports": an_export,
     "corpora": a_corpus,
     "estimators": an_estimator,
+    "interventions": an_intervention,
     "operators": an_operator,
     "arms": an_arm,
     "judges": a_judge,

@@ -13,6 +13,7 @@ from affectlens.cli.program import PARTS, example, sentences
 TABLES: Mapping[str, str] = {
     "corpora": "affectlens.datasets:CORPORA",
     "estimators": "affectlens.geometry:ESTIMATORS",
+    "interventions": "affectlens.circuits.interventions:INTERVENTIONS",
     "operators": "affectlens.steering.operators:OPERATORS",
     "arms": "affectlens.evaluation:ARMS",
     "judges": "affectlens.evaluation.judges:JUDGES",
