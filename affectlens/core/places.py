@@ -21,7 +21,8 @@ class Place:
 
     Attributes:
         hook: TransformerLens's name within a block.
-        modules: Where it is: the first of these parts of a block that the family has.
+        modules: Where it is: the first of these parts of a block that there is, or the sum of what
+            they give where it is several.
         side: Whether it is that module's input or its output; None where it is neither.
         holds: ``stream``: the raw residual stream. ``sublayer``: what attention or the MLP adds to
             it. ``units``: heads side by side, or neurons. ``weights``: no vectors of the model.
@@ -37,18 +38,16 @@ class Place:
     point: str | None = None
 
 
-_ATTN, _MLP = ("o_proj",), ("down_proj",)
-_ATTN_OUT, _MLP_OUT = ("attn_post_norm", "o_proj"), ("mlp_post_norm", "down_proj")
 PLACES: tuple[Place, ...] = (
     Place("hook_resid_pre", ("block",), "input", "stream", "resid_pre", "resid_pre"),
     Place("attn.hook_pattern", ("attn",), None, "weights", kind="pattern"),
-    Place("attn.hook_z", _ATTN, "input", "units", "z", "o_proj_in"),
-    Place("attn.o.hook_out", _ATTN, "output", "sublayer", point="o_proj_out"),
-    Place("hook_attn_out", _ATTN_OUT, "output", "sublayer", kind="attn_out"),
+    Place("attn.hook_z", ("o_proj",), "input", "units", "z", "o_proj_in"),
+    Place("attn.o.hook_out", ("o_proj", "attn"), "output", "sublayer", point="o_proj_out"),
+    Place("hook_attn_out", ("attn_adds",), "output", "sublayer", kind="attn_out"),
     Place("hook_resid_mid", ("mid_reader",), "input", "stream", kind="resid_mid"),
-    Place("mlp.hook_post", _MLP, "input", "units", "mlp_post", "down_proj_in"),
-    Place("mlp.out.hook_out", _MLP, "output", "sublayer", point="down_proj_out"),
-    Place("hook_mlp_out", _MLP_OUT, "output", "sublayer", kind="mlp_out"),
+    Place("mlp.hook_post", ("down_proj",), "input", "units", "mlp_post", "down_proj_in"),
+    Place("mlp.out.hook_out", ("down_proj", "mlp"), "output", "sublayer", point="down_proj_out"),
+    Place("hook_mlp_out", ("mlp_adds",), "output", "sublayer", kind="mlp_out"),
     Place("hook_resid_post", ("block",), "output", "stream", "resid_post", "resid_post"),
 )
 """In the order in which a block computes them."""

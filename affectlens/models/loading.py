@@ -17,8 +17,8 @@ from torch import Tensor
 from affectlens.core.errors import DataError, ModelError, UnknownNameError, closest_first, unknown
 from affectlens.models import registry
 from affectlens.models.adapters import refuse_adapters
-from affectlens.models.anatomy.anatomy import Anatomy, find_anatomy
-from affectlens.models.anatomy.selfcheck import check_anatomy
+from affectlens.models.anatomy.anatomy import Anatomy
+from affectlens.models.anatomy.discovery import take_apart
 from affectlens.models.anatomy.softcap import keep_soft_cap
 from affectlens.models.anatomy.transformer_lens import bridged_model
 from affectlens.models.anatomy.unembedding import unembed
@@ -253,7 +253,7 @@ def load_model(
         raise ModelError(f"{name} needs its tokenizer: load_model(model, tokenizer=...).")
     model: Any = hf
     keep_soft_cap(model)
-    anatomy = check_anatomy(model, find_anatomy(model))
+    anatomy = take_apart(model)
     named = _watched(model, own_tokenizer, source if isinstance(source, (str, Path)) else None)
     return LanguageModel(name, model, tokenizer, anatomy, named, bridge)
 

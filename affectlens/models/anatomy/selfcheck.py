@@ -1,28 +1,31 @@
 """Does the anatomy describe this model? Found out by one short forward pass.
 
-The adapters cover families that add scaled sublayers, norms after the addition, or experts; a wrong
-reading there gives plausible numbers. So the identities the rest of the package relies on are
-checked on four tokens when a model is loaded, in every block, and what only a pass can tell is
-added to the anatomy.
+A wrong reading of a block gives plausible numbers. So the identities the rest of the package
+relies on are checked on four tokens when a model is loaded, in every block, and what only a pass
+can tell is added to the anatomy.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affectlens.core.errors import ModelError
 from affectlens.core.places import KINDS, Site
-from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
+from affectlens.models.anatomy.anatomy import Anatomy, BlockParts, Term
+from affectlens.models.anatomy.levels import has
+from affectlens.models.anatomy.roles import only_stream
 from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.hooking.hooks import reading
+from affectlens.models.hooking.values import first_output
 from affectlens.models.linear_map import (
     is_conv1d,
     is_its_weight,
@@ -55,50 +58,83 @@ class _Seen:
 
     Attributes:
         sites: Value of each site, ``[token, width]``.
-        outputs: What each projection gave, ``[token, d_model]``, before any norm.
+        outputs: What modules of a block gave, ``[token, d_model]``.
         flat: Blocks in which a value came without a batch axis.
         called: Modules that hold all blocks and were called, outermost first.
     """
 
     sites: dict[Site, Tensor]
-    outputs: dict[tuple[int, str], Tensor]
+    outputs: dict[tuple[int, nn.Module], Tensor]
     flat: set[int]
     called: list[nn.Module]
+
+
+def prompt(hf: Any) -> Int[Tensor, "1 4"]:
+    """Four tokens, all different where the vocabulary allows it, where the model takes its ids."""
+    embedding = hf.get_input_embeddings()
+    ids = torch.arange(4, device=device_of(embedding))
+    return ids.remainder(embedding.weight.shape[0]).unsqueeze(0)
+
+
+def run(hf: Any, family: str, ids: Int[Tensor, "batch pos"]) -> None:
+    """Run a model on token ids, without a cache.
+
+    Raises:
+        ModelError: If it cannot.
+    """
+    try:
+        with torch.no_grad():
+            hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ModelError(
+            f"{family}: the model does not run on a plain prompt ({first_line(error)})."
+        ) from error
 
 
 def check_anatomy(hf: Any, anatomy: Anatomy) -> Anatomy:
     """Hold the identities of every block against a pass over four tokens.
 
-    These are ``resid_post = resid_pre + attn_out + mlp_out``, ``resid_mid = resid_pre + attn_out``,
-    and ``x·W + b`` of both output projections.
+    These are the sums that resid_mid and resid_post are said to be, and ``x·W + b`` of both output
+    projections.
 
     Returns:
-        The anatomy, with the base that the model really calls and the blocks that flatten.
+        The anatomy, with the base that the model really calls and the blocks that flatten. What a
+        traced pass took for more than it is, is less in it: a block whose sums do not come out
+        keeps its stream, one whose projections do not keeps its sublayers.
 
     Raises:
-        ModelError: If an identity fails or the model cannot run on four tokens.
+        ModelError: If an identity of what TransformerLens says fails, or the model cannot run on
+            four tokens.
     """
-    sites = [
-        Site(layer, kind)
-        for layer in range(anatomy.n_layers)
-        for kind in KINDS
-        if kind != "resid_mid" or not anatomy.parallel
-    ]
-    vocab = hf.get_input_embeddings().weight.shape[0]
-    device = device_of(hf.get_input_embeddings())
-    ids = torch.arange(4, device=device).remainder(vocab).unsqueeze(0)
-    try:
-        with torch.no_grad(), _watching(hf, anatomy, sites) as seen:
-            hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ModelError(
-            f"{anatomy.family}: the model does not run on a plain prompt ({first_line(error)})."
-        ) from error
+    sites = [Site(n, kind) for n in range(anatomy.n_layers) for kind in KINDS]
+    sites = [site for site in sites if has(anatomy.blocks[site.layer], site)]
+    with _watching(hf, anatomy, sites) as seen:
+        run(hf, anatomy.family, prompt(hf))
+    blocks: list[BlockParts] = []
     for part in anatomy.blocks:
-        _check_stream(part, seen, anatomy)
-        _check_projections(part, seen, anatomy)
-    blocks = tuple(replace(part, flat=part.layer in seen.flat) for part in anatomy.blocks)
-    return replace(anatomy, base=_base(seen, anatomy), blocks=blocks)
+        part = replace(part, flat=part.layer in seen.flat)
+        wrong = _stream_error(part, seen)
+        if wrong is not None:
+            if anatomy.known_by == "TransformerLens":
+                raise ModelError(
+                    f"{anatomy.family} computes its residual stream otherwise: {wrong}."
+                )
+            blocks.append(replace(only_stream(part.layer, part.block, wrong), flat=part.flat))
+            continue
+        for kind in _PROJECTIONS:
+            wrong = _projection_error(part, kind, seen)
+            if wrong is not None:
+                if anatomy.known_by == "TransformerLens":
+                    raise ModelError(f"{anatomy.family}: in block {part.layer} {wrong}.")
+                part = _without(part, kind, wrong)
+        blocks.append(part)
+    return replace(anatomy, base=_base(seen, anatomy), blocks=tuple(blocks))
+
+
+def _without(part: BlockParts, kind: str, why: str) -> BlockParts:
+    name = _PROJECTIONS[kind][0]
+    n_heads = part.n_heads if name == "down_proj" else 0
+    return replace(part, **{name: None}, n_heads=n_heads, lacks={**part.lacks, name: why})
 
 
 @contextmanager
@@ -110,9 +146,10 @@ def _watching(hf: Any, anatomy: Anatomy, sites: list[Site]) -> Generator[_Seen, 
             seen.flat.add(site.layer)
         seen.sites[site] = value.detach().reshape(-1, value.shape[-1]).clone()
 
-    def keep_output(layer: int, name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            seen.outputs[layer, name] = output.detach().reshape(-1, output.shape[-1]).clone()
+    def keep_output(layer: int) -> Callable[..., None]:
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
+            output = first_output(output)
+            seen.outputs[layer, module] = output.detach().reshape(-1, output.shape[-1]).clone()
 
         return hook
 
@@ -124,9 +161,11 @@ def _watching(hf: Any, anatomy: Anatomy, sites: list[Site]) -> Generator[_Seen, 
         for module in _around(hf, anatomy.blocks[0].block):
             stack.callback(module.register_forward_pre_hook(note).remove)
         for part in anatomy.blocks:
-            for name, _, _ in _PROJECTIONS.values():
-                hook = keep_output(part.layer, name)
-                stack.callback(getattr(part, name).register_forward_hook(hook).remove)
+            modules = {term.module for term in (*part.mid_sum, *part.post_sum) if term.module}
+            modules |= {x for x in (part.o_proj, part.down_proj) if x is not None}
+            for module in modules:
+                hook = keep_output(part.layer)
+                stack.callback(module.register_forward_hook(hook).remove)
         stack.enter_context(reading(anatomy, sites, keep))
         yield seen
 
@@ -148,35 +187,47 @@ def _base(seen: _Seen, anatomy: Anatomy) -> nn.Module:
     )
 
 
-def _check_stream(part: BlockParts, seen: _Seen, anatomy: Anatomy) -> None:
+def _stream_error(part: BlockParts, seen: _Seen) -> str | None:
+    """Which of its sums does not come out, in words."""
     layer = part.layer
-    kinds = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-    pre, attn, mlp, post = (seen.sites[Site(layer, kind)].float() for kind in kinds)
-    wanted = [(pre + attn + mlp, post, f"block {layer} does not add up to its output")]
-    if not anatomy.parallel:
-        mid = seen.sites[Site(layer, "resid_mid")].float()
-        wanted.append((pre + attn, mid, f"the middle of block {layer} does not add up"))
-    for value, there, what in wanted:
-        error = _error(value, there)
+    pre = seen.sites[Site(layer, "resid_pre")].float()
+
+    def total(terms: Sequence[Term]) -> Tensor:
+        outputs = (pre if t.module is None else seen.outputs[layer, t.module] for t in terms)
+        return sum(
+            (t.scale * x.float() for t, x in zip(terms, outputs, strict=True)),
+            start=torch.zeros_like(pre),
+        )
+
+    wanted = [
+        (part.mid_sum, "resid_mid", f"the middle of block {layer} does not add up"),
+        (part.post_sum, "resid_post", f"block {layer} does not add up to its output"),
+        (part.attn_adds, "attn_out", f"block {layer} adds something else than its attention gives"),
+        (part.mlp_adds, "mlp_out", f"block {layer} adds something else than its MLP gives"),
+    ]
+    for terms, kind, what in wanted:
+        error = _error(total(terms), seen.sites[Site(layer, kind)].float()) if terms else 0.0
         if not error <= TOLERANCE:
-            raise ModelError(
-                f"{anatomy.family} computes its residual stream in another way than affectlens "
-                f"expects ({what}, relative error {error:.2g}); this variant is not supported."
-            )
+            return f"{what} (relative error {error:.2g})"
+    return None
 
 
-def _check_projections(part: BlockParts, seen: _Seen, anatomy: Anatomy) -> None:
-    for kind, (name, units, sublayer) in _PROJECTIONS.items():
-        module: nn.Module = unwrap(getattr(part, name))
-        there = seen.outputs[part.layer, name]
-        value = _projected(module, seen.sites[Site(part.layer, kind)])
-        error = _error(value.float(), there.float())
-        if not error <= _tolerance(module, there.dtype):
-            raise ModelError(
-                f"{anatomy.family}: the {units} of block {part.layer} do not add up to its "
-                f"{sublayer} (its {type(module).__name__} is no linear map, or a hook changes it, "
-                f"relative error {error:.2g}); remove hooks, and load without quantisation."
-            )
+def _projection_error(part: BlockParts, kind: str, seen: _Seen) -> str | None:
+    """Whether a projection gives something else than its weights make of its input, in words."""
+    name, units, sublayer = _PROJECTIONS[kind]
+    found: nn.Module | None = getattr(part, name)
+    if found is None:
+        return None
+    module: nn.Module = unwrap(found)
+    there = seen.outputs[part.layer, found]
+    value = _projected(module, seen.sites[Site(part.layer, kind)])
+    error = _error(value.float(), there.float())
+    if error <= _tolerance(module, there.dtype):
+        return None
+    return (
+        f"the {units} do not add up to the output of its {sublayer} (its {type(module).__name__} "
+        f"is no linear map, or a hook changes it, relative error {error:.2g})"
+    )
 
 
 def _projected(module: Any, value: Tensor) -> Tensor:

@@ -23,18 +23,33 @@ _LOCK = RLock()
 """Held while a pass is watched: where attention is picked is one object for the whole process."""
 
 
-@contextmanager
-def watching_attention(
-    readers: Mapping[nn.Module, Callable[[Tensor], None]],
-) -> Generator[None, None, None]:
-    """Call a module's reader with its weights ``[batch, head, query, key]`` at each attention call.
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """One call of the attention function that transformers picked for a module.
 
-    Args:
-        readers: Attention modules of raw Hugging Face models. Other modules run as ever.
-
-    Raises:
-        ModelError: In the forward pass, if the attention has parts that are not known here.
+    Attributes:
+        module: The attention module.
+        implementation: Name of the function.
+        query, key: After rotation, ``[batch, head, pos, d]``.
+        mask: As the function got it.
+        arguments: The rest that it got by name.
+        output: What it gave, ``[batch, query, head, d]``.
+        weights: What it gave beside that; None from fused kernels.
     """
+
+    module: nn.Module
+    implementation: str
+    query: Tensor
+    key: Tensor
+    mask: Any
+    arguments: Mapping[str, Any]
+    output: Tensor
+    weights: Tensor | None
+
+
+@contextmanager
+def attention_calls(seen: Callable[[AttentionCall], None]) -> Generator[None, None, None]:
+    """Call ``seen`` after each attention that transformers runs inside, in any thread."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     functions: Any = ALL_ATTENTION_FUNCTIONS
@@ -47,12 +62,8 @@ def watching_attention(
 
             def watched(module: Any, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
                 output = attend(module, query, key, *args, **kwargs)
-                reader = readers.get(module)
-                if reader is not None:
-                    weights = output[1]
-                    if weights is None:
-                        weights = attention_weights(module, name, query, key, args[1], **kwargs)
-                    reader(weights)
+                mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
+                seen(AttentionCall(module, name, query, key, mask, kwargs, *output[:2]))
                 return output
 
             return watched
@@ -64,6 +75,39 @@ def watching_attention(
             del functions.get_interface
             if before is not None:
                 functions.get_interface = before
+
+
+@contextmanager
+def watching_attention(
+    readers: Mapping[nn.Module, Callable[[Tensor], None]],
+) -> Generator[None, None, None]:
+    """Call a module's reader with its weights ``[batch, head, query, key]`` at each attention call.
+
+    Args:
+        readers: Attention modules of raw Hugging Face models. Other modules run as ever.
+
+    Raises:
+        ModelError: In the forward pass, if the attention has parts that are not known here.
+    """
+
+    def seen(call: AttentionCall) -> None:
+        reader = readers.get(call.module)
+        if reader is None:
+            return
+        weights = call.weights
+        if weights is None:
+            weights = attention_weights(
+                call.module,
+                call.implementation,
+                call.query,
+                call.key,
+                call.mask,
+                **call.arguments,
+            )
+        reader(weights)
+
+    with attention_calls(seen):
+        yield
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from threading import local
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from affectlens.core.errors import UnknownNameError, unknown
-from affectlens.core.places import KINDS, Place, Site, WritePoint
+from affectlens.core.errors import unknown
+from affectlens.core.places import KINDS, Site, WritePoint
 from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
+from affectlens.models.anatomy.levels import missing
 from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.hooking.attention_patterns import watching_attention
 from affectlens.models.hooking.compiled import running_eagerly
 from affectlens.models.hooking.required import required_hooks
 from affectlens.models.hooking.scopes import Scope, opened, owned
+from affectlens.models.hooking.values import first_input, first_output, input_name, replaced
 
 Reader = Callable[[Site, Tensor], None]
 """Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy.
@@ -40,36 +43,53 @@ class StopForward(Exception):
     """Ends a forward pass after the last site that was asked for."""
 
 
-def tap(anatomy: Anatomy, site: Site) -> tuple[nn.Module, str]:
-    """Where a site is read: a module, and which of its ``"input"`` or ``"output"`` it is.
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """Where a value is read.
+
+    Attributes:
+        module: The module.
+        side: Whether it is its ``"input"`` or its ``"output"``.
+        scale: What it is multiplied by.
+    """
+
+    module: nn.Module
+    side: Literal["input", "output"]
+    scale: float = 1.0
+
+
+def taps(anatomy: Anatomy, site: Site) -> tuple[Tap, ...]:
+    """Where a site is read: its value is the sum of what is there, in the order of the pass.
 
     Raises:
         UnknownNameError: If the layer does not exist, the site is no tensor of the model
-            (``pattern``), or ``resid_mid`` is asked of a family whose attention and MLP run in
-            parallel.
+            (``pattern``), or the block has no such site; the message says why and where there is
+            one.
     """
     part, place = _block_of(anatomy, site.layer), site.place
     if place.side is None:
         raise unknown("site", site.kind, KINDS)
-    module = _module_of(part, place)
-    if module is None:
-        raise UnknownNameError(
-            f"There is no {site.hook_name}: in this family attention and MLP read the same "
-            "residual (parallel blocks); read resid_pre, attn_out, mlp_out or resid_post."
-        )
-    return module, place.side
+    for name in place.modules:
+        found: Any = getattr(part, name)
+        if isinstance(found, nn.Module):
+            return (Tap(found, place.side),)
+        if found:
+            return tuple(Tap(term.module, place.side, term.scale) for term in found)
+    raise missing(anatomy, site)
 
 
 def check_sites(anatomy: Anatomy, sites: Sequence[Site]) -> None:
     """Refuse sites that the model does not have.
 
     Raises:
-        UnknownNameError: If there is one; see :func:`tap`.
+        UnknownNameError: If there is one; see :func:`taps`.
     """
     for site in sites:
-        _block_of(anatomy, site.layer)
+        part = _block_of(anatomy, site.layer)
         if site.kind != "pattern":
-            tap(anatomy, site)
+            taps(anatomy, site)
+        elif part.n_heads == 0:
+            raise missing(anatomy, site)
 
 
 @contextmanager
@@ -92,8 +112,7 @@ def reading(
             be the last statement in it.
 
     Raises:
-        UnknownNameError: If a layer does not exist, or ``resid_mid`` is asked of a family whose
-            attention and MLP run in parallel.
+        UnknownNameError: If a layer does not exist, or has no such site; see :func:`taps`.
         ModelError: At the end of a forward pass that did not come to one of the sites.
     """
     if stop_after is not None and stop_after not in sites:
@@ -147,7 +166,7 @@ def writing(anatomy: Anatomy, writers: Mapping[WritePoint, Writer]) -> Generator
         writers: Place to function. Blocks may be nested; the inner one runs first.
 
     Raises:
-        UnknownNameError: If a layer does not exist.
+        UnknownNameError: If a layer does not exist, or has no such place.
         ModelError: At the end of a forward pass that did not come to one of the places.
     """
     with opened() as (scope, stack):
@@ -168,10 +187,12 @@ def hook_writers(
         held: Removes the hooks when it is closed.
 
     Raises:
-        UnknownNameError: If a layer does not exist.
+        UnknownNameError: If a layer does not exist, or has no such place.
     """
     must = required_hooks(anatomy, scope, held)
     hooks = _Hooks(anatomy, scope, held)
+    for place in writers:
+        _written(anatomy, place)
     for place, write in writers.items():
         hooks.write(place, must(f"{place.point} of block {place.layer}", write))
 
@@ -197,16 +218,42 @@ class _Hooks:
 
     def read(self, site: Site, seen: Callable[[Tensor], None]) -> None:
         """Read a site."""
-        module, side = tap(self._anatomy, site)
+        found = taps(self._anatomy, site)
         whole = self._whole(_block_of(self._anatomy, site.layer))
+        if len(found) > 1:
+            self._read_sum(found, lambda value: seen(whole(value)))
+            return
+        tap = found[0]
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen(whole(_first_input(args, kwargs)))
+            seen(whole(first_input(args, kwargs)))
 
-        if side == "input":
-            self.before(module, before)
+        if tap.side == "input":
+            self.before(tap.module, before)
+        elif tap.scale == 1:
+            self.after(tap.module, _output_to(lambda value: seen(whole(value))))
         else:
-            self.after(module, _output_to(lambda value: seen(whole(value))))
+            self.after(tap.module, _output_to(lambda value: seen(whole(value) * tap.scale)))
+
+    def _read_sum(self, found: Sequence[Tap], seen: Callable[[Tensor], None]) -> None:
+        """Read what several modules add; the last of them completes it."""
+        so_far = local()
+
+        def adds(position: int) -> Callable[[Tensor], None]:
+            def add(value: Tensor) -> None:
+                value = value * found[position].scale
+                if position:
+                    before = so_far.value
+                    value = before + value.reshape(before.shape)
+                so_far.value = value
+                if position == len(found) - 1:
+                    del so_far.value
+                    seen(value)
+
+            return add
+
+        for position, tap in enumerate(found):
+            self.after(tap.module, _output_to(adds(position)))
 
     def write(self, place: WritePoint, write: Writer) -> None:
         """Write at a place."""
@@ -218,21 +265,20 @@ class _Hooks:
             return None if new is None else new.reshape(value.shape)
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            new = changed(_first_input(args, kwargs))
+            new = changed(first_input(args, kwargs))
             if new is None:
                 return None
             if args:
                 return (new, *args[1:]), kwargs
-            return args, {**kwargs, _input_name(kwargs): new}
+            return args, {**kwargs, input_name(kwargs): new}
 
         def after(_module: nn.Module, _args: Any, output: Any) -> Any:
-            new = changed(_first_output(output))
+            new = changed(first_output(output))
             if new is None:
                 return None
-            return (new, *output[1:]) if isinstance(output, tuple) else new
+            return replaced(output, new)
 
-        module = _module_of(part, place.place)
-        assert module is not None  # every family has what can be written
+        module = _written(self._anatomy, place)
         if place.place.side == "input":
             self.before(module, before, prepend=True)
         else:
@@ -244,7 +290,7 @@ class _Hooks:
             return lambda value: value
 
         def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._shapes.now = tuple(_first_input(args, kwargs).shape[:-1])
+            self._shapes.now = tuple(first_input(args, kwargs).shape[:-1])
 
         if part.layer not in self._noted:
             self._noted.add(part.layer)
@@ -258,27 +304,18 @@ def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
     return anatomy.blocks[layer]
 
 
-def _module_of(part: BlockParts, place: Place) -> nn.Module | None:
-    """The module whose input or output a place is; None if the family has none."""
-    found = (getattr(part, name) for name in place.modules)
-    return next((module for module in found if module is not None), None)
+def _written(anatomy: Anatomy, place: WritePoint) -> nn.Module:
+    """The module whose input or output is changed."""
+    part = _block_of(anatomy, place.layer)
+    found = (getattr(part, name) for name in place.place.modules)
+    module = next((module for module in found if module is not None), None)
+    if module is None:
+        raise missing(anatomy, place)
+    return module
 
 
 def _output_to(seen: Callable[[Tensor], None]) -> Callable[..., None]:
     def after(_module: nn.Module, _args: Any, output: Any) -> None:
-        seen(_first_output(output))
+        seen(first_output(output))
 
     return after
-
-
-def _first_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The hidden states a module was called with, by position or by name."""
-    return args[0] if args else kwargs[_input_name(kwargs)]
-
-
-def _input_name(kwargs: Mapping[str, Any]) -> str:
-    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
-
-
-def _first_output(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output

@@ -80,8 +80,8 @@ class Engine(ABC):
                 f"{', '.join(self.capabilities.kinds)}; use engine='transformers'."
             )
         if site.kind != "pattern":
-            return self.model.anatomy.width(site.kind)
-        return self.model.anatomy.n_heads * self._keys()
+            return self.model.anatomy.width(site)
+        return self.model.anatomy.blocks[site.layer].n_heads * self._keys()
 
     def forward(
         self,

@@ -21,7 +21,7 @@ from torch import Tensor
 from affectlens.activations.forward.engines.base import Capabilities, Engine, Reader
 from affectlens.core.errors import ModelError
 from affectlens.core.places import KINDS, Site, in_order
-from affectlens.models.hooking.hooks import tap
+from affectlens.models.hooking.hooks import Tap, taps
 from affectlens.models.hooking.shared_weights import same_weights
 from affectlens.models.loading import is_hub_id
 
@@ -71,22 +71,31 @@ class NnsightEngine(Engine):
     def _run(self, inputs: Mapping[str, Any], sites: Sequence[Site], read: Reader) -> None:
         ordered = in_order(sites)
         names = {module: name for name, module in self.model.hf.named_modules()}
-        taps = [tap(self.model.anatomy, site) for site in ordered]
-        where = [f"{names[module]}.{side}" for module, side in taps]
+        found = [taps(self.model.anatomy, site) for site in ordered]
+        where = [[f"{names[tap.module]}.{tap.side}" for tap in one] for one in found]
         shape = inputs["input_ids"].shape
 
-        def whole(value: Tensor) -> Tensor:  # some blocks make one axis of batch and position
-            return value.reshape(*shape, -1) if value.ndim == 2 else value
+        def value_of(one: Sequence[Tap], values: Sequence[Any]) -> Tensor:
+            firsts = (value[0] if isinstance(value, tuple) else value for value in values)
+            # Some blocks make one axis of batch and position.
+            whole = (x.reshape(*shape, -1) if x.ndim == 2 else x for x in firsts)
+            scaled = (
+                x if tap.scale == 1 else x * tap.scale for tap, x in zip(one, whole, strict=True)
+            )
+            total = next(scaled)
+            for x in scaled:
+                total = total + x
+            return total
 
         if self.remote:
-            for site, value in zip(ordered, self._fetch(inputs, where), strict=True):
-                read(site, whole(value).to(self.model.device))
+            values = iter(self._fetch(inputs, [place for places in where for place in places]))
+            for site, one in zip(ordered, found, strict=True):
+                read(site, value_of(one, [next(values) for _ in one]).to(self.model.device))
             return
         root = self.root
         with root.trace(**inputs) as tracer:
-            for site, place in zip(ordered, where, strict=True):
-                value = root.get(place)
-                read(site, whole(value[0] if isinstance(value, tuple) else value))
+            for site, one, places in zip(ordered, found, where, strict=True):
+                read(site, value_of(one, [root.get(place) for place in places]))
             tracer.stop()
 
     def _fetch(self, inputs: Mapping[str, Any], where: Sequence[str]) -> list[Tensor]:
