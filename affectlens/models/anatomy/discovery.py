@@ -48,13 +48,6 @@ def discover(hf: Any) -> Anatomy:
         ModelError: As `take_apart`.
     """
     family, config = type(hf).__name__, text_config(hf)
-    if getattr(hf.config, "is_encoder_decoder", False):
-        raise ModelError(f"{family} is an encoder with a decoder; use a decoder language model.")
-    if hf.get_output_embeddings() is None:
-        raise ModelError(
-            f"{family} gives no probabilities of a next token, so it is no language model; load "
-            "the checkpoint that it was made from."
-        )
     d_model = _d_model(hf, config)
     blocks = find_blocks(hf, d_model)
     with following(blocks) as calls, _after(hf, blocks) as norms:
