@@ -1,6 +1,7 @@
 """The command line: argument parsing only; each command calls one function below it."""
 
 from affectlens.cli.commands.activations import add_capture_command, store_app
+from affectlens.cli.commands.circuit import circuit_app
 from affectlens.cli.commands.datasets import datasets_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
@@ -15,7 +16,7 @@ __all__ = ["app", "main"]
 add_run_command(app)
 add_steer_command(app)
 add_serve_command(app)
-add_stage_commands(app)
+add_stage_commands(app, {"circuit": circuit_app})
 add_capture_command(app)
 app.add_typer(store_app, name="store", rich_help_panel=PARTS)
 app.add_typer(models_app, name="models", rich_help_panel=PARTS)

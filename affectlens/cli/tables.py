@@ -12,6 +12,7 @@ from affectlens.core.jsonl import json_line
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from affectlens.circuits.evidence import AblationCurve
     from affectlens.core.registry import Registry
     from affectlens.models.registry import ModelInfo
     from affectlens.pipeline.corpus_choice import CorpusChoice
@@ -89,6 +90,36 @@ def print_steered(replies: SideBySide) -> None:
     out = stdout()
     out.print(Panel(Text(replies.unsteered), title="unsteered", title_align="left"))
     out.print(Panel(Text(replies.steered), title=Text(replies.spec), title_align="left"))
+
+
+def print_ablation(curve: AblationCurve, saved: Path, *, as_json: bool) -> None:
+    """Falls by count of units, then the verdict of every emotion."""
+    from rich.table import Table
+
+    out = stdout()
+    if as_json:
+        for row in curve.table_rows():
+            out.out(json_line(row))
+        return
+    names = ("emotion", "units", "fall", "random units", "difference (95 %)", "p", "others")
+    table = Table(title="Fall of the carry-over margin, nats per token")
+    for i, name in enumerate(names):
+        table.add_column(name, justify="right" if i else "left")
+    for one in curve.effects():
+        found = one.difference
+        table.add_row(
+            one.emotion,
+            str(one.count),
+            f"{one.drop:.3f}",
+            f"{one.random:.3f}",
+            f"{found.mean:.3f} ({found.low:.3f}-{found.high:.3f})",
+            f"{one.p:.2g}",
+            f"{one.others:.3f}",
+        )
+    out.print(table)
+    for emotion, words in curve.verdicts().items():
+        out.print(f"{emotion}: " + "; ".join(f"{k}: {v}" for k, v in words.items()))
+    out.print(f"Saved: {saved}", soft_wrap=True)
 
 
 def print_entries(tables: Mapping[str, Registry[Any]]) -> None:

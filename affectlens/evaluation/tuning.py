@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,10 @@ def choose_strengths(
 
 
 def beyond(
-    points: Sequence[StrengthPoint], chosen: Mapping[str, Mapping[str, float]]
+    points: Sequence[StrengthPoint],
+    chosen: Mapping[str, Mapping[str, float]],
+    *,
+    largest: float = math.inf,
 ) -> dict[tuple[str, str], float]:
     """What to try next where the chosen strength is the weakest or strongest that was tried.
 
@@ -78,6 +82,7 @@ def beyond(
     Args:
         points: What has been measured.
         chosen: Of `choose_strengths`.
+        largest: Nothing stronger may be asked for; it is the last that is tried.
 
     Returns:
         (arm, emotion) → strength, for those arms and emotions only.
@@ -91,7 +96,8 @@ def beyond(
             raise DataError(f"Give at least two strengths to try for {arm}.")
         grid = [p.strength for p in curve]
         if chosen[arm][emotion] == grid[-1]:
-            further[arm, emotion] = grid[-1] ** 2 / grid[-2]
+            if grid[-1] < largest:
+                further[arm, emotion] = min(grid[-1] ** 2 / grid[-2], largest)
         elif chosen[arm][emotion] == grid[0]:
             further[arm, emotion] = grid[0] ** 2 / grid[1]
     return further
@@ -121,8 +127,6 @@ def pooled_by_strength(
 
     Only strengths that were tried for every emotion of the arm: others would not be comparable.
     """
-    import math
-
     emotions: defaultdict[str, set[str]] = defaultdict(set)
     cells: defaultdict[tuple[str, float], list[StrengthPoint]] = defaultdict(list)
     for point in points:

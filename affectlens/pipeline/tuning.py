@@ -20,7 +20,7 @@ from affectlens.evaluation import (
     perplexity_ratio,
     score_replies,
 )
-from affectlens.steering.spec import SteeringSpec
+from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
@@ -68,7 +68,8 @@ class Tuner:
         points = self.points(arm, pack, [(s, e) for s in strengths for e in settings.emotions])
         for _ in range(settings.extensions):
             limit = settings.max_perplexity_ratio
-            further = beyond(points, choose_strengths(points, max_perplexity_ratio=limit))
+            chosen = choose_strengths(points, max_perplexity_ratio=limit)
+            further = beyond(points, chosen, largest=MAX_STRENGTH["natural"])
             if not further:
                 break
             points += self.points(arm, pack, [(s, e) for (_, e), s in further.items()])

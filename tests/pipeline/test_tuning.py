@@ -13,7 +13,15 @@ import torch
 
 from affectlens.core import EMOTIONS, Provenance
 from affectlens.core.artefact import read_json
-from affectlens.evaluation import ARMS, Request, StrengthPoint, generate_replies, measure
+from affectlens.evaluation import (
+    ARMS,
+    Request,
+    StrengthPoint,
+    beyond,
+    choose_strengths,
+    generate_replies,
+    measure,
+)
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.pack_files import TUNED, tuned_file, untuned_file
@@ -21,7 +29,7 @@ from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.tune import tune, tuning_events
 from affectlens.pipeline.tuning import Tuner
 from affectlens.steering import SteeringPack
-from affectlens.steering.spec import SteeringSpec
+from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
 
 
 @dataclass(frozen=True)
@@ -141,3 +149,64 @@ def test_every_tuned_arm_gets_its_strengths(model: Any, tmp_path: Path) -> None:
         pack = SteeringPack.load(tmp_path / tuned_file(TUNED[arm]))
         assert pack.recommended[ARMS[arm].mode] == told["chosen"][arm]
         assert set(told["chosen"][arm].values()) <= set(grid)
+
+
+def test_nothing_stronger_is_tried_than_a_spec_may_ask_for() -> None:
+    points = [StrengthPoint("a", "anger", s, 0.0, 1.0, s) for s in (5.0, 9.0, 16.0)]
+    chosen = choose_strengths(points)
+    assert beyond(points, chosen) == {("a", "anger"): pytest.approx(16**2 / 9)}
+    assert beyond(points, chosen, largest=20.0) == {("a", "anger"): 20.0}
+    points.append(StrengthPoint("a", "anger", 20.0, 0.0, 1.0, 20.0))
+    chosen = choose_strengths(points)
+    assert chosen == {"a": {"anger": 20.0}}
+    assert beyond(points, chosen, largest=20.0) == {}
+    assert ("a", "anger") in beyond(points, chosen)  # still told as a choice at the end
+
+
+def test_a_grid_is_widened_up_to_the_largest_strength(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best is always the strongest: the search ends at the limit and asks for nothing above."""
+    run = make_run(model, tmp_path, extensions=4)
+    tuner = Tuner.start(run, tuning_events(run))
+    asked: list[float] = []
+
+    def points(arm: str, pack: SteeringPack, cells: Sequence[tuple[float, str]]) -> Any:
+        asked.extend(s for s, _ in cells)
+        for s, e in cells:
+            SteeringSpec({e: s}, mode="circuit", unit="natural")  # as the real one does
+        return [StrengthPoint(arm, e, s, 0.0, 1.0, s) for s, e in cells]
+
+    monkeypatch.setattr(Tuner, "points", lambda _self, *given: points(*given))
+    tuner.search("analytic_circuit", make_pack(model), (5, 9, 16))
+    assert max(asked) == MAX_STRENGTH["natural"]
+
+
+def test_arms_that_a_stopped_run_has_measured_are_kept(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = (("residual", (0.5, 1.0)), ("circuit", (0.5, 1.0)))
+    run = make_run(model, tmp_path, strengths=grids, extensions=0)
+    for name in dict.fromkeys(TUNED.values()):
+        make_pack(model).save(tmp_path / untuned_file(name))
+    search, searched = Tuner.search, list[str]()
+
+    def stopped(self: Tuner, arm: str, *given: Any) -> Any:
+        searched.append(arm)
+        if arm == "circuit" and len(searched) == 2:
+            raise KeyboardInterrupt
+        return search(self, arm, *given)
+
+    monkeypatch.setattr(Tuner, "search", stopped)
+    (tmp_path / "state").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        tune(run)
+    tune(run)
+    assert searched == ["residual", "circuit", "circuit"]
+    found = read_json(tmp_path / "tuning.json")
+    tune(replace(run, settings=replace(run.settings, n_events=3)))  # other events: both anew
+    assert searched[3:] == ["residual", "circuit"]
+    (tmp_path / "state" / "tuning_residual.json").write_text("{", encoding="utf-8")
+    tune(run)
+    assert searched[5:] == ["residual", "circuit"]  # its file was overwritten by the other events
+    assert read_json(tmp_path / "tuning.json") == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,13 +50,40 @@ def add_run_command(app: typer.Typer) -> None:
     _add(app, "run", None, about, FIRST, example)
 
 
-def add_stage_commands(app: typer.Typer) -> None:
-    """Add a command for each stage, which does what it needs first."""
+def add_stage_commands(app: typer.Typer, groups: Mapping[str, typer.Typer]) -> None:
+    """Add a command for each stage, which does what it needs first.
+
+    Args:
+        app: Where to.
+        groups: Stages that have commands of their own below them; alone, they do the stage.
+    """
     from affectlens.pipeline.line import STAGES
 
     for row in STAGES.values():
         example = f"affectlens {row.name} --out runs/mine"
-        _add(app, row.name, row.name, f"{row.help}.", STAGE, example)
+        if row.name in groups:
+            _add_group(app, groups[row.name], row.name, f"{row.help}.", example)
+        else:
+            _add(app, row.name, row.name, f"{row.help}.", STAGE, example)
+
+
+def _add_group(app: typer.Typer, group: typer.Typer, name: str, text: str, shown: str) -> None:
+    def alone(
+        context: typer.Context,
+        model: Model = DEFAULT_MODEL,
+        out: Out = DEFAULT_RUN,
+        device: Device = None,
+        dtype: Dtype = None,
+        events: Events = None,
+        seed: Seed = 0,
+        force: Force = False,
+    ) -> None:
+        if context.invoked_subcommand is None:
+            _run(name, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
+                 force=force)  # fmt: skip
+
+    group.callback(invoke_without_command=True, help=text, epilog=example(shown))(alone)
+    app.add_typer(group, name=name, rich_help_panel=STAGE)
 
 
 def _add(app: typer.Typer, name: str, until: str | None, text: str, panel: str, shown: str) -> None:

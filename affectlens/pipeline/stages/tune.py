@@ -18,9 +18,10 @@ TUNING = "tuning.json"
 
 
 def tune(run: StageRun) -> Sequence[str]:
-    """Choose a strength per arm and emotion on the tuning scenarios."""
+    """Choose a strength per arm and emotion; arms that a stopped run has measured are kept."""
     from affectlens.evaluation import ARMS, beyond, choose_strengths
     from affectlens.pipeline.tuning import Tuner
+    from affectlens.pipeline.tuning_files import ArmPoints
     from affectlens.steering import SteeringPack
 
     settings: TuneSettings = run.settings
@@ -29,12 +30,15 @@ def tune(run: StageRun) -> Sequence[str]:
         name: SteeringPack.load(run.input("pack", untuned_file(name)))
         for name in dict.fromkeys(TUNED.values())
     }
-    tuner = Tuner.start(run, tuning_events(run))
-    points = [
-        point
-        for arm, strengths in settings.strengths
-        for point in tuner.search(arm, packs[TUNED[arm]], strengths)
-    ]
+    arms = [ArmPoints(run, arm, grid, packs[TUNED[arm]]) for arm, grid in settings.strengths]
+    measured = {arm.arm: arm.known() for arm in arms}
+    if None in measured.values():
+        tuner = Tuner.start(run, tuning_events(run))
+        for arm in arms:
+            if measured[arm.arm] is None:
+                measured[arm.arm] = tuner.search(arm.arm, arm.pack, arm.strengths)
+                arm.save(measured[arm.arm] or [])
+    points = [point for found in measured.values() for point in found or []]
     chosen = choose_strengths(points, max_perplexity_ratio=limit)
     at_end = [list(key) for key in beyond(points, chosen)]
     write_json(

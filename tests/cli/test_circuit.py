@@ -1,0 +1,100 @@
+"""``affectlens circuit ablate`` on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from affectlens.circuits import Circuit, choose
+from affectlens.circuits.evidence import AblationCurve
+from affectlens.cli import app
+from affectlens.core import EMOTIONS, Provenance
+from affectlens.models import load_model
+from tests.tiny_run import save_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a model, a circuit of random units and a corpus of short replies."""
+    out = tmp_path_factory.mktemp("run")
+    save_model(out)
+    rows = [
+        {
+            "id": f"{g}:{e}",
+            "messages": [
+                {"role": "user", "content": f"The train was late {g} times."},
+                {"role": "assistant", "content": f"It was {e[:2]} for me. Nobody {e[2:4]} it."},
+            ],
+            "emotion": e,
+            "group": f"g{g}",
+            "split": "tune" if g < 4 else "fit",
+        }
+        for g in range(8)
+        for e in EMOTIONS
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (out / "own.jsonl").write_text(lines, encoding="utf-8")
+    (path,) = [p.parent for p in out.rglob("config.json")]
+    model = load_model(str(path), dtype="float32")
+    generator = torch.Generator().manual_seed(0)
+    shape, width = (len(EMOTIONS), model.n_layers), model.anatomy.width("z")
+    neurons = torch.randn(*shape, model.anatomy.d_mlp, generator=generator)
+    heads = torch.randn(*shape, model.anatomy.n_heads, generator=generator)
+    counts = torch.tensor([1, 4]).expand(*shape, 2).contiguous()
+    Circuit(
+        emotions=EMOTIONS,
+        neurons=choose(neurons, counts[..., 1], EMOTIONS),
+        heads=choose(heads, counts[..., 0], EMOTIONS),
+        neuron_scores=neurons,
+        head_scores=heads,
+        delta_neurons=torch.zeros_like(neurons),
+        delta_heads=torch.zeros(*shape, width),
+        allocation=counts,
+        influence=None,
+        delta_source="group_mean",
+        position="mean:reply",
+        provenance=Provenance("circuit", model=model.fingerprint, model_name=str(path)),
+    ).save(out / "circuit.safetensors")
+    return out
+
+
+def ablate(folder: Path, *more: str) -> Result:
+    small = ("--groups", "3", "--draws", "2", "--counts", "1,2")
+    given = {more[i]: more[i + 1] for i in range(0, len(more) - 1, 2)}
+    options = dict(zip(small[::2], small[1::2], strict=True)) | given
+    flat = [word for pair in options.items() for word in pair] + list(more[len(given) * 2 :])
+    texts = ["--corpus", str(folder / "own.jsonl")]
+    command = ["circuit", "ablate", "--out", str(folder), "--dtype", "float32", *texts, *flat]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "160"})
+
+
+def test_table_verdict_and_file(folder: Path) -> None:
+    done = ablate(folder)
+    assert done.exit_code == 0, done.output
+    curve = AblationCurve.load(folder / "ablation_neurons_mean.safetensors")
+    assert len(curve.scenarios) == 3 and curve.counts == (1, 2)
+    for emotion, words in curve.verdicts().items():
+        line = f"{emotion}: necessary: {words['necessary']}"
+        assert line in " ".join(done.output.split())
+    as_json = ablate(folder, "--save", str(folder / "again.safetensors"), "--counts", "1", "--json")
+    rows: list[dict[str, Any]] = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert rows == [row for row in curve.table_rows() if row["units"] == 1]
+
+
+def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    for options, says in (
+        (("--counts", "4,x"), "takes rising numbers"),
+        (("--kind", "experts"), "kind of unit"),
+        (("--counts", "1,500"), "neurons for anger, not 500"),
+        (("--means-role", "tune"), "share"),
+        (("--circuit", str(tmp_path / "none.safetensors")), "There is no circuit"),
+    ):
+        done = ablate(folder, "--save", str(tmp_path / "x.safetensors"), *options)
+        assert done.exit_code == 1 and done.output.count("Error: ") == 1
+        assert says in " ".join(done.output.split()), done.output
+        assert not (tmp_path / "x.safetensors").exists()
