@@ -299,7 +299,7 @@ def logit_direction(
             "of the architecture has no influence profile."
         )
     every = sorted({token for ids in tokens for token in ids})
-    weight = linear_map(model.anatomy.unembed, only=every)  # [d_model, token]
+    weight = linear_map(model.anatomy.unembed, only=every).to(model.device)  # [d_model, token]
     of = {token: i for i, token in enumerate(every)}
     means = torch.stack([weight[:, [of[token] for token in ids]].mean(1) for ids in tokens])
     n = len(tokens)

@@ -25,6 +25,8 @@ from affectlens.core.places import KINDS, Site
 from affectlens.models.hooking.compiled import running_eagerly
 from affectlens.models.hooking.hooks import reading
 from affectlens.models.hooking.scopes import Scope, opened, owned
+from affectlens.models.linear_map import is_plain, unpacked
+from affectlens.models.placement import device_of, loaded
 
 if TYPE_CHECKING:
     from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
@@ -161,21 +163,27 @@ class LastToken:
         others, named = one.replayed(two, cache, len(hidden), hidden.dtype)
 
         def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
-            return None if edit is None else output + edit.reshape(output.shape)
+            return None if edit is None else output + edit.reshape(output.shape).to(output.device)
 
         output = output_module(part, "attn")
+        inputs = hidden[:, None].to(device_of(part.block))
         with hooked(lambda scope: [output.register_forward_hook(owned(output, scope, add))]):
-            return first(in_float(part.block, hidden[:, None], *others, **named))[:, 0]
+            found = first(in_float(part.block, inputs, *others, **named))[:, 0]
+        return found.to(hidden.device)
 
 
 def in_float(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Call a module with its weights widened to fp32 for this call; hooks on it run as ever."""
+    """Call a module with its weights widened to fp32 for this call; hooks on it run as ever.
+
+    Quantised linear modules inside are replaced by their `linear_map` meanwhile.
+    """
     half = {torch.bfloat16, torch.float16}
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-    if not any(t.dtype in half for t in tensors.values()):
-        return module(*args, **kwargs)
-    wide = {name: t.float() if t.dtype in half else t for name, t in tensors.items()}
-    return torch.func.functional_call(module, wide, args, kwargs)
+    with loaded(module), unpacked(module):
+        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+        wide = {name: t.float() for name, t in tensors.items() if t.dtype in half and is_plain(t)}
+        if not wide:
+            return module(*args, **kwargs)
+        return torch.func.functional_call(module, wide, args, kwargs)
 
 
 @torch.no_grad()
@@ -200,7 +208,7 @@ def last_token(model: LanguageModel, ids: Sequence[int]) -> LastToken:
     states: dict[Site, Tensor] = {}
 
     def read(site: Site, value: Tensor) -> None:
-        states[site] = value[0, -1].float()
+        states[site] = value[0, -1].float().to(tokens.device)
 
     with reading(anatomy, sites, read):
         one = _calls(anatomy, tokens[:, -1:], running)

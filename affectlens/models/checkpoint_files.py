@@ -34,7 +34,7 @@ def check_is_model_folder(folder: Path) -> None:
     """Say what a folder is if it is none of a language model.
 
     Raises:
-        ModelError: If it has no config of one: a diffusion pipeline, an adapter, another format.
+        ModelError: If it has no config of one: a diffusion pipeline, another format.
     """
     if (folder / "model_index.json").is_file():
         raise ModelError(
@@ -43,12 +43,6 @@ def check_is_model_folder(folder: Path) -> None:
         )
     if (folder / "config.json").is_file():
         return
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{folder} holds an adapter of PEFT, not a whole model; load it with peft "
-            "(AutoPeftModelForCausalLM.from_pretrained) and pass the object: "
-            "load_model(model, tokenizer=...)."
-        )
     if (folder / "params.json").is_file():
         raise ModelError(
             f"{folder} holds a model in its maker's own format (params.json, no config.json); use "

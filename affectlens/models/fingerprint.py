@@ -17,6 +17,8 @@ from torch import Tensor
 
 from affectlens.core.artefact import canonical_json, fingerprint
 from affectlens.core.errors import ModelError
+from affectlens.models.adapters import adapter_facts, as_computed
+from affectlens.models.placement import kept_elsewhere
 
 SCHEME = 2
 """Of the hash; part of every name, so that names of another scheme never match by chance."""
@@ -50,19 +52,24 @@ def model_fingerprint(hf: Any) -> str:
 
     Values are rounded to bfloat16 first, so loading the same weights in float32 gives the same
     name; so does float16 where it can hold them (weights saved in bfloat16 or float16, those below
-    8e-6 aside). A model wrapped by a ``TransformerBridge`` has the name of the plain one.
+    8e-6 aside). A model wrapped by a ``TransformerBridge`` has the name of the plain one, and so
+    has one that is spread over devices or the disk.
+
+    Adapters of PEFT count as they act just now: switched off or merged they leave the name that
+    the model has without them. Quantised weights are named by their codes and scales.
 
     Raises:
         ModelError: If weights are not in memory.
     """
-    tensors = _plain_tensors(hf)
+    tensors, kept = _plain_tensors(hf), kept_elsewhere(hf)
+    reads: dict[str, Read] = {}
     for name, values in tensors.items():
-        if values.is_meta:
+        if values.is_meta and id(values) not in kept:
             raise ModelError(
                 f"The weights of {type(hf).__name__} are not loaded ({name}); load them first."
             )
-    reads = {name: partial(_whole, values) for name, values in tensors.items()}
-    return _fingerprint(type(hf).__name__, hf.config, reads)
+        reads[name] = kept.get(id(values)) or partial(_whole, values)
+    return _fingerprint(type(hf).__name__, hf.config, reads, adapter_facts(hf))
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
@@ -120,10 +127,13 @@ def config_facts(config: Any) -> dict[str, Any]:
     }
 
 
-def _fingerprint(family: str, config: Any, tensors: Mapping[str, Read]) -> str:
+def _fingerprint(
+    family: str, config: Any, tensors: Mapping[str, Read], adapters: Mapping[str, Any] | None = None
+) -> str:
     # Through text: JSON has no tuples, and a config read from a file none either.
     facts = canonical_json({k: _plain(v) for k, v in config_facts(config).items()})
-    return fingerprint(SCHEME, family, facts, _digests(tensors))
+    more = [canonical_json(adapters)] if adapters else []
+    return fingerprint(SCHEME, family, facts, _digests(tensors), *more)
 
 
 def _plain(value: Any) -> Any:
@@ -178,17 +188,21 @@ def _piece_bytes(piece: Tensor) -> Any:
 def glance(hf: Any) -> tuple[str, bytes]:
     """What differs when weights or config have been changed in memory, at a hundredth of the cost.
 
-    The config, and of every tensor its address, its version and 16 values.
+    The config, which adapters act and how, and of every tensor its address, its version and 16
+    values. Offloaded weights are fetched anew for every call, so nobody changes them in memory.
     """
     places: list[Any] = []
     samples: dict[torch.device, list[Tensor]] = {}
     for name, values in _own_tensors(hf).items():
         flat = values.detach().view(-1) if values.is_contiguous() else values.detach().reshape(-1)
         places.append((name, values.data_ptr(), 0 if values.is_inference() else values._version))
+        if values.is_meta:
+            continue
         step = max(1, len(flat) // _GLANCES)
         samples.setdefault(flat.device, []).append(flat[::step][:_GLANCES].float())
     seen = [torch.cat(some).cpu().numpy().tobytes() for some in samples.values()]
     facts = {k: _plain(v) for k, v in config_facts(hf.config).items()}
+    facts["adapters"] = adapter_facts(hf)
     return fingerprint(canonical_json(facts), places), b"".join(seen)
 
 
@@ -199,11 +213,27 @@ def _whole(values: Tensor) -> Tensor:
 
 
 def _own_tensors(hf: Any) -> dict[str, Tensor]:
-    """Parameters, tied ones once, and the buffers that a checkpoint holds."""
+    """Parameters, tied ones once, and what else a checkpoint holds; adapters as they act."""
     found: dict[str, Tensor] = dict(hf.named_parameters())
-    saved = set(hf.state_dict().keys())
-    found |= {name: value for name, value in hf.named_buffers() if name in saved}
-    return {name.replace(COMPILED, ""): value for name, value in found.items()}
+    state: dict[str, Any] = hf.state_dict()
+    found |= {name: value for name, value in hf.named_buffers() if name in state}
+    every = {name for name, _ in hf.named_parameters(remove_duplicate=False)} | set(found)
+    # What quantised modules keep beside their codes is no parameter and no buffer of theirs.
+    found |= {k: v for k, v in state.items() if k not in every and isinstance(v, Tensor)}
+    if any(values.is_meta for values in found.values()):  # offloaded, so tied ones are apart
+        tied = cast("Mapping[str, str]", getattr(hf, "all_tied_weights_keys", None) or {})
+        found = {k: v for k, v in found.items() if k not in tied or tied[k] not in found}
+    plain = {n.replace(COMPILED, ""): part for k, v in found.items() for n, part in _parts(k, v)}
+    return as_computed(hf, plain)
+
+
+def _parts(name: str, values: Tensor) -> list[tuple[str, Tensor]]:
+    """A tensor, or those that one of a class of its own (torchao) is made of."""
+    flatten: Any = getattr(values, "__tensor_flatten__", None)
+    if flatten is None or hasattr(values, "full_tensor"):
+        return [(name, values)]
+    inner = [(f"{name}.{own}", getattr(values, own)) for own in flatten()[0]]
+    return [part for own, value in inner for part in _parts(own, value)]
 
 
 def _plain_tensors(hf: Any) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ same number by number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -111,6 +112,38 @@ def is_quantised(module: nn.Module) -> bool:
     tensors = (*module.parameters(), *module.buffers())
     # Some libraries keep their codes in no parameter at all.
     return not tensors or not all(is_plain(values) for values in tensors)
+
+
+@contextmanager
+def unpacked(module: nn.Module) -> Generator[None, None, None]:
+    """Let quantised linear modules at or below a module compute with their `linear_map`, in fp32.
+
+    Hooks on them run as ever. What such a module does besides, rounding its input for example, is
+    left out meanwhile.
+    """
+    with ExitStack() as stack:
+        for each in module.modules():
+            if shape_in_out(each) is not None and is_quantised(each):
+                stack.enter_context(_computing_as(each, linear_map(each), linear_offset(each)))
+        yield
+
+
+@contextmanager
+def _computing_as(
+    module: Any, weight: Float[Tensor, "d_in d_out"], bias: Tensor | None
+) -> Generator[None, None, None]:
+    def forward(rows: Tensor) -> Tensor:
+        return nn.functional.linear(rows.float(), weight.T, bias)
+
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
 
 
 def is_conv1d(module: nn.Module) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from affectlens.core.errors import DataError, ModelError, UnknownNameError, closest_first, unknown
-from affectlens.models import registry
-from affectlens.models.adapters import refuse_adapters
+from affectlens.core.errors import DataError, ModelError, unknown
+from affectlens.models.adapters import has_adapters, without_wrapper
 from affectlens.models.anatomy.anatomy import Anatomy
 from affectlens.models.anatomy.discovery import take_apart
 from affectlens.models.anatomy.softcap import keep_soft_cap
@@ -33,17 +31,16 @@ from affectlens.models.identity import (
     remember_identity,
     text_fingerprint,
 )
+from affectlens.models.placement import Spread, device_of, is_spread
 from affectlens.models.refusals import check_task
 from affectlens.models.sinks import Sinks, find_sinks
+from affectlens.models.sources import Reading, check_options, locate, read_model
 from affectlens.models.step import position_ids
-from affectlens.models.weights import from_gguf, from_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from affectlens.models.anatomy.padding import PaddingCheck
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +75,8 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs must be."""
-        return self._embedding().device
+        """Where inputs must be: the first device of a model that is spread over several."""
+        return device_of(self.hf.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -207,31 +204,49 @@ def load_model(
     tokenizer: Any = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
+    offload_folder: str | Path | None = None,
+    quantization_config: Any = None,
 ) -> LanguageModel:
     """Load a causal language model.
 
     Args:
         source: A built-in name (``"smollm2-135m-instruct"``), a hub id (``"owner/name"``), a local
-            folder, a ``.gguf`` file, a Hugging Face model, or a ``TransformerBridge``.
+            folder, a folder with an adapter of PEFT, a ``.gguf`` file, a Hugging Face model, a
+            ``PeftModel``, or a ``TransformerBridge``.
         tokenizer: Needed with a Hugging Face model; otherwise replaces the one that comes along.
         device: Default: the best there is. Objects stay where they are unless told otherwise.
         dtype: Default: bfloat16 where the device is fast at it, else float32. Objects likewise.
+        device_map: Spreads a model over several devices, main memory and the disk, instead of
+            ``device``: ``"auto"``, or a device for each module; as transformers takes it.
+        max_memory: Most that each device may hold: ``{0: "20GiB", "cpu": "60GiB"}``.
+        offload_folder: For weights that are kept on the disk.
+        quantization_config: Quantises while loading; one of transformers, for example
+            ``BitsAndBytesConfig(load_in_4bit=True)``. Checkpoints that are quantised need none.
 
     Returns:
-        The model in evaluation mode. An object passed in is used itself, not a copy.
+        The model in evaluation mode. An object passed in is used itself, not a copy; adapters
+        inside act as they are switched.
 
     Raises:
         UnknownNameError: If there is no such model, device or dtype.
         ModelError: If the weights cannot be read or the architecture is not understood.
+        DataError: If options contradict each other.
     """
     bridge = None
+    options = Spread(device_map, max_memory, offload_folder).options()
+    if quantization_config is not None:
+        options["quantization_config"] = quantization_config
+    check_options(source, options, device)
     if isinstance(source, (str, Path)):
         name = str(source)
         where = pick_device(device)
-        hf, own_tokenizer = _read(source, pick_dtype(dtype, where), tokenizer is None)
-        hf = hf.to(where)
+        like = Reading(pick_dtype(dtype, where), where, tokenizer is None, options)
+        hf, own_tokenizer = read_model(source, like)
     else:
         source = uncompiled(source)
+        source = without_wrapper(source)
         inside = bridged_model(source)
         hf, own_tokenizer = inside or (source, None)
         bridge = None if inside is None else source
@@ -240,7 +255,6 @@ def load_model(
                 f"A {type(source).__name__} is not a language model; give a name, a path, a "
                 "Hugging Face causal language model or a TransformerBridge."
             )
-        refuse_adapters(hf)
         name = str(getattr(hf.config, "_name_or_path", "") or type(hf).__name__)
         check_task(hf, name)
         if device is not None:
@@ -260,7 +274,8 @@ def load_model(
 
 def _watched(hf: Any, tokenizer: Any, source: str | Path | None) -> WatchedFingerprint:
     """The fingerprint, by the files it came from if they are known."""
-    if source is None:
+    # Neither what is spread or quantised on the way nor an adapter is named by its files alone.
+    if source is None or has_adapters(hf) or is_spread(hf) or hasattr(hf, "hf_quantizer"):
         return WatchedFingerprint(hf)
     known = known_identity(source)
     if known is not None and known.text:
@@ -280,43 +295,3 @@ def _name_of_files(source: str | Path) -> str | None:
         return checkpoint_fingerprint(folder) if folder.is_dir() else None
     except (OSError, KeyError, ValueError):
         return None
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form ``owner/name`` and is no folder here."""
-    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
-
-
-def locate(source: str | Path) -> str:
-    """What `load_model` reads for a name or path: a folder, a GGUF file or a hub id.
-
-    Raises:
-        UnknownNameError: If it is none of these and not built in.
-        ModelError: If it is a file of another kind.
-    """
-    name = str(source)
-    if isinstance(source, str) and name in registry.BUILTIN:
-        return str(registry.resolve(name))
-    path = Path(source).expanduser()
-    if path.suffix == ".gguf" or path.is_dir():
-        return str(path)
-    if path.is_file():
-        raise ModelError(f"{path} is neither a model folder nor a .gguf file.")
-    if isinstance(source, str) and _HUB_ID.fullmatch(name):
-        return name
-    known = ", ".join(closest_first(name, registry.language_models()))
-    raise UnknownNameError(
-        f"Unknown model {name!r}; built in: {known}; or give a Hugging Face hub id (owner/name), "
-        "a local folder or a .gguf file."
-    )
-
-
-def _read(source: str | Path, dtype: torch.dtype, with_tokenizer: bool) -> tuple[Any, Any]:
-    where = locate(source)
-    hf, tokenizer = (
-        from_gguf(Path(where), dtype)
-        if where.endswith(".gguf")
-        else from_pretrained(where, dtype, with_tokenizer=with_tokenizer)
-    )
-    refuse_adapters(hf)
-    return hf, tokenizer

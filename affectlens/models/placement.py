@@ -8,12 +8,75 @@ without `loaded`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from affectlens.core.errors import DataError, UnknownNameError, unknown
+from affectlens.models.devices import pick_device
+
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Ways in which accelerate spreads a model by itself."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a model is spread over devices, main memory and the disk when it is loaded.
+
+    Attributes:
+        device_map: One of :data:`STRATEGIES`, a device for everything, or a device (``"disk"``
+            among them) for each module by name; None for one device, unspread.
+        max_memory: Most that each device may hold, by device (``0``, ``"cpu"``), in bytes or as
+            text (``"20GiB"``).
+        offload_folder: Where weights go that are kept on the disk and cannot be read from the
+            checkpoint itself.
+    """
+
+    device_map: str | Mapping[str, Any] | None = None
+    max_memory: Mapping[Any, Any] | None = None
+    offload_folder: str | Path | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What ``from_pretrained`` of transformers is given; empty for a model on one device.
+
+        Raises:
+            UnknownNameError: If there is no such strategy, or a device does not exist.
+            DataError: If memory or a folder is given without a map.
+        """
+        if self.device_map is None:
+            if self.max_memory is not None or self.offload_folder is not None:
+                raise DataError(
+                    "max_memory and offload_folder say how to spread a model; give a device_map "
+                    "too, 'auto' for example."
+                )
+            return {}
+        spread: Any = self.device_map
+        if isinstance(spread, str):
+            if spread not in STRATEGIES:
+                spread = {"": _device(spread, [*STRATEGIES])}
+        else:
+            spread = {name: _device(place, ["disk"]) for name, place in spread.items()}
+        folder = None if self.offload_folder is None else str(self.offload_folder)
+        given = {"max_memory": self.max_memory, "offload_folder": folder}
+        return {"device_map": spread, **{k: v for k, v in given.items() if v is not None}}
+
+
+def _device(place: Any, besides: list[str]) -> Any:
+    if place in besides:
+        return place
+    name = f"cuda:{place}" if isinstance(place, int) else str(place)
+    try:
+        return str(pick_device(name))
+    except UnknownNameError:
+        count = torch.cuda.device_count()
+        here = ["cpu", *(f"cuda:{i}" for i in range(count)), *besides]
+        raise unknown("device of the device map", name, here) from None
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -59,23 +122,14 @@ def loaded(module: nn.Module) -> Generator[None, None, None]:
         yield
 
 
-def stored(hf: nn.Module, name: str, values: Tensor) -> Tensor:
-    """The values of a parameter or buffer, read from wherever it is kept.
-
-    Args:
-        hf: The model.
-        name: Its full name.
-        values: What the model itself holds under it.
-
-    Returns:
-        ``values`` itself, or what is kept for it; still on the meta device if nobody keeps it.
-    """
-    if not values.is_meta:
-        return values
-    path, _, own = name.rpartition(".")
-    hook = _alignment(hf.get_submodule(path))
-    kept: Any = None if hook is None else hook.weights_map
-    return values if kept is None else kept[own]
+def kept_elsewhere(hf: nn.Module) -> dict[int, Callable[[], Tensor]]:
+    """How to read each offloaded parameter from where it is kept, by the parameter's ``id``."""
+    return {
+        id(values): partial(hook.weights_map.__getitem__, name)
+        for module, hook in offloaded(hf)
+        for name, values in module.named_parameters(recurse=False)
+        if values.is_meta
+    }
 
 
 def own_forward(module: nn.Module) -> bool:

@@ -26,9 +26,14 @@ MAX_LOSS = 7.0
 
 
 def from_pretrained(
-    source: str, dtype: torch.dtype, *, with_tokenizer: bool = True
+    source: str,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    *,
+    with_tokenizer: bool = True,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any]:
-    """Load a local folder or a hub id with transformers, on the CPU, in evaluation mode.
+    """Load a local folder or a hub id with transformers, in evaluation mode.
 
     Config, files and tokenizer come first, so what cannot be used is refused before a weight is
     read.
@@ -36,7 +41,9 @@ def from_pretrained(
     Args:
         source: Folder or hub id.
         dtype: Of the weights.
+        device: Where to; a ``device_map`` among the options says otherwise.
         with_tokenizer: Whether its tokenizer is read too; None is returned for it otherwise.
+        options: What transformers is told besides: ``device_map``, ``quantization_config``, ….
 
     Raises:
         ModelError: If anything is missing, cut short, or needs code from the hub.
@@ -47,6 +54,10 @@ def from_pretrained(
     if Path(source).is_dir():
         check_weight_files(Path(source))
     tokenizer = read_tokenizer(source) if with_tokenizer else None
+    options = dict(options or {})
+    packed = "quantization_config" in options or hasattr(config, "quantization_config")
+    if packed and "device_map" not in options:  # packed weights are not moved afterwards
+        options["device_map"] = {"": str(device)}
     with one_sentence(source), no_library_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -56,10 +67,11 @@ def from_pretrained(
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # reported, and refused below
             output_loading_info=True,
+            **options,
         )
         hf, info = loaded
     check_loaded(hf, info, source)
-    return hf.eval(), tokenizer
+    return (hf if "device_map" in options else hf.to(device)).eval(), tokenizer
 
 
 def check_loaded(hf: Any, info: Mapping[str, Any], source: str) -> None:

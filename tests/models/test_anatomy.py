@@ -238,21 +238,6 @@ def test_a_hook_that_changes_a_projection_is_noticed() -> None:
     assert [part.n_heads for part in anatomy.blocks] == [N_HEADS] * 3
 
 
-def test_adapters_of_peft_are_refused_by_name() -> None:
-    class BaseTunerLayer(torch.nn.Linear):  # a base class of all of PEFT's layers
-        pass
-
-    class PeftModel(torch.nn.Module):
-        config = tf.LlamaConfig()
-
-    hf = tiny_hf("llama")
-    hf.model.layers[1].self_attn.q_proj = BaseTunerLayer(D_MODEL, D_MODEL)
-    with pytest.raises(ModelError, match=r"PEFT inside \(model.layers.1.self_attn.q_proj\).*merge"):
-        load_model(hf, tokenizer=tiny_tokenizer())
-    with pytest.raises(ModelError, match=r"PeftModel carries adapters.*merge_and_unload\(\)"):
-        load_model(PeftModel(), tokenizer=tiny_tokenizer())
-
-
 @pytest.mark.model
 def test_the_default_model(real_model: Any) -> None:
     anatomy = real_model.anatomy

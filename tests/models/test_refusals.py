@@ -173,9 +173,11 @@ def test_objects_are_held_to_the_same(make: Any, words: str) -> None:
 
 FOLDERS: dict[str, tuple[Mapping[str, str], str]] = {
     "diffusion": ({"model_index.json": "{}"}, "holds a diffusion pipeline"),
-    "adapter": (
-        {"adapter_config.json": "{}"},
-        r"holds an adapter of PEFT.*AutoPeftModelForCausalLM",
+    "adapter": ({"adapter_config.json": "{}"}, "does not name the model that the adapter is for"),
+    "damaged adapter": ({"adapter_config.json": "{"}, r"adapter_config\.json is damaged"),
+    "adapter of nothing": (
+        {"adapter_config.json": '{"base_model_name_or_path": "x/y"}'},
+        r"holds no adapter_model\.safetensors; save the adapter as safetensors",
     ),
     "maker's format": ({"params.json": "{}"}, r"its maker's own format \(params\.json"),
     "GGUF": ({"a.gguf": "GGUF"}, r"holds GGUF files; give the file itself: .*a\.gguf\.$"),

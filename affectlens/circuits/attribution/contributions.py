@@ -21,7 +21,10 @@ from affectlens.circuits.attribution.sublayer_directions import (
 from affectlens.circuits.attribution.unit_means import UnitMeans
 from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, ModelError, unknown
+from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.generation.listeners import refuse_listeners
+from affectlens.models.linear_map import is_quantised
+from affectlens.models.placement import device_of
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus
@@ -124,13 +127,15 @@ def contributions(
 
 def _require_exact(model: LanguageModel, scored: Contributions) -> None:
     """Whatever came between weights and residual since the model was loaded is not passed over."""
-    bound = RESIDUE if model.dtype == torch.float32 else RESIDUE_16
+    blocks = model.anatomy.blocks
+    maps = [m for part in blocks for m in (part.o_proj, part.down_proj) if m is not None]
+    packed = any(is_quantised(unwrap(module)) for module in maps)
+    bound = RESIDUE if model.dtype == torch.float32 and not packed else RESIDUE_16
     residue = scored.residue()
     if not residue <= bound:
         raise ModelError(
             f"Heads, neurons and biases of {model.name} do not sum to what its sublayers add "
-            f"(residue {residue:.2g}); merge adapters into the weights, remove hooks, leave "
-            "steering, and load the model anew."
+            f"(residue {residue:.2g}); remove hooks, leave steering, and load the model anew."
         )
 
 
@@ -169,7 +174,7 @@ def score_units(
 
     for part in model.anatomy.blocks:
         layer = part.layer
-        v = directions.vectors[:, layer].to(model.device)  # [emotion, 2, d_model]
+        v = directions.vectors[:, layer].to(device_of(part.block))  # [emotion, 2, d_model]
         gains = [norm_gain(norm, v) for norm in (part.attn_post_norm, part.mlp_post_norm)]
         beta_heads = head_weights(part, v[:, 0], gains[0]).cpu()
         beta_neurons = neuron_weights(part, v[:, 1], gains[1]).cpu()

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from affectlens.core.errors import ModelError
+from affectlens.models.placement import device_of
 
 
 @torch.no_grad()
@@ -20,17 +21,17 @@ def norm_gain(norm: nn.Module | None, like: Tensor) -> Float[Tensor, " d_model"]
 
     Args:
         norm: The module.
-        like: A tensor ``[..., d_model]`` on the same device.
+        like: A tensor ``[..., d_model]``.
 
     Raises:
         ModelError: If the module does more than scale by a weight and one number per token.
     """
     if norm is None:
         return None
-    width = like.shape[-1]
-    ones = torch.ones(1, 1, width, dtype=torch.float32, device=like.device)
+    width, device = like.shape[-1], device_of(norm)
+    ones = torch.ones(1, 1, width, dtype=torch.float32, device=device)
     gain = norm(1e4 * ones).float().flatten()  # so large that the norm's epsilon is nothing
-    probe = torch.linspace(-1.0, 2.0, width, device=like.device).view(1, 1, -1)
+    probe = torch.linspace(-1.0, 2.0, width, device=device).view(1, 1, -1)
     out = norm(probe).float()
     error = out - token_scale(probe, out, gain)[..., None] * gain * probe
     if float(error.norm()) > 1e-2 * float(out.norm()):

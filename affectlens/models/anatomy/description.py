@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.models import registry
+from affectlens.models.adapters import base_of, is_adapter_folder
 from affectlens.models.anatomy.anatomy import find_anatomy
 
 
@@ -33,6 +34,9 @@ def describe(source: str) -> dict[str, Any]:
         if not info.cached or info.kind != "language model":
             return about | dict(registry.BUILTIN[source].facts)
         source = str(info.path)
+    if is_adapter_folder(source):
+        about |= {"kind": "adapter", "base": base_of(Path(source))}
+        source = str(about["base"])
     return about | _anatomy_facts(source)
 
 
@@ -41,8 +45,8 @@ def _anatomy_facts(source: str) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     from affectlens.models.configs import read_config
-    from affectlens.models.loading import locate
     from affectlens.models.reading_errors import one_sentence
+    from affectlens.models.sources import locate
 
     where = locate(source)
     path = Path(where)

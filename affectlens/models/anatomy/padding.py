@@ -18,6 +18,7 @@ from torch import Tensor
 
 from affectlens.models.generation.attention import fast_decoding
 from affectlens.models.hooking.shared_weights import same_weights
+from affectlens.models.placement import device_of
 from affectlens.models.step import accepted, position_ids, step
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _Probe:
 
     def __init__(self, hf: Any, row: list[int], columns: int) -> None:
         self.hf = hf
-        device = hf.get_input_embeddings().weight.device
+        device = device_of(hf.get_input_embeddings())
         self.row = torch.tensor([row], device=device)
         self.columns = columns
 

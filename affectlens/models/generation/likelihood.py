@@ -116,12 +116,10 @@ def _mean_nll(
     where = [(row, first[row] + t) for row, reply in enumerate(replies) for t in range(len(reply))]
     at = torch.tensor(where, device=hidden.device)
     target = torch.tensor([token for reply in replies for token in reply], device=hidden.device)
-    nll = torch.cat(
-        [
-            torch.nn.functional.cross_entropy(
-                model.logits(hidden[part[:, 0], part[:, 1]]).float(), told, reduction="none"
-            ).cpu()
-            for part, told in zip(at.split(_LOGIT_ROWS), target.split(_LOGIT_ROWS), strict=True)
-        ]
-    )
+    each: list[torch.Tensor] = []
+    for part, told in zip(at.split(_LOGIT_ROWS), target.split(_LOGIT_ROWS), strict=True):
+        logits = model.logits(hidden[part[:, 0], part[:, 1]]).float()
+        told = told.to(logits.device)  # the unembedding may be on another device than the blocks
+        each.append(torch.nn.functional.cross_entropy(logits, told, reduction="none").cpu())
+    nll = torch.cat(each)
     return [float(part.mean()) for part in nll.split([len(reply) for reply in replies])]

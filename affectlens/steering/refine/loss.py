@@ -83,8 +83,8 @@ def reply_loss(
     which = torch.arange(k, device=ids.device).repeat(len(groups))
 
     def adder(vectors: Float[Tensor, "emotion d_model"]) -> Callable[[Tensor], Tensor]:
-        chosen = vectors[which][:, None]
-        return lambda hidden: hidden + chosen.to(hidden.dtype)
+        chosen = vectors[which.to(vectors.device)][:, None]
+        return lambda hidden: hidden + chosen.to(hidden.device, hidden.dtype)
 
     with torch.enable_grad(), writing(model.anatomy, {w: adder(v) for w, v in added.items()}):
         hidden = base(
@@ -95,8 +95,8 @@ def reply_loss(
             **accepted(base, position_ids=positions),
         ).last_hidden_state
     keep = tail_mask.bool()
-    logits = model.logits(hidden[:, :-1][keep]).float()
-    return _weighted_nll(logits, tail, keep, settings)
+    logits = model.logits(hidden[:, :-1][keep.to(hidden.device)]).float()
+    return _weighted_nll(logits.to(tail.device), tail, keep, settings)
 
 
 def _weighted_nll(

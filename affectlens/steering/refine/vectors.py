@@ -131,7 +131,8 @@ def refine_circuit(
             weights.items(), free, gates, used, strict=True
         ):
             for n in layers:
-                made[WritePoint(n, point)] = (values[:, n] * gate[:, n]) @ maps[n]
+                there = maps[n].device  # of the block, in a model that is spread over several
+                made[WritePoint(n, point)] = (values[:, n] * gate[:, n]).to(there) @ maps[n]
         return made
 
     start = [d / s for d, s in zip(deltas, scales, strict=True)]

@@ -23,7 +23,7 @@ from affectlens.core.errors import ModelError
 from affectlens.core.places import KINDS, Site, in_order
 from affectlens.models.hooking.hooks import Tap, taps
 from affectlens.models.hooking.shared_weights import same_weights
-from affectlens.models.loading import is_hub_id
+from affectlens.models.sources import is_hub_id
 
 
 @dataclass(frozen=True, eq=False)
