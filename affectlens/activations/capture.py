@@ -118,6 +118,8 @@ def prepare(
     plan, so that several processes can each run some of its shards.
     """
     settings = settings.stored()
+    if settings.template_variables:
+        model = model.with_template_variables(settings.template_variables)
     wanted = expand_sites(sites, model.n_layers)
     where = parse_positions(DEFAULT_POSITIONS[corpus.design] if positions is None else positions)
     check_sites(model.anatomy, wanted)
@@ -206,7 +208,7 @@ def capture(
         advance: Told after each pass how many texts and tokens it ran.
         **options: The fields of `affectlens.activations.CaptureSettings`: ``dtype``,
             ``max_tokens_per_batch``, ``overlong``, ``padding``, ``engine``, ``engine_options``,
-            ``shard_bytes``.
+            ``shard_bytes``, ``template_variables``.
 
     Returns:
         The store, with one row per record and position (``all``: per token), in corpus order.
@@ -276,6 +278,11 @@ def _provenance(
                 else {}
             ),
             "template": plan.texts.template_fingerprint,
+            **(
+                {"template_variables": dict(model.template_variables)}
+                if model.template_variables and plan.texts.template_fingerprint
+                else {}
+            ),
             "tokens": plan.texts.tokens_fingerprint,
             "code": f"{package_version()}/{CAPTURE_VERSION}",
             **({"steering": [dict(one) for one in steered]} if steered else {}),

@@ -23,6 +23,9 @@ class PassSettings:
         padding: Side on which short texts are filled up; changes nothing but rounding.
         engine: What runs the model; see `affectlens.activations.forward.engines`.
         engine_options: What that engine takes.
+        template_variables: What the chat template is told besides what the model was loaded with,
+            for example ``{"enable_thinking": True}``; the tokens, and all that it is told, tell
+            results apart.
     """
 
     max_tokens_per_batch: int = indifferent(MAX_TOKENS_PER_BATCH)
@@ -30,6 +33,7 @@ class PassSettings:
     padding: str = indifferent("right")
     engine: str = "transformers"
     engine_options: Mapping[str, Any] | None = indifferent(None)
+    template_variables: Mapping[str, Any] | None = indifferent(None)
 
     def stored(self) -> CaptureSettings:
         """The capture whose rows such a pass reads."""
@@ -63,6 +67,7 @@ class PassOptions(TypedDict, total=False):
     padding: str
     engine: str
     engine_options: Mapping[str, Any] | None
+    template_variables: Mapping[str, Any] | None
 
 
 class CaptureOptions(PassOptions, total=False):

@@ -187,7 +187,6 @@ def neutral_prompts(
         corpus: Records whose last message is the user's; default: the fitting ``events``.
     """
     from affectlens.datasets import load
-    from affectlens.models.chat.chats import encode
 
     corpus = corpus or load("events").filter(split="fit")
     by_valence: dict[str, list[Any]] = {}
@@ -199,4 +198,4 @@ def neutral_prompts(
     for k in range(count):
         records = lists[k % len(lists)]
         picked.append(records[k * len(records) // count])
-    return [encode(model.tokenizer, r.chat, add_generation_prompt=True).ids for r in picked]
+    return [model.encode_chat(r.chat, add_generation_prompt=True).ids for r in picked]

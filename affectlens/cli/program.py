@@ -36,6 +36,13 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; de
 Dtype = Annotated[
     str | None, typer.Option("--dtype", help="bfloat16, float16, float32; default: what is fast.")
 ]
+TemplateVar = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-var",
+        help="NAME=VALUE for the chat template, such as enable_thinking=true; repeatable.",
+    ),
+]
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="For your own file: emotion=label, text=body.")
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -20,7 +20,9 @@ from affectlens.models.anatomy.discovery import take_apart
 from affectlens.models.anatomy.softcap import keep_soft_cap
 from affectlens.models.anatomy.transformer_lens import bridged_model
 from affectlens.models.anatomy.unembedding import unembed
+from affectlens.models.chat.chats import TokenizedRow, encode
 from affectlens.models.chat.special_tokens import stop_ids
+from affectlens.models.chat.variables import check_variables
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.fingerprint import checkpoint_fingerprint
 from affectlens.models.hooking.compiled import uncompiled
@@ -54,6 +56,7 @@ class LanguageModel:
         anatomy: Where attention, MLPs and norms are.
         watched: Gives its fingerprint.
         bridge: The ``TransformerBridge`` it was made from, if it was.
+        template_variables: What its chat template is told, wherever it writes a chat.
     """
 
     name: str
@@ -62,6 +65,7 @@ class LanguageModel:
     anatomy: Anatomy
     watched: WatchedFingerprint
     bridge: Any = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def fingerprint(self) -> str:
@@ -70,8 +74,31 @@ class LanguageModel:
 
     @property
     def text_fingerprint(self) -> str:
-        """Hash of what decides which tokens a chat becomes: tokenizer and chat template."""
-        return text_fingerprint(self.tokenizer)
+        """Hash of what decides which tokens a chat becomes: tokenizer, template, variables."""
+        found = text_fingerprint(self.tokenizer)
+        variables = dict(self.template_variables)
+        return fingerprint(found, variables) if variables else found
+
+    def with_template_variables(self, variables: Mapping[str, Any]) -> LanguageModel:
+        """The same model, whose chat template is told more; see `load_model`.
+
+        Raises:
+            DataError: If there is no template, or it does not use a name.
+        """
+        told = {**self.template_variables, **variables}
+        checked = check_variables(self.tokenizer, told, self.name)
+        return replace(self, template_variables=checked)
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool
+    ) -> TokenizedRow:
+        """Tokens of a chat in the model's template; see `affectlens.models.chat.chats.render`."""
+        return encode(
+            self.tokenizer,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            variables=self.template_variables,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -208,6 +235,7 @@ def load_model(
     max_memory: Mapping[Any, Any] | None = None,
     offload_folder: str | Path | None = None,
     quantization_config: Any = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> LanguageModel:
     """Load a causal language model.
 
@@ -224,6 +252,8 @@ def load_model(
         offload_folder: For weights that are kept on the disk.
         quantization_config: Quantises while loading; one of transformers, for example
             ``BitsAndBytesConfig(load_in_4bit=True)``. Checkpoints that are quantised need none.
+        template_variables: What the chat template is told, for example ``{"enable_thinking":
+            True}`` or ``{"reasoning_effort": "high"}``; part of every key that depends on prompts.
 
     Returns:
         The model in evaluation mode. An object passed in is used itself, not a copy; adapters
@@ -232,7 +262,7 @@ def load_model(
     Raises:
         UnknownNameError: If there is no such model, device or dtype.
         ModelError: If the weights cannot be read or the architecture is not understood.
-        DataError: If options contradict each other.
+        DataError: If options contradict each other, or the template does not use a variable.
     """
     bridge = None
     options = Spread(device_map, max_memory, offload_folder).options()
@@ -269,7 +299,8 @@ def load_model(
     keep_soft_cap(model)
     anatomy = take_apart(model)
     named = _watched(model, own_tokenizer, source if isinstance(source, (str, Path)) else None)
-    return LanguageModel(name, model, tokenizer, anatomy, named, bridge)
+    loaded = LanguageModel(name, model, tokenizer, anatomy, named, bridge)
+    return loaded.with_template_variables(template_variables) if template_variables else loaded
 
 
 def _watched(hf: Any, tokenizer: Any, source: str | Path | None) -> WatchedFingerprint:

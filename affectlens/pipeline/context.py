@@ -51,7 +51,13 @@ class RunContext:
         """The model of the run."""
         from affectlens.models import load_model
 
-        return load_model(self.config.model, device=self.config.device, dtype=self.config.dtype)
+        config = self.config
+        return load_model(
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            template_variables=config.template_variables,
+        )
 
     @cached_property
     def judge(self) -> Judge:

@@ -54,7 +54,6 @@ def own_replies(
     advance: Callable[[int], object] = lambda _n: None,
 ) -> Corpus:
     """One reply per scenario-event and emotion: an opener and how the model goes on from it."""
-    from affectlens.models.chat.chats import encode
     from affectlens.models.generation.generation import generate_ids
 
     events = spread(load("events").filter(role="direction"), settings.n_events)
@@ -66,7 +65,7 @@ def own_replies(
             planned.append((event, emotion, choices[i % len(choices)]))
     prompts = [
         (
-            *encode(model.tokenizer, event.chat, add_generation_prompt=True).ids,
+            *model.encode_chat(event.chat, add_generation_prompt=True).ids,
             *model.tokenizer(opener, add_special_tokens=False)["input_ids"],  # type: ignore[misc]
         )
         for event, _, opener in planned

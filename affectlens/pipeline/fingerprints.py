@@ -13,6 +13,7 @@ from affectlens.core.artefact import package_version, read_json, write_json
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
     from affectlens.pipeline.context import RunContext
+    from affectlens.pipeline.run_config import RunConfig
 
 LIBRARIES = ("torch", "transformers", "tokenizers")
 """Whose versions are part of every key.
@@ -52,7 +53,7 @@ def model_facts(run: RunContext) -> Mapping[str, str]:
     if "model" in run.__dict__:  # loaded already: nothing is cheaper
         return _facts(run.model)
     note = run.folder / "state" / "model.json"
-    key = _files_key(run.config.model)
+    key = _files_key(run.config)
     try:
         known: Mapping[str, Any] = read_json(note)
         if key is not None and known["files"] == key:
@@ -61,7 +62,7 @@ def model_facts(run: RunContext) -> Mapping[str, str]:
         pass
     found = _facts(run.model)
     # Loading may have fetched the files, so look again.
-    write_json(note, {"files": _files_key(run.config.model), **found})
+    write_json(note, {"files": _files_key(run.config), **found})
     return found
 
 
@@ -75,14 +76,19 @@ def text_fingerprint(model: LanguageModel) -> str:
     return fingerprint(model.text_fingerprint, list(model.eos_ids), tidied)
 
 
-def _files_key(name: str) -> str | None:
-    """Of the looks of the files behind a model name; None if they are not on this machine (yet)."""
+def _files_key(config: RunConfig) -> str | None:
+    """Of what the template is told and of the looks of the files behind the model.
+
+    None if the files are not on this machine (yet).
+    """
     from affectlens.models.fingerprint import SCHEME
     from affectlens.models.identity import source_files
 
-    stats = [(file.name, file.stat()) for file in source_files(name)]
+    stats = [(file.name, file.stat()) for file in source_files(config.model)]
     looks = [(n, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns) for n, s in stats]
-    return fingerprint(name, looks, versions(), SCHEME) if looks else None
+    if not looks:
+        return None
+    return fingerprint(config.model, config.template_variables, looks, versions(), SCHEME)
 
 
 def _corpora(run: RunContext) -> str:

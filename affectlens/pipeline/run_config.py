@@ -27,6 +27,8 @@ class RunConfig(BaseModel):
             changes the stage ``evaluate`` alone, strengths are chosen as ever.
         url: A vLLM server that runs already and has the packs of the run; None starts one.
         vllm_python: Interpreter of the environment that has vLLM, to start one with.
+        template_variables: What the chat template is told, by name; part of every key that
+            depends on prompts.
         force: Redo stages even if nothing changed.
     """
 
@@ -42,6 +44,7 @@ class RunConfig(BaseModel):
     backend: Literal["transformers", "vllm"] = "transformers"
     url: str | None = None
     vllm_python: str | None = None
+    template_variables: dict[str, Any] = Field(default_factory=dict)
     force: bool = False
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class SteerRequest:
         max_new_tokens: Longest reply.
         device, dtype: See `load_model`.
         force: Accept a pack of another model of the same shape.
+        template_variables: What the chat template is told; default: what it was told when the pack
+            was made.
     """
 
     prompt: str
@@ -46,6 +48,7 @@ class SteerRequest:
     device: str | None = None
     dtype: str | None = None
     force: bool = False
+    template_variables: Mapping[str, Any] | None = None
 
 
 def steer_beside(request: SteerRequest) -> SideBySide:
@@ -73,7 +76,15 @@ def steer_beside(request: SteerRequest) -> SideBySide:
         parts.append({"mode": request.mode})
     spec = pack.resolve(SteeringSpec.combined(parts, pack.emotions))
     name = request.model or pack.provenance.model_name
-    loaded = load_model(name, device=request.device, dtype=request.dtype)
+    told = request.template_variables
+    if told is None:
+        told = pack.provenance.parameters.get("template_variables", {})
+    loaded = load_model(
+        name,
+        device=request.device,
+        dtype=request.dtype,
+        template_variables=told,
+    )
     ids = encode_prompt(loaded, request.prompt, request.system)
     settings = GenerationSettings(max_new_tokens=request.max_new_tokens)
     rows = generate_steered(

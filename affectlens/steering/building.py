@@ -211,6 +211,8 @@ def _probes_at(sweep: Sweep, have: Mapping[int, int], layers: set[int]) -> Reado
 
 
 def _provenance(model: LanguageModel, source: Provenance, **parameters: Any) -> Provenance:
+    if model.template_variables:
+        parameters["template_variables"] = dict(model.template_variables)
     return Provenance(
         "pack",
         model=model.fingerprint,

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from affectlens.cli import app
 from affectlens.models import load_model
 from affectlens.models.generation.generation import GenerationSettings, encode_prompt
+from affectlens.pipeline.line import STAGES
 from affectlens.steering import generate_steered
 from tests.on_disk import save_model
 from tests.steering.oracle import random_pack
@@ -20,7 +21,8 @@ from tests.steering.oracle import random_pack
 COLLECT = {"serve --pack", "steer --emotion", "capture --column", "capture --split",
            "capture --role", "capture --emotion", "store export --split", "store export --emotion",
            "store export --role", "datasets show --column",
-           "datasets check --column"}  # fmt: skip
+           "datasets check --column",
+           *(f"{one} --template-var" for one in ("run", "steer", "capture", *STAGES))}  # fmt: skip
 """Each of these has a test of what becomes of several, here or with what takes them."""
 
 

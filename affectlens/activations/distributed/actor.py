@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,12 +37,14 @@ class Source:
         device: None is the best the actor has.
         dtype: None is what is fast there.
         folder: Where the process that asks for it stands, for names of folders and files.
+        template_variables: What its chat template is told.
     """
 
     name: str
     device: str | None
     dtype: str | None
     folder: str
+    template_variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def of(cls, model: LanguageModel | str | Path, device: str | None, dtype: str | None) -> Source:
@@ -49,14 +52,21 @@ class Source:
         here = str(Path.cwd())
         if isinstance(model, LanguageModel):
             kind = str(model.dtype).removeprefix("torch.")
-            return cls(model.name, model.device.type, kind, here)
+            variables = dict(model.template_variables)
+            return cls(model.name, model.device.type, kind, here, variables)
         return cls(str(model), device, dtype, here)
 
     def load(self) -> LanguageModel:
         """The model, under the name it was asked for."""
         path = Path(self.folder) / Path(self.name).expanduser()
         where = str(path) if self.name not in BUILTIN and path.exists() else self.name
-        return replace(load_model(where, device=self.device, dtype=self.dtype), name=self.name)
+        loaded = load_model(
+            where,
+            device=self.device,
+            dtype=self.dtype,
+            template_variables=self.template_variables,
+        )
+        return replace(loaded, name=self.name)
 
 
 @dataclass(frozen=True, eq=False)

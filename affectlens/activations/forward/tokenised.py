@@ -167,9 +167,14 @@ def read_texts(
         sinks=np.concatenate(sinks),
         counts=counts,
         tokens_fingerprint=fingerprint(packed.tobytes(), starts.tobytes()),
-        template_fingerprint=fingerprint(template) if templated else "",
+        template_fingerprint=_fingerprint(template, model.template_variables) if templated else "",
         pad_id=model.pad_id,
     )
+
+
+def _fingerprint(template: Any, variables: Mapping[str, Any]) -> str:
+    """Of a template and what it is told."""
+    return fingerprint(template, dict(variables)) if variables else fingerprint(template)
 
 
 def _row(
@@ -178,7 +183,12 @@ def _row(
     """Tokens of one record (None if it is skipped), and whether a chat template wrote it."""
     limit, chat = model.context_length, record.chat
     prompted = chat[-1]["role"] not in ("assistant", "text")
-    rendered = render(model.tokenizer, chat, add_generation_prompt=prompted)
+    rendered = render(
+        model.tokenizer,
+        chat,
+        add_generation_prompt=prompted,
+        variables=model.template_variables,
+    )
     row = tokenize(model.tokenizer, rendered)
     if len(row) > limit:
         if overlong == "error":

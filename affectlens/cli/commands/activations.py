@@ -14,6 +14,7 @@ from affectlens.cli.program import (
     Device,
     Labels,
     Several,
+    TemplateVar,
     example,
     sentences,
 )
@@ -74,6 +75,7 @@ def capture(
         str | None, typer.Option("--model-dtype", help="Of the weights; default: what is fast.")
     ] = None,
     device: Device = None,
+    template_var: TemplateVar = None,
     max_tokens_per_batch: Annotated[
         int, typer.Option("--max-tokens-per-batch", min=1, help="Padded tokens of one pass.")
     ] = 4096,
@@ -106,6 +108,7 @@ def capture(
     """Run a corpus through a model and keep activations on disk."""
     with sentences():
         from affectlens.cli.activation_tables import capture_with_progress
+        from affectlens.models.chat.variables import parse_variables
         from affectlens.pipeline.corpus_choice import CorpusChoice
 
         capture_with_progress(
@@ -125,6 +128,7 @@ def capture(
             engine=engine,
             resume=resume,
             force=force,
+            template_variables=parse_variables(template_var or ()) or None,
         )
 
 

@@ -15,6 +15,7 @@ from affectlens.cli.program import (
     STAGE,
     Device,
     Dtype,
+    TemplateVar,
     example,
     sentences,
 )
@@ -94,10 +95,11 @@ def _add(app: typer.Typer, name: str, until: str | None, text: str, panel: str, 
         dtype: Dtype = None,
         events: Events = None,
         seed: Seed = 0,
+        template_var: TemplateVar = None,
         force: Force = False,
     ) -> None:
         _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
-             force=force)  # fmt: skip
+             template_var=template_var, force=force)  # fmt: skip
 
     def command_with_backend(
         model: Model = DEFAULT_MODEL,
@@ -106,21 +108,25 @@ def _add(app: typer.Typer, name: str, until: str | None, text: str, panel: str, 
         dtype: Dtype = None,
         events: Events = None,
         seed: Seed = 0,
+        template_var: TemplateVar = None,
         backend: Backend = "transformers",
         url: Url = None,
         vllm_python: VllmPython = None,
         force: Force = False,
     ) -> None:
         _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
-             backend=backend, url=url, vllm_python=vllm_python, force=force)  # fmt: skip
+             template_var=template_var, backend=backend, url=url, vllm_python=vllm_python,
+             force=force)  # fmt: skip
 
     add = app.command(name, help=text, rich_help_panel=panel, epilog=example(shown))
     add(command_with_backend if name in GENERATING else command)
 
 
-def _run(until: str | None, **options: Any) -> None:
+def _run(until: str | None, template_var: list[str] | None, **options: Any) -> None:
     with sentences():
         from affectlens.cli.tables import run_with_progress
+        from affectlens.models.chat.variables import parse_variables
         from affectlens.pipeline import RunConfig
 
+        options["template_variables"] = parse_variables(template_var or ())
         run_with_progress(RunConfig.checked(**options), until=until)

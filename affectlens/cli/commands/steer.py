@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.program import DEFAULT_RUN, FIRST, Device, Dtype, example, sentences
+from affectlens.cli.program import (
+    DEFAULT_RUN,
+    FIRST,
+    Device,
+    Dtype,
+    TemplateVar,
+    example,
+    sentences,
+)
 
 
 def add_steer_command(app: typer.Typer) -> None:
@@ -34,11 +42,13 @@ def steer(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,
     device: Device = None,
     dtype: Dtype = None,
+    template_var: TemplateVar = None,
     force: Annotated[bool, typer.Option("--force", help="Use a pack of another model.")] = False,
 ) -> None:
     """Print a steered reply beside the unsteered one."""
     with sentences():
         from affectlens.cli.tables import print_steered
+        from affectlens.models.chat.variables import parse_variables
         from affectlens.pipeline.steer import SteerRequest, steer_beside
 
         request = SteerRequest(
@@ -52,5 +62,6 @@ def steer(
             device=device,
             dtype=dtype,
             force=force,
+            template_variables=None if template_var is None else parse_variables(template_var),
         )
         print_steered(steer_beside(request))

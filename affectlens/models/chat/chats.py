@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from affectlens.core import DataError, ModelError
 from affectlens.core.errors import unknown
 from affectlens.models.chat.templates import SEPARATOR, Apply, Span, Turn, write_chat
+from affectlens.models.chat.thoughts import has_thoughts, write_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +28,11 @@ TEMPLATE_FACTS: Mapping[str, Any] = {
     "strftime_now": TODAY.strftime,
     "enable_thinking": False,
 }
-"""What templates ask for; those that do not ignore it. Llama 3 prints ``date_string``, SmolLM3 and
-gpt-oss call ``strftime_now``; Qwen 3 answers without a chain of thought."""
+"""What templates are told unless a user says otherwise; those that do not ask ignore it.
+
+Llama 3 prints ``date_string``, SmolLM3 and gpt-oss call ``strftime_now``; Qwen 3 answers without a
+chain of thought.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def render(
     messages: Sequence[Mapping[str, str]],
     *,
     add_generation_prompt: bool,
+    variables: Mapping[str, Any] | None = None,
 ) -> Rendered:
     """Write a chat the way its model was trained to read it.
 
@@ -78,11 +83,15 @@ def render(
       line breaks between them, and a warning is logged once.
     - No template (base models): system, user and reply texts with two line breaks between them.
     - A single message with role ``"text"``: the text itself, for any model.
+    - A ``<think>`` that the template opens (or opens and closes) is part of the prompt. A last
+      reply with thoughts of its own, which most templates drop or move, is put as it is behind
+      what opens a reply: so the model read it when it wrote it.
 
     Args:
         tokenizer: Of the model.
         messages: ``{"role", "content"}`` in order.
         add_generation_prompt: Whether to end with what opens the model's reply.
+        variables: What the template is told besides, in place of :data:`TEMPLATE_FACTS`.
 
     Raises:
         DataError: If the messages are no chat (empty, unknown role, text and chat mixed).
@@ -94,14 +103,20 @@ def render(
         return Rendered(text, {"text": (0, len(text))})
     if not getattr(tokenizer, "chat_template", None):
         return _plain(turns, add_generation_prompt)
-    written = write_chat(_applied(tokenizer, add_generation_prompt), turns, _name(tokenizer))
+    told = {**TEMPLATE_FACTS, **(variables or {})}
+    name = _name(tokenizer)
+    closed = _applied(tokenizer, add_generation_prompt, told)
+    if len(turns) > 1 and turns[-1]["role"] == "assistant" and has_thoughts(turns[-1]["content"]):
+        written = write_thoughts(closed, _applied(tokenizer, True, told), turns, name)
+    else:
+        written = write_chat(closed, turns, name)
     text = written.text
     spans = {
         name: span for name, i in _parts(turns).items() if (span := written.spans[i]) is not None
     }
     if turns[-1]["role"] == "assistant" and not ("reply" in spans and written.verbatim[-1]):
         raise ModelError(
-            f"The chat template of {_name(tokenizer)} does not print the reply as it is; "
+            f"The chat template of {name} does not print the reply as it is; "
             "set tokenizer.chat_template to one that does."
         )
     spans["prompt"] = (0, spans["reply"][0] if "reply" in spans else len(text))
@@ -163,10 +178,13 @@ def encode(
     messages: Sequence[Mapping[str, str]],
     *,
     add_generation_prompt: bool,
+    variables: Mapping[str, Any] | None = None,
     max_length: int | None = None,
 ) -> TokenizedRow:
     """`render`, then `tokenize`."""
-    rendered = render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    rendered = render(
+        tokenizer, messages, add_generation_prompt=add_generation_prompt, variables=variables
+    )
     return tokenize(tokenizer, rendered, max_length=max_length)
 
 
@@ -227,7 +245,9 @@ def _plain(turns: Sequence[Turn], add_generation_prompt: bool) -> Rendered:
     return Rendered(text, spans)
 
 
-def _applied(tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool) -> Apply:
+def _applied(
+    tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool, told: Mapping[str, Any]
+) -> Apply:
     """The tokenizer's template as a function from messages to text."""
 
     def apply(chat: Sequence[Mapping[str, Any]]) -> str:
@@ -237,7 +257,7 @@ def _applied(tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool) ->
                 [dict(turn) for turn in chat],
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                **TEMPLATE_FACTS,
+                **told,
             ),
         )
 

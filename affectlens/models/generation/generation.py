@@ -12,7 +12,7 @@ pass holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -51,6 +51,7 @@ def generate(  # pyright: ignore[reportOverlappingOverload]
     settings: GenerationSettings | None = None,
     *,
     system: str | None = None,
+    template_variables: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> str: ...
 @overload
@@ -60,6 +61,7 @@ def generate(
     settings: GenerationSettings | None = None,
     *,
     system: str | None = None,
+    template_variables: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> list[str]: ...
 def generate(
@@ -68,6 +70,7 @@ def generate(
     settings: GenerationSettings | None = None,
     *,
     system: str | None = None,
+    template_variables: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> str | list[str]:
     """Reply to one user message, or to several at once.
@@ -77,6 +80,7 @@ def generate(
         prompt: What the user says; the model's chat template is applied.
         settings: Default: `GenerationSettings()`.
         system: System prompt of all of them.
+        template_variables: As for `affectlens.load_model`, for these prompts.
         changes: Fields of the settings to change, for example ``max_new_tokens=100``.
 
     Returns:
@@ -86,6 +90,8 @@ def generate(
         DataError: If a setting is invalid or a prompt too long.
     """
     settings = _changed(settings or GenerationSettings(), changes)
+    if template_variables:
+        model = model.with_template_variables(template_variables)
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     ids = [encode_prompt(model, text, system) for text in texts]
     replies = [
@@ -97,11 +103,9 @@ def generate(
 
 def encode_prompt(model: LanguageModel, text: str, system: str | None = None) -> tuple[int, ...]:
     """Token ids of a user message in the model's chat template, up to where the reply starts."""
-    from affectlens.models.chat.chats import encode
-
     turns = [{"role": "system", "content": system}] if system is not None else []
     turns.append({"role": "user", "content": text})
-    return encode(model.tokenizer, turns, add_generation_prompt=True).ids
+    return model.encode_chat(turns, add_generation_prompt=True).ids
 
 
 def generate_ids(

@@ -36,11 +36,10 @@ def reply_loss(
     Raises:
         ModelError: If the model computes something else in several calls with a cache.
     """
-    from affectlens.models.chat.chats import encode
     from affectlens.models.hooking.hooks import writing
     from affectlens.models.step import accepted
 
-    rows = [encode(model.tokenizer, r.chat, add_generation_prompt=False) for g in groups for r in g]
+    rows = [model.encode_chat(r.chat, add_generation_prompt=False) for g in groups for r in g]
     k = len(emotions)
     starts = [row.spans["reply"][0] for row in rows]
     replies = [
