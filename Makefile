@@ -9,12 +9,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-vllm lint notebooks clean help
+# The core on the oldest versions that pyproject.toml names, and on the newest.
+VERSIONS := oldest newest
+CORE := tests/models tests/activations tests/circuits tests/steering
+
+.PHONY: quickstart test test-vllm test-versions lint notebooks clean help
 
 help:
 	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
 	@echo "make test         lint and all tests"
 	@echo "make test-vllm    the vLLM plug-in on real vLLM (CPU build)"
+	@echo "make test-versions  the core on the oldest and the newest transformers it allows"
 	@echo "make lint         ruff and pyright"
 	@echo "make notebooks    run the notebooks, outputs in build/notebooks"
 	@echo "make clean        remove environments and caches of this folder"
@@ -64,9 +69,23 @@ test-vllm: $(VENV)/.dev $(VLLM)/.ready
 	$(BIN)/python -m pytest tests_vllm/test_evaluate.py
 	VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest tests/test_notebooks.py -k serving
 
+.venv-%/.ready: constraints-%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c $< torch
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c $< -e ".[dev]"
+	@touch $@
+
+# Without Ray, which starts processes by the minute and knows no model, and without the default model.
+test-versions: export OMP_NUM_THREADS ?= 1
+test-versions: $(VERSIONS:%=.venv-%/.ready)
+	for version in $(VERSIONS); do \
+		.venv-$$version/bin/python -m pytest -n 2 --dist loadfile -m "not model" \
+			--ignore tests/activations/distributed $(CORE) || exit 1; \
+	done
+
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py --notebooks-to build/notebooks
 
 clean:
-	rm -rf $(VENV) $(VLLM) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(VERSIONS:%=.venv-%) .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
