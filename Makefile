@@ -13,13 +13,14 @@ VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
 VERSIONS := oldest newest
 CORE := tests/models tests/activations tests/circuits tests/steering
 
-.PHONY: quickstart test test-vllm test-versions lint notebooks clean help
+.PHONY: quickstart gemma test test-vllm test-versions lint notebooks clean help
 
 help:
 	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
 	@echo "make test         lint and all tests"
 	@echo "make test-vllm    the vLLM plug-in on real vLLM (CPU build)"
 	@echo "make test-versions  the core on the oldest and the newest transformers it allows"
+	@echo "make gemma        fetch a second model, Gemma 3 270M (Gemma's Terms of Use apply)"
 	@echo "make lint         ruff and pyright"
 	@echo "make notebooks    run the notebooks, outputs in build/notebooks"
 	@echo "make clean        remove environments and caches of this folder"
@@ -82,6 +83,10 @@ test-versions: $(VERSIONS:%=.venv-%/.ready)
 		.venv-$$version/bin/python -m pytest -n 2 --dist loadfile -m "not model" \
 			--ignore tests/activations/distributed $(CORE) || exit 1; \
 	done
+
+# Older transformers convert it wrongly. Whoever fetches it accepts https://ai.google.dev/gemma/terms.
+gemma: .venv-newest/.ready
+	.venv-newest/bin/affectlens models pull gemma-3-270m
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_notebooks.py --notebooks-to build/notebooks

