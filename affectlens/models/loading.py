@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.models.adapters import has_adapters, without_wrapper
 from affectlens.models.anatomy.anatomy import Anatomy

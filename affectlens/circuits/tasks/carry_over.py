@@ -171,7 +171,12 @@ def _row(model: LanguageModel, record: Record, first: str, rest: str) -> Row:
     """Token ids up to the end of the first sentence, and those of the rest."""
     messages = [{"role": m.role, "content": m.content} for m in record.messages[:-1]]
     messages.append({"role": "assistant", "content": f"{first} {rest}"})
-    chat = render(model.tokenizer, messages, add_generation_prompt=False)
+    chat = render(
+        model.tokenizer,
+        messages,
+        add_generation_prompt=False,
+        variables=model.template_variables,
+    )
     start, end = chat.spans["reply"]
     spans = {"first": (start, start + len(first)), "reply": (start, end)}
     row = tokenize(model.tokenizer, Rendered(chat.text, spans, chat.templated))
