@@ -244,8 +244,8 @@ def find_anatomy(hf_model: Any) -> Anatomy:
             if found != wanted:
                 raise ModelError(
                     f"{family}: {name} of block {part.layer} maps {found[0]} to {found[1]} values, "
-                    f"not {wanted[0]} to {wanted[1]} as the config says; this variant of the "
-                    "architecture is not supported."
+                    f"not {wanted[0]} to {wanted[1]} as TransformerLens's adapter expects of the "
+                    "family; load the model, and its parts are found without the adapter."
                 )
     base = getattr(hf_model, "base_model", hf_model)
     return Anatomy(

@@ -54,9 +54,8 @@ def known_family(model_class: type) -> str:
         if cls.__name__ in adapters:
             return cls.__name__
     raise ModelError(
-        f"TransformerLens has no adapter for the architecture {model_class.__name__}, so it is not "
-        "known where its attention and MLPs are; use a family that "
-        "TransformerBridge.list_supported_models() lists, or register an adapter for it."
+        f"TransformerLens has no adapter for the architecture {model_class.__name__}; load the "
+        "model and use engine='transformers', which finds its parts without one."
     )
 
 
