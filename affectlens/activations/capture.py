@@ -25,7 +25,6 @@ from affectlens.core.progress import progress
 from affectlens.core.settings import from_options, identity
 from affectlens.datasets.schema import Corpus
 from affectlens.models.generation.listeners import listeners
-from affectlens.models.hooking.hooks import check_sites
 from affectlens.models.loading import LanguageModel
 
 CAPTURE_VERSION = 3
@@ -122,7 +121,7 @@ def prepare(
         model = model.with_template_variables(settings.template_variables)
     wanted = expand_sites(sites, model.n_layers)
     where = parse_positions(DEFAULT_POSITIONS[corpus.design] if positions is None else positions)
-    check_sites(model.anatomy, wanted)
+    (engine or open_engine(settings.engine, model)).check(wanted)
     texts = read_texts(model, corpus, where, settings.overlong)
     steered = [one.identity(len(corpus)) for one in listeners(model.hf)]
     if steered and settings.engine != "transformers":

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from affectlens.circuits.units import there_only
 from affectlens.core.errors import DataError
 
 
@@ -51,21 +52,26 @@ class Budget:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise DataError(f"Budget.{name} is a share; give a number from 0 to 1.")
 
-    def split(self, n_layers: int, n_heads: int, d_mlp: int) -> tuple[int, int]:
-        """Heads and neurons per emotion in a model of that size, after `max_share`."""
+    def split(self, sizes: Int[Tensor, "layer 2"]) -> tuple[int, int]:
+        """Heads and neurons per emotion in a model with so many of each, after `max_share`.
+
+        Args:
+            sizes: Heads and neurons of each layer; a layer that has none of a kind is no sublayer.
+        """
         total = self.total
         if total is None:
-            total = round(self.per_sublayer * 2 * n_layers)
+            total = round(self.per_sublayer * int((sizes > 0).sum()))
         neurons = round(self.neuron_share * total)
         heads = total - neurons
+        all_heads, all_neurons = sizes.sum(0).tolist()
         return (
-            min(heads, math.floor(self.max_share * n_heads * n_layers)),
-            min(neurons, math.floor(self.max_share * d_mlp * n_layers)),
+            min(heads, math.floor(self.max_share * all_heads)),
+            min(neurons, math.floor(self.max_share * all_neurons)),
         )
 
 
 def share_out(
-    weights: Sequence[float], total: int, *, size: int, floor: int, cap: int
+    weights: Sequence[float], total: int, *, sizes: Sequence[int], floor: int, cap: int
 ) -> list[int]:
     """Split `total` units over sublayers in proportion to `weights`, by largest remainder.
 
@@ -74,8 +80,8 @@ def share_out(
 
     Args:
         weights: One per sublayer; negative ones count as 0; all 0 means an even spread.
-        total: Units to place; at most ``len(weights) * size``.
-        size: Units that exist in one sublayer.
+        total: Units to place; at most as many as there are.
+        sizes: Units that exist in each sublayer; 0 where there is none.
         floor: Units each gets at least; lowered to an even spread where the total is smaller.
         cap: Units each gets at most; raised to an even spread (or the floor) where the total
             could not be placed otherwise.
@@ -86,26 +92,40 @@ def share_out(
     Raises:
         DataError: If a weight is not finite or more units are wanted than exist.
     """
-    n = len(weights)
+    there = sum(size > 0 for size in sizes)
     if not all(math.isfinite(w) for w in weights):
         raise DataError("The influence holds NaN or infinity; check the directions and the model.")
-    if n == 0 or total > n * size:
-        raise DataError(f"Cannot place {total} units in {n} sublayers of {size}.")
-    floor = min(floor, size, total // n)
-    cap = min(size, max(cap, floor, math.ceil(total / n)))
-    counts = [floor] * n
+    if total > sum(sizes):
+        raise DataError(f"Cannot place {total} units where there are {sum(sizes)}.")
+    if total == 0:
+        return [0] * len(sizes)
+    floor = min(floor, total // there)
+    caps = [min(size, max(cap, floor, _even_spread(sizes, total))) for size in sizes]
+    counts = [min(floor, size) for size in sizes]
     positive = [Fraction(max(float(w), 0.0)) for w in weights]  # exact: no rounding, no ties missed
-    left = total - floor * n
+    left = total - sum(counts)
     while left > 0:
-        room = [i for i in range(n) if counts[i] < cap]
+        room = [i for i, most in enumerate(caps) if counts[i] < most]
         share = [positive[i] for i in room]
         if not any(share):  # only sublayers without influence have room left
             share = [Fraction(1)] * len(room)
         for i, wanted in zip(room, _largest_remainder(share, left), strict=True):
-            taken = min(wanted, cap - counts[i])
+            taken = min(wanted, caps[i] - counts[i])
             counts[i] += taken
             left -= taken
     return counts
+
+
+def _even_spread(sizes: Sequence[int], total: int) -> int:
+    """The smallest cap under which so many units can be placed."""
+    left, cap = total, 0
+    ordered = sorted(size for size in sizes if size)
+    for i, size in enumerate(ordered):
+        cap = math.ceil(left / (len(ordered) - i))
+        if cap <= size:
+            return cap
+        left -= size
+    return cap
 
 
 def _largest_remainder(shares: Sequence[Fraction], total: int) -> list[int]:
@@ -119,58 +139,57 @@ def _largest_remainder(shares: Sequence[Fraction], total: int) -> list[int]:
 
 
 def allocate(
-    influence: Float[Tensor, "emotion layer 2"], budget: Budget, *, n_heads: int, d_mlp: int
+    influence: Float[Tensor, "emotion layer 2"], budget: Budget, sizes: Int[Tensor, "layer 2"]
 ) -> Int[Tensor, "emotion layer 2"]:
     """Units per emotion and sublayer.
 
     Args:
         influence: Sublayer influence, (attention, MLP) on the last axis; negative is clipped.
         budget: How many, and the rules.
-        n_heads: Heads in one attention.
-        d_mlp: Neurons in one MLP.
+        sizes: Heads and neurons that each layer has; see `affectlens.circuits.units.unit_sizes`.
 
     Returns:
-        Counts, (heads, neurons) on the last axis; they sum to ``budget.split(...)`` per emotion.
+        Counts, (heads, neurons) on the last axis; they sum to ``budget.split(sizes)`` per emotion.
 
     Raises:
         DataError: If the influence is not finite.
 
     Source: arXiv 2510.11328 §6.
     """
-    n_emotions, n_layers, _ = influence.shape
-    totals = budget.split(n_layers, n_heads, d_mlp)
+    totals = budget.split(sizes)
     floors = (budget.floor_heads, budget.floor_neurons)
-    counts = torch.zeros(n_emotions, n_layers, 2, dtype=torch.long)
-    for kind, size in enumerate((n_heads, d_mlp)):
-        cap = math.floor(budget.cap * totals[kind])
-        for e in range(n_emotions):
-            weights = influence[e, :, kind].double().tolist()
+    counts = torch.zeros(len(influence), *sizes.shape, dtype=torch.long)
+    for kind, total in enumerate(totals):
+        cap = math.floor(budget.cap * total)
+        there = [int(size) for size in sizes[:, kind]]
+        for e, profile in enumerate(influence):
+            weights = profile[:, kind].double().tolist()
             counts[e, :, kind] = torch.tensor(
-                share_out(weights, totals[kind], size=size, floor=floors[kind], cap=cap)
+                share_out(weights, total, sizes=there, floor=floors[kind], cap=cap)
             )
     return counts
 
 
 def uniform_allocation(
-    n_emotions: int, n_layers: int, budget: Budget, *, n_heads: int, d_mlp: int
+    n_emotions: int, budget: Budget, sizes: Int[Tensor, "layer 2"]
 ) -> Int[Tensor, "emotion layer 2"]:
     """The same budget spread evenly over the layers: the control for the split by influence."""
-    return allocate(torch.zeros(n_emotions, n_layers, 2), budget, n_heads=n_heads, d_mlp=d_mlp)
+    return allocate(torch.zeros(n_emotions, *sizes.shape), budget, sizes)
 
 
 def top_k_allocation(
     neuron_scores: Float[Tensor, "emotion layer d_mlp"],
     head_scores: Float[Tensor, "emotion layer n_heads"],
     budget: Budget,
+    sizes: Int[Tensor, "layer 2"],
 ) -> Int[Tensor, "emotion layer 2"]:
     """The counts that the naive choice implies: the highest scores of the whole model."""
-    n_emotions, n_layers, n_heads = head_scores.shape
-    d_mlp = neuron_scores.shape[-1]
-    totals = budget.split(n_layers, n_heads, d_mlp)
-    counts = torch.zeros(n_emotions, n_layers, 2, dtype=torch.long)
+    totals = budget.split(sizes)
+    counts = torch.zeros(len(head_scores), *sizes.shape, dtype=torch.long)
     for kind, scores in enumerate((head_scores, neuron_scores)):
         size = scores.shape[-1]
-        best = scores.reshape(n_emotions, -1).topk(totals[kind], dim=-1).indices // size
-        for e in range(n_emotions):
-            counts[e, :, kind] = torch.bincount(best[e].cpu(), minlength=n_layers)
+        ranking = there_only(scores, sizes[:, kind]).reshape(len(scores), -1)
+        best = ranking.topk(totals[kind], dim=-1).indices // size
+        for e in range(len(scores)):
+            counts[e, :, kind] = torch.bincount(best[e].cpu(), minlength=len(sizes))
     return counts

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from affectlens.circuits.attribution.unit_maps import head_map, neuron_map
 from affectlens.circuits.influence import InfluenceProfile
 from affectlens.circuits.overlap import Overlap, overlap
-from affectlens.circuits.units import KINDS, Unit, choose, read_units
+from affectlens.circuits.units import KINDS, Unit, choose, read_units, there_only
 from affectlens.core.artefact import Provenance, fingerprint, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.emotions import emotion_name
@@ -35,6 +36,9 @@ class Circuit(Displayed):
             chooses.
         delta_heads: The same at the input of ``W_O``, heads side by side.
         allocation: How many units each sublayer gave, (heads, neurons) on the last axis.
+        sizes: How many each has, likewise; scores and deltas beyond it are 0.
+        routed: How many of a layer's neurons, its first, are of experts that a router chooses; 0
+            where the MLP is no mixture. Their deltas are differences of neuron times gate.
         influence: The profile that split the budget, if one did.
         delta_source: Where the deltas are from; ``"group_mean"`` is the published one.
         position: Where contributions and differences were read.
@@ -49,6 +53,8 @@ class Circuit(Displayed):
     delta_neurons: Float[Tensor, "emotion layer d_mlp"]
     delta_heads: Float[Tensor, "emotion layer width"]
     allocation: Int[Tensor, "emotion layer 2"]
+    sizes: Int[Tensor, "layer 2"]
+    routed: Int[Tensor, " layer"]
     influence: InfluenceProfile | None
     delta_source: str
     position: str
@@ -61,6 +67,8 @@ class Circuit(Displayed):
             "head_scores": (e, layers, n_heads),
             "delta_neurons": (e, layers, d_mlp),
             "allocation": (e, layers, 2),
+            "sizes": (layers, 2),
+            "routed": (layers,),
         }
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != shape or e != len(self.emotions):
@@ -68,7 +76,8 @@ class Circuit(Displayed):
                     f"{name} of the circuit has shape {list(getattr(self, name).shape)}, not "
                     f"{list(shape)}."
                 )
-        if tuple(self.delta_heads.shape[:2]) != (e, layers) or self.delta_heads.shape[2] % n_heads:
+        width = self.delta_heads.shape[-1]
+        if tuple(self.delta_heads.shape[:2]) != (e, layers) or width % max(n_heads, 1):
             raise DataError(
                 f"delta_heads of the circuit has shape {list(self.delta_heads.shape)}; it needs "
                 f"[{e}, {layers}, a multiple of {n_heads}]."
@@ -84,8 +93,13 @@ class Circuit(Displayed):
 
     @property
     def n_heads(self) -> int:
-        """Heads in one attention."""
+        """Heads in one attention, the most where layers differ."""
         return self.head_scores.shape[-1]
+
+    @property
+    def d_head(self) -> int:
+        """Width of one head's place in `delta_heads`."""
+        return self.delta_heads.shape[-1] // max(self.n_heads, 1)
 
     def units(self, emotion: str, kind: str) -> tuple[Unit, ...]:
         """The units of one kind (:data:`KINDS`) of one emotion, aliases allowed.
@@ -108,8 +122,7 @@ class Circuit(Displayed):
             for mask, chosen in ((neurons, self.neurons), (heads, self.heads)):
                 units = chosen[emotion]
                 mask[e, [u.layer for u in units], [u.index for u in units]] = True
-        d_head = self.delta_heads.shape[-1] // self.n_heads
-        return neurons, heads.repeat_interleave(d_head, dim=-1)
+        return neurons, heads.repeat_interleave(self.d_head, dim=-1)
 
     @torch.no_grad()
     def folded(
@@ -118,7 +131,14 @@ class Circuit(Displayed):
         """``W_O·Δ`` and ``W_down·Δ`` over the circuit's units: two vectors per emotion and layer.
 
         Both inputs feed linear maps, so adding these to the maps' outputs (before a norm that the
-        family may have there) at strength ``s`` equals adding ``s·Δ`` at the inputs, exactly.
+        family may have there) at strength ``s`` equals adding ``s·Δ`` at the inputs, exactly: for
+        heads, for neurons of dense MLPs, and for those of shared experts without a gate.
+
+        Neurons of experts that a router chooses (and of a shared expert behind a gate) are folded
+        in the mean over gates. At the input of expert ``e`` one would add ``Δ_e / E[g_e]``; a token
+        gets it times its own gate ``g_e``, 0 if it is sent elsewhere, so ``W_e Δ_e`` on average
+        over the tokens that the means are of. What is folded adds that average to every token, and
+        is off by ``(g_e / E[g_e] - 1) W_e Δ_e`` at each.
 
         Raises:
             MismatchError: If the circuit was made for another model and ``force`` is not set.
@@ -126,12 +146,16 @@ class Circuit(Displayed):
         self.provenance.require_model(model.fingerprint, model.name, force=force)
         neurons, heads = self.masks()
         attn, mlp = list[Tensor](), list[Tensor]()
+        nothing = torch.zeros(len(self.emotions), model.d_model)
         for part in model.anatomy.blocks:
             z = (self.delta_heads * heads)[:, part.layer].float()
             a = (self.delta_neurons * neurons)[:, part.layer].float()
-            w_o, w_down = part.W_O().flatten(0, 1), part.W_down()
-            attn.append((z.to(w_o.device) @ w_o).cpu())
-            mlp.append((a.to(w_down.device) @ w_down).cpu())
+            maps = head_map(part, self.n_heads, self.d_head), neuron_map(part)
+            made = [
+                nothing if f is None else f.written(x) for f, x in zip(maps, (z, a), strict=True)
+            ]
+            attn.append(made[0].cpu())
+            mlp.append(made[1].cpu())
         return torch.stack(attn, dim=1), torch.stack(mlp, dim=1)
 
     def with_delta(
@@ -201,6 +225,9 @@ class Circuit(Displayed):
         generator = torch.Generator().manual_seed(seed)
         neurons = torch.rand(self.neuron_scores.shape, generator=generator)
         heads = torch.rand(self.head_scores.shape, generator=generator)
+        heads, neurons = (
+            there_only(x, n) for x, n in zip((heads, neurons), self.sizes.T, strict=True)
+        )
         return replace(
             self,
             neurons=choose(neurons, self.allocation[..., 1], self.emotions, self.neuron_scores),
@@ -215,8 +242,16 @@ class Circuit(Displayed):
             UnknownNameError: If the kind is not one of :data:`KINDS`.
         """
         sets = {e: [(u.layer, u.index) for u in self.units(e, kind)] for e in self.emotions}
-        size = self.n_heads if kind == "heads" else self.neuron_scores.shape[-1]
-        return overlap(sets, n_layers=self.n_layers, size=size)
+        return overlap(sets, sizes=self.sizes[:, KINDS.index(kind)].tolist())
+
+    def gated(self, emotion: str) -> tuple[Unit, ...]:
+        """The emotion's neurons of experts that a router chooses; see `folded`.
+
+        Raises:
+            UnknownNameError: If there is no such emotion.
+        """
+        units = self.units(emotion, "neurons")
+        return tuple(unit for unit in units if unit.index < int(self.routed[unit.layer]))
 
     def table(self, top: int = 10) -> list[dict[str, Any]]:
         """The strongest units of every emotion and kind, one row each, for reports."""
@@ -242,8 +277,14 @@ class Circuit(Displayed):
             "neurons": round(sum(map(len, self.neurons.values())) / count),
             "heads": round(sum(map(len, self.heads.values())) / count),
             "delta": self.delta_source,
+            **({"fold": self._fold(count)} if bool(self.routed.any()) else {}),
             "model": self.provenance.model_name,
         }
+
+    def _fold(self, count: int) -> str:
+        """In words, how true the folded form is."""
+        gated = round(sum(len(self.gated(e)) for e in self.emotions) / count)
+        return f"exact but for {gated} neurons of experts, a mean over gates" if gated else "exact"
 
     def table_rows(self) -> list[dict[str, object]]:
         """Every unit of every emotion: kind, layer, index, score."""
@@ -286,10 +327,10 @@ class Circuit(Displayed):
             emotions = tuple(str(e) for e in file.extra["emotions"])
             units = {
                 kind: {
-                    emotion: read_units(file.tensors[f"{kind}.{emotion}"], scores[kind][e])
+                    emotion: read_units(file.tensors[f"{kind}.{emotion}"], scores[kind][e], sizes)
                     for e, emotion in enumerate(emotions)
                 }
-                for kind in KINDS
+                for kind, sizes in zip(KINDS, file.tensors["sizes"].T, strict=True)
             }
             profile = file.extra.get("influence")
             return cls(
@@ -315,5 +356,7 @@ _TENSORS = (
     "delta_neurons",
     "delta_heads",
     "allocation",
+    "sizes",
+    "routed",
 )
 _FACTS = ("emotions", "delta_source", "position")

@@ -12,8 +12,9 @@ from affectlens.activations.settings import MAX_TOKENS_PER_BATCH
 from affectlens.circuits.allocation import Budget, allocate
 from affectlens.circuits.attribution.contributions import contributions
 from affectlens.circuits.attribution.unit_means import difference, store_means
-from affectlens.circuits.circuit import Circuit, choose
+from affectlens.circuits.circuit import Circuit
 from affectlens.circuits.influence import TARGET_WORDS, influence
+from affectlens.circuits.units import choose, routed_sizes, there_only, unit_sizes
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.errors import DataError
 from affectlens.core.settings import from_options, identity, indifferent
@@ -135,13 +136,17 @@ def find_circuit(
     if profile.emotions != scored.emotions:
         raise DataError("Influence and contributions are of different emotions; make both anew.")
     anatomy = model.anatomy
-    counts = allocate(profile.chosen, settings.budget, n_heads=anatomy.n_heads, d_mlp=anatomy.d_mlp)
+    sizes = unit_sizes(anatomy)
+    counts = allocate(profile.chosen, settings.budget, sizes)
+    rankings = [
+        there_only(x, n) for x, n in zip((scored.heads, scored.neurons), sizes.T, strict=True)
+    ]
     if delta_from is None:
         neurons, heads = scored.means.mean("neurons"), scored.means.mean("heads")
         source = "group_mean" if scored.means.n_groups else "class_mean"
     else:
         delta_from.provenance.require_model(model.fingerprint, model.name)
-        neurons, heads = store_means(delta_from, scored.emotions, anatomy.n_layers)
+        neurons, heads = store_means(delta_from, scored.emotions, anatomy)
         source, inputs["delta_from"] = "stored", delta_from.fingerprint
     where = Position.parse(scored.means.position)
     parameters: Mapping[str, Any] = {
@@ -155,13 +160,15 @@ def find_circuit(
     }
     return Circuit(
         emotions=scored.emotions,
-        neurons=choose(scored.neurons, counts[..., 1], scored.emotions),
-        heads=choose(scored.heads, counts[..., 0], scored.emotions),
+        neurons=choose(rankings[1], counts[..., 1], scored.emotions),
+        heads=choose(rankings[0], counts[..., 0], scored.emotions),
         neuron_scores=scored.neurons,
         head_scores=scored.heads,
         delta_neurons=difference(neurons),
         delta_heads=difference(heads),
         allocation=counts,
+        sizes=sizes,
+        routed=routed_sizes(anatomy),
         influence=profile,
         delta_source=source,
         position=scored.means.position,

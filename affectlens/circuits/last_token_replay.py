@@ -25,24 +25,13 @@ from affectlens.core.places import KINDS, Site
 from affectlens.models.hooking.compiled import running_eagerly
 from affectlens.models.hooking.hooks import reading
 from affectlens.models.hooking.scopes import Scope, opened, owned
+from affectlens.models.hooking.values import first_output, replaced
 from affectlens.models.linear_map import is_plain, unpacked
 from affectlens.models.placement import device_of, loaded
 
 if TYPE_CHECKING:
-    from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
+    from affectlens.models.anatomy.anatomy import Anatomy
     from affectlens.models.loading import LanguageModel
-
-
-def output_module(part: BlockParts, kind: str) -> nn.Module:
-    """The module whose output sublayer `kind` (``attn`` or ``mlp``) adds to the residual."""
-    if kind == "attn":
-        return part.o_proj if part.attn_post_norm is None else part.attn_post_norm
-    return part.down_proj if part.mlp_post_norm is None else part.mlp_post_norm
-
-
-def first(value: Any) -> Tensor:
-    """A module's output tensor, whether it comes alone or first in a tuple."""
-    return value[0] if isinstance(value, tuple) else value
 
 
 @contextmanager
@@ -153,23 +142,56 @@ class LastToken:
 
     def _run(self, layer: int, hidden: Tensor, edit: Tensor | None) -> Tensor:
         part = self.model.anatomy.blocks[layer]
-        own = copy.deepcopy(self.cache.layers[layer])
-        own.keys, own.values = (
-            x.to(hidden.dtype).expand(len(hidden), -1, -1, -1) for x in (own.keys, own.values)
-        )
+        own = repeated(self.cache.layers[layer], len(hidden), hidden.dtype)
         cache = copy.copy(self.cache)
         cache.layers = [*self.cache.layers[:layer], own, *self.cache.layers[layer + 1 :]]
         one, two = self.calls[layer]
         others, named = one.replayed(two, cache, len(hidden), hidden.dtype)
 
-        def add(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
-            return None if edit is None else output + edit.reshape(output.shape).to(output.device)
+        def register(scope: Scope) -> list[Any]:
+            term = next((one for one in part.attn_adds if one.module is not None), None)
+            if edit is None or term is None:  # a block without a mixer takes no push there
+                return []
+            push, mixer = edit / term.scale, term.module
+            assert mixer is not None
 
-        output = output_module(part, "attn")
+            def add(_module: nn.Module, _args: Any, output: Any) -> Any:
+                value = first_output(output)
+                return replaced(output, value + push.reshape(value.shape).to(value.device))
+
+            return [mixer.register_forward_hook(owned(mixer, scope, add))]
+
         inputs = hidden[:, None].to(device_of(part.block))
-        with hooked(lambda scope: [output.register_forward_hook(owned(output, scope, add))]):
-            found = first(in_float(part.block, inputs, *others, **named))[:, 0]
+        with hooked(register):
+            found = first_output(in_float(part.block, inputs, *others, **named))[:, 0]
         return found.to(hidden.device)
+
+
+def repeated(layer: Any, rows: int, dtype: torch.dtype | None = None) -> Any:
+    """What a cache holds of one layer, copied for many rows, whatever it is: keys and values,
+    states of a linear attention or a state space.
+
+    Args:
+        layer: Of a cache that holds one row.
+        rows: How many.
+        dtype: Of the copy; None leaves it as it is.
+    """
+    own = copy.copy(layer)
+
+    def many(value: Any) -> Any:
+        if isinstance(value, dict):
+            entries = cast("dict[Any, Any]", value)
+            return {key: many(entry) for key, entry in entries.items()}
+        if not isinstance(value, Tensor) or value.ndim < 2:
+            return copy.copy(value)
+        wide = value.expand(rows, *value.shape[1:])
+        wide = wide.to(dtype) if dtype is not None and value.is_floating_point() else wide
+        # States are written over in place; keys and values are joined to new ones, which copies.
+        joined = value is getattr(layer, "keys", None) or value is getattr(layer, "values", None)
+        return wide if joined else wide.clone()
+
+    vars(own).update({name: many(value) for name, value in vars(layer).items()})
+    return own
 
 
 def in_float(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -212,8 +234,8 @@ def last_token(model: LanguageModel, ids: Sequence[int]) -> LastToken:
 
     with reading(anatomy, sites, read):
         one = _calls(anatomy, tokens[:, -1:], running)
-    twice = copy.deepcopy(prefix)
-    twice.batch_repeat_interleave(2)
+    twice = copy.copy(prefix)
+    twice.layers = [repeated(layer, 2) for layer in prefix.layers]
     two = _calls(anatomy, tokens[:, -1:].expand(2, -1), twice)
     stacked = {
         kind: torch.stack([states[Site(layer, kind)] for layer in range(anatomy.n_layers)])

@@ -89,13 +89,12 @@ def chance_intersection(
     return total
 
 
-def overlap(units: Mapping[str, Iterable[tuple[int, int]]], *, n_layers: int, size: int) -> Overlap:
+def overlap(units: Mapping[str, Iterable[tuple[int, int]]], *, sizes: Sequence[int]) -> Overlap:
     """Compare unit sets of one kind.
 
     Args:
         units: Per emotion its units as (layer, index).
-        n_layers: Sublayers of that kind.
-        size: Units that exist in each.
+        sizes: Units that exist in each layer.
 
     Raises:
         DataError: If a unit does not exist.
@@ -106,8 +105,11 @@ def overlap(units: Mapping[str, Iterable[tuple[int, int]]], *, n_layers: int, si
     emotions = tuple(units)
     sets = [set(units[e]) for e in emotions]
     counts: list[list[int]] = []
+    n_layers = len(sizes)
     for name, chosen in zip(emotions, sets, strict=True):
-        if any(not (0 <= layer < n_layers and 0 <= index < size) for layer, index in chosen):
+        if any(
+            not (0 <= layer < n_layers and 0 <= index < sizes[layer]) for layer, index in chosen
+        ):
             raise DataError(f"The circuit of {name} has a unit that the model does not have.")
         per_layer = [0] * n_layers
         for layer, _ in chosen:
@@ -118,7 +120,7 @@ def overlap(units: Mapping[str, Iterable[tuple[int, int]]], *, n_layers: int, si
     for i in range(n):
         for j in range(i + 1, n):
             together = len(sets[i]) + len(sets[j])
-            chance = chance_intersection(counts[i], counts[j], [size] * n_layers)
+            chance = chance_intersection(counts[i], counts[j], sizes)
             k = np.arange(len(chance))
             index = k / np.maximum(together - k, 1)
             common = len(sets[i] & sets[j])

@@ -45,6 +45,7 @@ PLACES: tuple[Place, ...] = (
     Place("attn.o.hook_out", ("o_proj", "attn"), "output", "sublayer", point="o_proj_out"),
     Place("hook_attn_out", ("attn_adds",), "output", "sublayer", kind="attn_out"),
     Place("hook_resid_mid", ("mid_reader",), "input", "stream", kind="resid_mid"),
+    Place("mlp.hook_expert_weights", ("mlp",), None, "weights", kind="expert_weights"),
     Place("mlp.hook_post", ("down_proj",), "input", "units", "mlp_post", "down_proj_in"),
     Place("mlp.out.hook_out", ("down_proj", "mlp"), "output", "sublayer", point="down_proj_out"),
     Place("hook_mlp_out", ("mlp_adds",), "output", "sublayer", kind="mlp_out"),
@@ -62,7 +63,9 @@ KINDS: tuple[str, ...] = _kinds("stream", "sublayer", "units")
 
 ``resid_*`` are the raw residual stream, ``attn_out`` and ``mlp_out`` what the two sublayers add to
 it (after a post-norm where the family has one), ``z`` the heads' outputs side by side (the input of
-``W_O``, width ``n_heads * d_head``) and ``mlp_post`` the neurons (the input of ``W_down``).
+``W_O``, width ``n_heads * d_head``) and ``mlp_post`` the neurons (the input of ``W_down``). In a
+mixture of experts ``mlp_post`` are the neurons of all experts times what their outputs are
+multiplied by, expert by expert, shared ones last.
 """
 
 EXTRA_KINDS: tuple[str, ...] = _kinds("weights")

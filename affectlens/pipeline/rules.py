@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from affectlens.circuits import Budget
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,18 @@ class BudgetRule:
     cap: float = 0.4
     max_share: float = 0.5
 
-    def of(self, n_layers: int, n_heads: int) -> Budget:
-        """The budget of a model; at least one head per block."""
-        neurons = self.neurons_per_layer * n_layers
-        heads = max(n_layers, round(n_layers * n_heads * self.head_share))
+    def of(self, sizes: Int[Tensor, "layer 2"]) -> Budget:
+        """The budget of a model; at least one head per attention.
+
+        Args:
+            sizes: Heads and neurons of each layer.
+        """
+        attentions, mlps = (sizes > 0).sum(0).tolist()
+        neurons = self.neurons_per_layer * mlps
+        heads = max(attentions, round(int(sizes[:, 0].sum()) * self.head_share))
         return Budget(
             total=neurons + heads,
-            neuron_share=neurons / (neurons + heads),
+            neuron_share=neurons / max(neurons + heads, 1),
             floor_neurons=self.floor_neurons,
             floor_heads=self.floor_heads,
             cap=self.cap,

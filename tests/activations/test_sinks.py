@@ -109,7 +109,7 @@ def test_moments_and_circuits_average_what_a_store_averages() -> None:
     )
     found = unit_means(model, corpus, emotions, max_tokens_per_batch=40)
     assert found.position == position
-    neurons, heads = store_means(store, emotions, model.n_layers, grouped=False)
+    neurons, heads = store_means(store, emotions, model.anatomy, grouped=False)
     torch.testing.assert_close(found.mean("neurons"), neurons, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.mean("heads"), heads, rtol=1e-4, atol=1e-4)
 

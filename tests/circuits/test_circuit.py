@@ -9,6 +9,7 @@ from torch import Tensor
 
 from affectlens.circuits import Budget, Circuit, Unit, choose, find_circuit
 from affectlens.circuits.find import neutral_prompts
+from affectlens.circuits.units import unit_sizes
 from affectlens.core import ArtefactError, DataError, MismatchError, Provenance, UnknownNameError
 from affectlens.core.artefact import read_tensors, write_tensors
 from tests.circuits.helpers import EMOTIONS, WORDS, hooks, random_directions, small_corpus
@@ -36,6 +37,8 @@ def random_circuit(model: Any, seed: int = 0) -> Circuit:
         delta_neurons=randn(e, n, anatomy.d_mlp),
         delta_heads=randn(e, n, anatomy.width("z")),
         allocation=counts,
+        sizes=unit_sizes(anatomy),
+        routed=torch.zeros(n, dtype=torch.long),
         influence=None,
         delta_source="group_mean",
         position="mean:reply",

@@ -189,7 +189,7 @@ def test_store_gives_the_same_differences(tiny_model: Any) -> None:
     model, corpus = tiny_model("mistral"), small_corpus()
     means = unit_means(model, corpus, EMOTIONS)
     store = capture(model, corpus, sites=["mlp_post", "z"])
-    neurons, heads = store_means(store, EMOTIONS, model.n_layers)
+    neurons, heads = store_means(store, EMOTIONS, model.anatomy)
     torch.testing.assert_close(neurons, means.mean("neurons"), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(heads, means.mean("heads"), atol=1e-5, rtol=1e-4)
 

@@ -34,7 +34,7 @@ def test_null_equals_simulation() -> None:
         }
 
     first, second = draw("a"), draw("b")
-    found = overlap({"a": first, "b": second}, n_layers=3, size=size)
+    found = overlap({"a": first, "b": second}, sizes=[size] * 3)
     samples = np.array(
         [len(x & y) / len(x | y) for x, y in ((draw("a"), draw("b")) for _ in range(20_000))]
     )
@@ -49,15 +49,15 @@ def test_chance_level_is_high_for_heads_and_nil_for_neurons() -> None:
     """The published sizes: raw Jaccard compares .45 with .06 although chance differs as much."""
     heads = {e: [(layer, i) for layer in range(28) for i in range(6)] for e in "ab"}
     neurons = {e: [(layer, i) for layer in range(28) for i in range(14)] for e in "ab"}
-    of_heads = overlap(heads, n_layers=28, size=24).summary()
-    of_neurons = overlap(neurons, n_layers=28, size=8192).summary()
+    of_heads = overlap(heads, sizes=[24] * 28).summary()
+    of_neurons = overlap(neurons, sizes=[8192] * 28).summary()
     assert of_heads["expected"] == pytest.approx(0.143, abs=0.01)
     assert of_neurons["expected"] < 0.002
     assert of_heads["ratio"] == pytest.approx(7, rel=0.05)
 
 
 def test_round_trip_and_empty() -> None:
-    found = overlap({"a": [(0, 1)], "b": []}, n_layers=1, size=3)
+    found = overlap({"a": [(0, 1)], "b": []}, sizes=[3])
     assert found.jaccard[0, 1] == 0
     assert found.expected[0, 1] == 0
     again = Overlap.from_dict(found.to_dict())
@@ -67,6 +67,6 @@ def test_round_trip_and_empty() -> None:
 
 def test_units_that_do_not_exist() -> None:
     with pytest.raises(DataError, match="circuit of a"):
-        overlap({"a": [(3, 0)]}, n_layers=3, size=4)
+        overlap({"a": [(3, 0)]}, sizes=[4] * 3)
     with pytest.raises(DataError, match="draw"):
         hypergeometric(3, 4, 1)

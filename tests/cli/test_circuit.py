@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from affectlens.circuits import Circuit, choose
 from affectlens.circuits.evidence import AblationCurve
+from affectlens.circuits.units import unit_sizes
 from affectlens.cli import app
 from affectlens.core import EMOTIONS, Provenance
 from affectlens.models import load_model
@@ -55,6 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         delta_neurons=torch.zeros_like(neurons),
         delta_heads=torch.zeros(*shape, width),
         allocation=counts,
+        sizes=unit_sizes(model.anatomy),
+        routed=torch.zeros(model.n_layers, dtype=torch.long),
         influence=None,
         delta_source="group_mean",
         position="mean:reply",

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from affectlens.models.mixtures.check import recomposed
 from affectlens.models.mixtures.layouts import find_experts
-from affectlens.models.mixtures.mixture import MixtureCall, find_mixture
+from affectlens.models.mixtures.mixture import Mixture, MixtureCall, find_mixture
 from affectlens.models.mixtures.routing import Routing, Rows, pooled
 from affectlens.models.mixtures.watching import watching_mixtures
 from tests.mixtures import MIXTURES, mixture_hf
@@ -34,42 +35,33 @@ def mixture_modules(hf: Any) -> dict[int, Any]:
 
 def watched(hf: Any) -> dict[int, tuple[MixtureCall, Tensor]]:
     """Every mixture's call in one plain pass, and what its module gave, by token."""
-    blocks = list(hf.model.layers)
-    modules = {
-        i: module
-        for i, block in enumerate(blocks)
-        for module in block.modules()
-        if find_experts(module)
-    }
-    mixtures = {i: find_mixture(module) for i, module in modules.items()}
+    modules = mixture_modules(hf)
+    mixtures: dict[int, Mixture] = {}
+    for i, module in modules.items():
+        mixture = find_mixture(module)
+        assert mixture is not None
+        mixtures[i] = mixture
     assert mixtures
     outputs: dict[int, Tensor] = {}
+    calls: dict[int, MixtureCall] = {}
     handles = [
         module.register_forward_hook(
             lambda _m, _a, out, i=i: outputs.update({i: first_output(out).reshape(-1, 32).clone()})
         )
         for i, module in modules.items()
     ]
-    with torch.no_grad(), watching_mixtures(mixtures) as seen:
+    with torch.no_grad(), watching_mixtures(mixtures, calls.__setitem__):
         hf(input_ids=IDS, use_cache=False)
     for handle in handles:
         handle.remove()
-    return {i: (seen.take(i), outputs[i]) for i in mixtures}
-
-
-def added(call: MixtureCall, rows: Tensor) -> Tensor:
-    """What gated neurons and gates add up to in the output, by the weights of the mixture."""
-    mixture = call.mixture
-    neurons, gates = rows.split([mixture.n_neurons, mixture.n_gates], dim=1)
-    return mixture.written(neurons) + gates @ mixture.gate_weights(torch.eye(32)).T
+    return {i: (calls[i], outputs[i]) for i in mixtures}
 
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_neurons_of_all_experts_add_up_to_the_output(name: str) -> None:
     hf = mixture_hf(name)
     for call, output in watched(hf).values():
-        rows = call.rows(torch.arange(30), None)
-        torch.testing.assert_close(added(call, rows), output, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(recomposed(call), output, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -80,8 +72,7 @@ def test_whatever_kernel_runs_the_experts(name: str, kernel: str) -> None:
     try:
         hf.set_experts_implementation(kernel)
         for call, output in watched(hf).values():
-            rows = call.rows(torch.arange(30), None)
-            torch.testing.assert_close(added(call, rows), output, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(recomposed(call), output, atol=2e-5, rtol=1e-4)
     finally:
         hf.set_experts_implementation(before)
 
@@ -93,7 +84,7 @@ def test_each_neuron_adds_what_the_output_loses_without_it(name: str) -> None:
     layer, (call, output) = max(watched(hf).items())
     mixture = call.mixture
     v = torch.randn(32, generator=torch.Generator().manual_seed(1))
-    gated = call.rows(torch.arange(30), None)[:, : mixture.n_neurons].detach()
+    gated = call.rows(torch.arange(30), None)
     contributions = gated * mixture.neuron_weights(v[None])
     used = int(gated[:, : mixture.n_routed].abs().sum(0).argmax())
     for neuron in {used, 0, mixture.n_routed - 1, mixture.n_neurons - 1}:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from affectlens.circuits import Circuit, Unit
+from affectlens.circuits.units import unit_sizes
 from affectlens.core import DataError, Provenance
 from affectlens.datasets import Corpus, Message, Record
 from affectlens.pipeline import RunConfig
@@ -43,6 +44,8 @@ def some_circuit(model: Any) -> Circuit:
         delta_neurons=drawn(d_mlp),
         delta_heads=drawn(model.anatomy.width("z")),
         allocation=allocation,
+        sizes=unit_sizes(model.anatomy),
+        routed=torch.zeros(model.n_layers, dtype=torch.long),
         influence=None,
         delta_source="group_mean",
         position="last",

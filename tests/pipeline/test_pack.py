@@ -9,7 +9,7 @@ import torch
 
 from affectlens.activations import residual_rms
 from affectlens.circuits import Circuit
-from affectlens.circuits.units import Unit
+from affectlens.circuits.units import Unit, unit_sizes
 from affectlens.core import TONES, Provenance, Site
 from affectlens.datasets import load
 from affectlens.geometry import Directions
@@ -52,6 +52,8 @@ def circuit(model: Any) -> Circuit:
         delta_neurons=torch.randn(2, n, d_mlp),
         delta_heads=torch.randn(2, n, model.anatomy.width("z")),
         allocation=torch.zeros(2, n, 2, dtype=torch.long),
+        sizes=unit_sizes(model.anatomy),
+        routed=torch.zeros(model.n_layers, dtype=torch.long),
         influence=None,
         delta_source="group_mean",
         position="last",

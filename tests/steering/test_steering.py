@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from affectlens.circuits.circuit import Circuit
-from affectlens.circuits.units import Unit
+from affectlens.circuits.units import Unit, unit_sizes
 from affectlens.core import DataError, MismatchError, Provenance, Site
 from affectlens.core.places import WritePoint
 from affectlens.models.generation.generation import GenerationSettings, generate_ids
@@ -288,6 +288,8 @@ def test_a_circuit_steers_as_its_units_would(each_model: LanguageModel) -> None:
         delta_neurons=torch.randn(2, n, d_mlp, generator=generator),
         delta_heads=torch.randn(2, n, width, generator=generator),
         allocation=torch.zeros(2, n, 2, dtype=torch.long),
+        sizes=unit_sizes(each_model.anatomy),
+        routed=torch.zeros(each_model.n_layers, dtype=torch.long),
         influence=None,
         delta_source="group_mean",
         position="last",

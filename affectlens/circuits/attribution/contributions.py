@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from affectlens.circuits.attribution.heads import head_contributions, head_weights
 from affectlens.circuits.attribution.mean_pass import unit_means
-from affectlens.circuits.attribution.neurons import neuron_contributions, neuron_weights
 from affectlens.circuits.attribution.postnorm import norm_gain
 from affectlens.circuits.attribution.sublayer_directions import (
     SublayerDirections,
     sublayer_directions,
 )
+from affectlens.circuits.attribution.unit_maps import head_map, neuron_map
 from affectlens.circuits.attribution.unit_means import UnitMeans
 from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError, ModelError, unknown
@@ -29,6 +29,7 @@ from affectlens.models.placement import device_of
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus
     from affectlens.geometry.directions import Directions
+    from affectlens.models.anatomy.anatomy import BlockParts
     from affectlens.models.loading import LanguageModel
 
 SCORES: tuple[str, ...] = ("mean", "contrast")
@@ -48,10 +49,12 @@ class Contributions:
 
     Attributes:
         emotions: Order of the first axis.
-        neurons: ``⟨a[n] W_down[n], v[e]⟩``, in units of the residual stream.
+        neurons: ``⟨a[n] W_down[n], v[e]⟩``, in units of the residual stream. Of a neuron of an
+            expert, ``a`` is its activation times what the router gave the expert, 0 for tokens
+            that were sent elsewhere.
         heads: ``⟨z[h] W_O[h], v[e]⟩``, likewise.
         bias: What the biases of ``W_O`` and ``W_down`` add, (attention, MLP) on the last axis.
-        totals: ``⟨attn_out, v[e]⟩`` and ``⟨mlp_out, v[e]⟩``.
+        totals: ``⟨attn_out, v[e]⟩`` and ``⟨mlp_out, v[e]⟩``; 0 where a layer has no such units.
         neurons_by_valence, heads_by_valence: The same from the samples of one valence.
         score: One of :data:`SCORES`.
         attn_site: Where attention's directions are from, ``resid_mid`` or ``resid_post``.
@@ -170,24 +173,34 @@ def score_units(
     inputs = {
         view: (centred("scaled_heads", view), centred("scaled_neurons", view)) for view in views
     }
-    out, scale = centred("out"), centred("scale")
+    out, scale, gates = centred("out"), centred("scale"), centred("scaled_gates")
+    anatomy = model.anatomy
+    none = torch.zeros(len(means.emotions))
 
-    for part in model.anatomy.blocks:
+    for part in anatomy.blocks:
         layer = part.layer
         v = directions.vectors[:, layer].to(device_of(part.block))  # [emotion, 2, d_model]
-        gains = [norm_gain(norm, v) for norm in (part.attn_post_norm, part.mlp_post_norm)]
-        beta_heads = head_weights(part, v[:, 0], gains[0]).cpu()
-        beta_neurons = neuron_weights(part, v[:, 1], gains[1]).cpu()
+        folded = [
+            _before_norm(v[:, 0], part.attn_post_norm, part.attn_scale),
+            _before_norm(v[:, 1], part.mlp_post_norm, part.mlp_scale),
+        ]
+        maps = head_map(part, anatomy.n_heads, anatomy.d_head), neuron_map(part)
+        beta = [
+            None if f is None else f.weights(w).cpu() for f, w in zip(maps, folded, strict=True)
+        ]
         for view in views:
             z, activation = (x[:, layer] for x in inputs[view])
-            heads[view].append(head_contributions(z, beta_heads))
-            neurons[view].append(neuron_contributions(activation, beta_neurons))
+            heads[view].append(_head_contributions(z, beta[0], anatomy.n_heads))
+            neurons[view].append(_neuron_contributions(activation, beta[1]))
         constant = [
-            _bias_projection(b, v[:, i], gains[i], scale[:, layer, i])
-            for i, b in enumerate((part.b_O(), part.b_down()))
+            none
+            if f is None
+            else _constant(part, i, folded[i], scale[:, layer, i], gates[:, layer])
+            for i, f in enumerate(maps)
         ]
         bias.append(torch.stack(constant, dim=-1))
-        totals.append((out[:, layer] * directions.vectors[:, layer]).sum(-1))
+        there = torch.tensor([f is not None for f in maps])
+        totals.append((out[:, layer] * directions.vectors[:, layer]).sum(-1) * there)
 
     def stacked(values: dict[str | None, list[Tensor]]) -> dict[str | None, Tensor]:
         return {view: torch.stack(rows, dim=1) for view, rows in values.items()}
@@ -207,10 +220,64 @@ def score_units(
     )
 
 
-def _bias_projection(
-    bias: Tensor | None, v: Tensor, gain: Tensor | None, scale: Float[Tensor, " emotion"]
+def _before_norm(
+    v: Float[Tensor, "emotion d_model"], norm: nn.Module | None, factor: float
+) -> Float[Tensor, "emotion d_model"]:
+    """What to score a projection's output on: ``g ⊙ v`` with a norm after it, whose scale is in the
+    means; otherwise ``v`` times the factor that the output has on its way to the stream."""
+    gain = norm_gain(norm, v)
+    return v * factor if gain is None else v * gain.to(v.device)
+
+
+def _head_contributions(
+    z: Float[Tensor, "emotion width"], beta: Float[Tensor, "emotion width"] | None, n_heads: int
+) -> Float[Tensor, "emotion n_heads"]:
+    """``c[e,h] = ⟨z[h] W_O[h], v[e]⟩``: the drop of ``⟨resid_mid, v[e]⟩`` if ``z[h]`` were zero.
+
+    Exactly what zeroing the head's slice at the input of ``W_O``, at all positions, changes at the
+    read position of the same layer: other positions cannot reach it within the layer. With a
+    post-norm, ``z`` times the norm's scale at that token gives shares of the whole; zeroing would
+    change the scale as well.
+
+    Source: arXiv 2510.11328 §5, script 04/2, which runs a pass per head and reads after a norm.
+    """
+    if beta is None:
+        return z.new_zeros(len(z), n_heads)
+    return (z * beta).unflatten(-1, (n_heads, -1)).sum(-1)
+
+
+def _neuron_contributions(
+    activation: Float[Tensor, "emotion wide"], beta: Float[Tensor, "emotion d_mlp"] | None
+) -> Float[Tensor, "emotion wide"]:
+    """``c[e,n] = a[n] ⟨W_down[n], v[e]⟩``; linear in ``a``, so means of activations will do.
+
+    For a neuron of an expert, ``a`` is the activation times the gate, which is 0 for tokens that
+    the router sent elsewhere.
+
+    Source: arXiv 2510.11328 §5, script 04/1.
+    """
+    if beta is None:
+        return torch.zeros_like(activation)
+    return activation * pad(beta, (0, activation.shape[-1] - beta.shape[-1]))
+
+
+def _constant(
+    part: BlockParts,
+    sublayer: int,
+    v: Float[Tensor, "emotion d_model"],
+    scale: Float[Tensor, " emotion"],
+    gates: Float[Tensor, "emotion expert"],
 ) -> Float[Tensor, " emotion"]:
-    """``s ⟨b, g ⊙ v[e]⟩``; under score ``contrast`` a constant without a norm cancels."""
-    if bias is None:
-        return torch.zeros_like(scale)
-    return ((v if gain is None else v * gain) @ bias).cpu() * scale
+    """What biases add along ``v``, after `_before_norm`; under score ``contrast`` a constant
+    without a norm cancels. Biases of experts count as often as their gates say."""
+    total = torch.zeros_like(scale)
+    if sublayer == 0:
+        bias = part.b_O()
+    elif part.experts is None:
+        bias = part.b_down()
+    else:
+        bias, routed = part.experts.shared_bias(), part.experts.b_down()
+        if routed is not None:
+            each = (v.to(routed.device) @ routed.T).cpu()
+            total = (gates[:, : each.shape[1]] * each).sum(-1)
+    return total if bias is None else total + (v @ bias.to(v.device)).cpu() * scale

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +16,9 @@ from affectlens.activations.positions import DEFAULT_POSITIONS, Position
 from affectlens.activations.settings import MAX_TOKENS_PER_BATCH, PassSettings
 from affectlens.activations.streaming.sum_sinks import SumSink, row_index
 from affectlens.circuits.attribution.unit_engine import OUTPUTS, UnitEngine
+from affectlens.circuits.attribution.unit_maps import head_map, stacked
 from affectlens.circuits.attribution.unit_means import UnitMeans, cell_weights
-from affectlens.core.errors import unknown
+from affectlens.core.errors import ModelError, unknown
 from affectlens.core.places import Site
 from affectlens.models.generation.listeners import refuse_listeners
 
@@ -50,6 +51,7 @@ def unit_means(
         DataError: If an emotion has no records, a text is too long or has nothing at the position,
             or an activation is NaN.
         UnknownNameError: If there is no such position, or it is not one row per text.
+        ModelError: If the model has no units that are known.
 
     Memory: two float64 numbers per emotion, valence and unit at most, however many records there
     are.
@@ -71,20 +73,19 @@ def unit_means(
     share = torch.zeros(len(emotions) * len(valences), len(records), dtype=torch.float64)
     share[label, range(len(records))] = weights.double()
     total = share.sum(1)
+    engine = UnitEngine(model)
+    sites = engine.sites()
+    if not sites:
+        raise ModelError(_no_units(model))
     prepared = prepare(
         model,
         replace(corpus, records=records),
-        sites=[
-            f"{kind}@{i}"
-            for i in range(model.n_layers)
-            for pair in OUTPUTS.items()
-            for kind in pair
-        ],
+        sites=sites,
         positions=where.name,
         settings=PassSettings(max_tokens_per_batch=max_tokens_per_batch),
-        engine=UnitEngine(model),
+        engine=engine,
     )
-    means = _means(prepared, share / total.clamp_min(1e-12)[:, None])
+    means = _means(prepared, engine, share / total.clamp_min(1e-12)[:, None])
     shape = (len(emotions), len(valences))
     return UnitMeans(
         emotions=tuple(emotions),
@@ -98,7 +99,7 @@ def unit_means(
 
 
 def _means(
-    prepared: Prepared, share: Float[Tensor, "label record"]
+    prepared: Prepared, engine: UnitEngine, share: Float[Tensor, "label record"]
 ) -> dict[str, Float[Tensor, "label layer ..."]]:
     """Run it, and give the tensors of `UnitMeans`, each record with its share of its label."""
 
@@ -107,40 +108,66 @@ def _means(
 
     sink = SumSink(row_index(prepared.plan), weights)
     prepared.run(sink, description="Averaging units")
-    engine = prepared.engine
-    assert isinstance(engine, UnitEngine)
     found = {site: sums.total.cpu().float() for (site, _), sums in sink.sums.items()}
-    layers = range(prepared.model.n_layers)
-    raw: dict[str, list[Tensor]] = {kind: [] for kind in OUTPUTS}
-    scaled: dict[str, list[Tensor]] = {kind: [] for kind in OUTPUTS}
-    scale: dict[str, list[Tensor]] = {kind: [] for kind in OUTPUTS}
-    for kind in OUTPUTS:
-        for site in (Site(layer, kind) for layer in layers):
-            units, times, by = _parts(found[site], engine.scaled(site))
-            raw[kind].append(units)
-            scaled[kind].append(times)
-            scale[kind].append(by)
-    neurons, heads = (torch.stack(raw[kind], dim=1) for kind in ("mlp_post", "z"))
-    normed = {kind: any(engine.scaled(Site(layer, kind)) for layer in layers) for kind in OUTPUTS}
+    anatomy = prepared.model.anatomy
+    layers, n = range(anatomy.n_layers), len(share)
+    parts = {kind: _Parts.of(kind, found, engine, n) for kind in OUTPUTS}
+    for part in anatomy.blocks:
+        heads = head_map(part, anatomy.n_heads, anatomy.d_head)
+        if heads is not None:
+            for rows in (parts["z"].units, parts["z"].scaled):
+                rows[part.layer] = heads.spread(rows[part.layer])
+    none = torch.zeros(n, anatomy.d_model)
+    tensors = {
+        f"{prefix}{name}": stacked(rows)
+        for kind, name in (("mlp_post", "neurons"), ("z", "heads"), ("expert_weights", "gates"))
+        for prefix, rows in (("", parts[kind].units), ("scaled_", parts[kind].scaled))
+    }
+    scales = [torch.stack(parts[kind].scale, dim=1) for kind in ("z", "mlp_post")]
+    outs = [[found.get(Site(i, kind), none) for kind in ("attn_out", "mlp_out")] for i in layers]
     return {
-        "neurons": neurons,
-        "heads": heads,
-        "scaled_neurons": torch.stack(scaled["mlp_post"], dim=1) if normed["mlp_post"] else neurons,
-        "scaled_heads": torch.stack(scaled["z"], dim=1) if normed["z"] else heads,
-        "scale": torch.stack([torch.stack(rows, dim=1) for rows in scale.values()], dim=-1),
-        "out": torch.stack(
-            [torch.stack([found[Site(i, out)] for out in OUTPUTS.values()], dim=1) for i in layers],
-            dim=1,
-        ),
+        **tensors,
+        "scale": torch.stack(scales, dim=-1),
+        "out": torch.stack([torch.stack(pair, dim=1) for pair in outs], dim=1),
     }
 
 
-def _parts(
-    sums: Float[Tensor, "label width"], scaled: bool
-) -> tuple[Float[Tensor, "label units"], Float[Tensor, "label units"], Float[Tensor, " label"]]:
-    """Units, units times the scale of the norm after them, and that scale (1 where none is)."""
-    if not scaled:
-        return sums, sums, torch.ones(len(sums))
-    width = (sums.shape[1] - 1) // 2
-    units, times, by = sums.split([width, width, 1], dim=1)
-    return units, times, by[:, 0]
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What was read at the sites of one kind, by layer.
+
+    Attributes:
+        units: Mean of each number, of width 0 where a layer has no such site.
+        scaled: The same times the scale of the norm after it.
+        scale: Mean of that scale, 1 where there is none.
+    """
+
+    units: list[Float[Tensor, "label width"]]
+    scaled: list[Float[Tensor, "label width"]]
+    scale: list[Float[Tensor, " label"]]
+
+    @classmethod
+    def of(cls, kind: str, found: Mapping[Site, Tensor], engine: UnitEngine, n: int) -> _Parts:
+        """Of all layers, for so many labels."""
+        parts = cls([], [], [])
+        for layer in range(engine.model.n_layers):
+            site = Site(layer, kind)
+            units = found.get(site, torch.zeros(n, 0))
+            scaled, scale = units, torch.ones(n)
+            if site in found and engine.scaled(site):
+                width = (units.shape[1] - 1) // 2
+                units, scaled, last = units.split([width, width, 1], dim=1)
+                scale = last[:, 0]
+            parts.units.append(units)
+            parts.scaled.append(scaled)
+            parts.scale.append(scale)
+        return parts
+
+
+def _no_units(model: LanguageModel) -> str:
+    part = model.anatomy.blocks[0]
+    why = part.lacks.get("o_proj") or "its parts are not known"
+    return (
+        f"{model.name} has neither heads nor neurons that are known: in block 0 {why}; read and "
+        "steer its residual stream instead."
+    )

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from affectlens.activations.forward.engines.base import Reader
 from affectlens.activations.forward.engines.transformers import TransformersEngine
-from affectlens.activations.forward.gather import mean_rows
+from affectlens.activations.forward.gather import Derived
 from affectlens.circuits.attribution.postnorm import norm_gain, token_scale
-from affectlens.core.places import Site, WritePoint, deepest
-from affectlens.models.hooking.hooks import Writer, reading, writing
+from affectlens.core.places import Site, WritePoint
+from affectlens.models.hooking.hooks import Writer, writing
+from affectlens.models.mixtures.mixture import MixtureCall
+from affectlens.models.mixtures.routing import Rows
 
-OUTPUTS = {"z": "attn_out", "mlp_post": "mlp_out"}
-"""What a sublayer adds to the residual, by the units at the input of its projection."""
+OUTPUTS = {"z": "attn_out", "mlp_post": "mlp_out", "expert_weights": "mlp_out"}
+"""What a sublayer adds to the residual, by what it is linear in: units, and gates of experts."""
 
 _BEFORE_NORM = {"attn_out": "o_proj_out", "mlp_out": "down_proj_out"}
 
@@ -33,7 +35,7 @@ class Scaled:
         scale: Of each token.
     """
 
-    units: Float[Tensor, "batch pos width"]
+    units: Float[Tensor, "batch pos width"] | MixtureCall
     scale: Float[Tensor, "batch pos"]
 
     @property
@@ -45,19 +47,23 @@ class Scaled:
         self, index: Int[Tensor, " token"], bags: Int[Tensor, " row"] | None
     ) -> Float[Tensor, "row twice_width_and_one"]:
         """Of single tokens, or means over bags of them; see `Pick`."""
-        units = self.units.flatten(0, 1).index_select(0, index).float()
-        scale = self.scale.flatten().index_select(0, index)[:, None]
-        tokens = torch.cat([units, units * scale, scale], dim=1)
-        if bags is None:
-            return tokens
-        return mean_rows(tokens, torch.arange(len(index), device=index.device), bags)
+        scale = self.scale.flatten()
+        rows = Rows.means(index, bags)
+        if isinstance(self.units, MixtureCall):
+            plain = self.units.rows(index, bags)
+            scaled = self.units.times(scale).rows(index, bags)
+        else:
+            units = self.units.flatten(0, 1)
+            plain, scaled = rows.sums(units), rows.times(scale).sums(units)
+        return torch.cat([plain, scaled, rows.sums(scale[:, None])], dim=1)
 
 
 @dataclass(frozen=True, eq=False)
 class UnitEngine(TransformersEngine):
     """Gives `Scaled` at ``z`` and ``mlp_post`` where a norm follows the sublayer.
 
-    It wants the sublayer's output among the sites, which is where the scale can be seen.
+    It wants the sublayer's output among the sites, which is where the scale can be seen. What a
+    norm's scale is taken to be includes every factor on the way from the projection to the stream.
     """
 
     @cached_property
@@ -73,6 +79,18 @@ class UnitEngine(TransformersEngine):
                     found[Site(part.layer, kind)] = gain
         return found
 
+    def sites(self) -> list[Site]:
+        """All units there are, the gates of experts with biases, and what they add."""
+        found: list[Site] = []
+        for part in self.model.anatomy.blocks:
+            kinds = ["z", "attn_out"] if part.n_heads else []
+            if part.experts is not None:
+                kinds.append("expert_weights")
+            if part.n_neurons:
+                kinds += ["mlp_post", "mlp_out"]
+            found += [Site(part.layer, kind) for kind in kinds]
+        return found
+
     def scaled(self, site: Site) -> bool:
         """Whether a norm follows the units of a site."""
         return site.kind in OUTPUTS and Site(site.layer, OUTPUTS[site.kind]) in self.gains
@@ -83,8 +101,8 @@ class UnitEngine(TransformersEngine):
         return 2 * width + 1 if self.scaled(site) else width
 
     def _run(self, inputs: Mapping[str, Any], sites: Sequence[Site], read: Reader) -> None:
-        anatomy = self.model.anatomy
-        held: dict[Site, tuple[Site, Tensor]] = {}  # units, until their scale is known
+        # Units, until their scale is known.
+        held: dict[Site, list[tuple[Site, Tensor | MixtureCall]]] = {}
         before: dict[Site, Tensor] = {}  # a sublayer's output before its norm
 
         def keep(site: Site) -> Writer:
@@ -93,19 +111,22 @@ class UnitEngine(TransformersEngine):
 
             return look
 
-        def seen(site: Site, value: Tensor) -> None:
+        def seen(site: Site, value: Tensor | Derived) -> None:
             if self.scaled(site):
-                held[Site(site.layer, OUTPUTS[site.kind])] = site, value
+                assert isinstance(value, (Tensor, MixtureCall))
+                held.setdefault(Site(site.layer, OUTPUTS[site.kind]), []).append((site, value))
                 return
             if site in self.gains:
-                units, x = held.pop(site)
+                assert isinstance(value, Tensor)
                 scale = token_scale(before.pop(site), value, self.gains[site])
-                read(units, Scaled(x, scale))
+                for units, x in held.pop(site, []):
+                    read(units, Scaled(x, scale))
             read(site, value)
 
-        looks = {WritePoint(site.layer, _BEFORE_NORM[site.kind]): keep(site) for site in self.gains}
-        with (
-            writing(anatomy, looks),
-            reading(anatomy, sites, seen, stop_after=deepest(sites)),
-        ):
-            anatomy.base(**inputs)
+        looks = {
+            WritePoint(site.layer, _BEFORE_NORM[site.kind]): keep(site)
+            for site in self.gains
+            if site in sites
+        }
+        with writing(self.model.anatomy, looks):
+            super()._run(inputs, sites, seen)

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.circuits.attribution.unit_maps import head_map, stacked
 from affectlens.core.errors import DataError
 from affectlens.core.groups import Groups, group_key
 from affectlens.core.places import Site
 
 if TYPE_CHECKING:
     from affectlens.activations.store.store import ActivationStore
+    from affectlens.models.anatomy.anatomy import Anatomy
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,9 @@ class UnitMeans:
     """Mean activations at the inputs of ``W_down`` and ``W_O``, per emotion and valence.
 
     Contributions and emotion differences are linear in the activations, so these means are all
-    that both need.
+    that both need. Neurons of a mixture are times their gates, 0 for tokens that were sent
+    elsewhere. Layers that have fewer than the widest are filled up with zeros, see
+    :mod:`affectlens.circuits.attribution.unit_maps`.
 
     Attributes:
         emotions: Order of the first axis.
@@ -31,8 +35,9 @@ class UnitMeans:
         weights: Weight of each cell: its number of groups (of records if ungrouped).
         neurons: Input of ``W_down``.
         heads: Input of ``W_O``.
-        scaled_neurons, scaled_heads: The same, every token times the scale of the norm after the
-            sublayer; the same tensors where the family has none.
+        gates: What the router gave each expert of a mixture.
+        scaled_neurons, scaled_heads, scaled_gates: The same, every token times the scale of the
+            norm after the sublayer, if there is one.
         scale: Mean of that scale, (attention, MLP) on the last axis; 1 where there is no norm.
         out: What the sublayers added to the residual, (attention, MLP) on the third axis.
         position: Where it was read.
@@ -45,8 +50,10 @@ class UnitMeans:
     weights: Float[Tensor, "emotion valence"]
     neurons: Float[Tensor, "emotion valence layer d_mlp"]
     heads: Float[Tensor, "emotion valence layer width"]
+    gates: Float[Tensor, "emotion valence layer expert"]
     scaled_neurons: Float[Tensor, "emotion valence layer d_mlp"]
     scaled_heads: Float[Tensor, "emotion valence layer width"]
+    scaled_gates: Float[Tensor, "emotion valence layer expert"]
     scale: Float[Tensor, "emotion valence layer 2"]
     out: Float[Tensor, "emotion valence layer 2 d_model"]
     position: str
@@ -130,7 +137,7 @@ def difference(
 def store_means(
     store: ActivationStore,
     emotions: Sequence[str],
-    n_layers: int,
+    anatomy: Anatomy,
     *,
     position: str | None = None,
     grouped: bool | None = None,
@@ -138,9 +145,9 @@ def store_means(
     """Means of neurons and heads from rows captured before, for `difference`.
 
     Args:
-        store: With ``mlp_post`` and ``z`` of all layers.
+        store: With ``mlp_post`` and ``z`` of all layers that have them.
         emotions: Which emotions, and their order.
-        n_layers: Layers of the model.
+        anatomy: Of the model.
         position: Where they were read, if the store has several.
         grouped: See `cell_weights`.
 
@@ -153,8 +160,11 @@ def store_means(
     weights, _ = cell_weights(emotion, group, valence, emotions, grouped=grouped)
     rows = torch.stack([weights * torch.tensor([e == name for e in emotion]) for name in emotions])
     rows = rows / rows.sum(1, keepdim=True)
-    neurons, heads = (
-        torch.stack([rows @ store.to_torch(Site(i, kind), position) for i in range(n_layers)], 1)
-        for kind in ("mlp_post", "z")
-    )
-    return neurons, heads
+    none = torch.zeros(len(emotions), 0)
+    neurons, heads = list[Tensor](), list[Tensor]()
+    for part in anatomy.blocks:
+        spread = head_map(part, anatomy.n_heads, anatomy.d_head)
+        z, mlp_post = Site(part.layer, "z"), Site(part.layer, "mlp_post")
+        heads.append(none if spread is None else spread.spread(rows @ store.to_torch(z, position)))
+        neurons.append(rows @ store.to_torch(mlp_post, position) if part.n_neurons else none)
+    return stacked(neurons), stacked(heads)

@@ -161,7 +161,8 @@ def _sets(
             f"The circuit has {len(ranked)} {settings.kind} for {emotion}, not "
             f"{settings.counts[-1]}; ask for fewer, or find a circuit with a larger budget."
         )
-    taken = _mask(circuit.n_layers, size, ranked)
+    there = circuit.sizes[:, KINDS.index(settings.kind)]
+    taken = _mask(circuit.n_layers, size, ranked) | (torch.arange(size) >= there[:, None])
     seed = settings.seed * 1_000_003 + circuit.emotions.index(emotion)
     generator = torch.Generator().manual_seed(seed)
     for k, count in enumerate(settings.counts):

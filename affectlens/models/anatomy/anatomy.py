@@ -18,6 +18,7 @@ from affectlens.core.places import KINDS, Site
 from affectlens.models.anatomy.transformer_lens import PartNames, known_family, part_names, unwrap
 from affectlens.models.hooking.compiled import uncompiled
 from affectlens.models.linear_map import linear_map, linear_offset, shape_in_out
+from affectlens.models.mixtures.mixture import Mixture
 
 Level = Literal["stream", "sublayers", "units"]
 """How far a block is taken apart: its residual stream; what its sublayers add; heads or neurons."""
@@ -65,6 +66,7 @@ class BlockParts:
             where it is not known.
         n_heads: Query heads; 0 where there are none.
         mixture: Whether the MLP is a mixture of experts.
+        experts: Its parts, if they are kept in a way that is known.
         lacks: For each of the attributes above that is None or empty, why, as the end of a
             sentence: ``"its mixer (Mamba2Mixer) is no attention"``.
         flat: Parts of the block work on batch and position as one axis, ``[batch * pos, width]``
@@ -88,6 +90,7 @@ class BlockParts:
     post_sum: tuple[Term, ...] = ()
     n_heads: int = 0
     mixture: bool = False
+    experts: Mixture | None = None
     lacks: Mapping[str, str] = field(default_factory=dict[str, str])
     flat: bool = False
 
@@ -99,7 +102,7 @@ class BlockParts:
     @property
     def level(self) -> Level:
         """How far the block is taken apart."""
-        if self.o_proj is not None or self.down_proj is not None:
+        if self.n_heads or self.n_neurons:
             return "units"
         return "sublayers" if self.attn_adds or self.mlp_adds else "stream"
 
@@ -112,6 +115,11 @@ class BlockParts:
     def d_mlp(self) -> int:
         """How many neurons; 0 where the MLP is not dense."""
         return inputs(self.down_proj)
+
+    @property
+    def n_neurons(self) -> int:
+        """How many neurons, those of all experts among them; 0 where none are known."""
+        return self.d_mlp if self.experts is None else self.experts.n_neurons
 
     def W_O(self) -> Float[Tensor, "n_heads d_head d_model"]:
         """Output projection per head, fp32, where it computes; see `linear_map`.

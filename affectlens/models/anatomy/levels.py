@@ -8,6 +8,7 @@ from itertools import groupby
 from affectlens.core.errors import UnknownNameError
 from affectlens.core.places import Site, WritePoint
 from affectlens.models.anatomy.anatomy import Anatomy, BlockParts
+from affectlens.models.mixtures.mixture import Mixture
 
 _MEANING = {
     "mid_reader": "resid_mid",
@@ -62,7 +63,9 @@ def about(part: BlockParts) -> str:
     there: list[str] = []
     if part.n_heads:
         there.append(f"{part.n_heads} heads of {part.d_head}")
-    if part.down_proj is not None:
+    if part.experts is not None:
+        there.append(_experts(part.experts))
+    elif part.down_proj is not None:
         there.append(f"{part.d_mlp} neurons")
     if not there:
         there += [_MEANING[name] for name in ("attn_adds", "mlp_adds") if getattr(part, name)]
@@ -70,11 +73,18 @@ def about(part: BlockParts) -> str:
         there.append("resid_pre, resid_post")
     reasons: dict[str, list[str]] = {}
     for name, meaning in _MEANING.items():
-        if name in part.lacks:
+        if name in part.lacks and not (name == "down_proj" and part.experts is not None):
             reasons.setdefault(part.lacks[name], []).append(meaning)
     return "; ".join(
         [", ".join(there), *(f"no {', '.join(what)}: {why}" for why, what in reasons.items())]
     )
+
+
+def _experts(mixture: Mixture) -> str:
+    routed = mixture.experts
+    shared = mixture.n_neurons - mixture.n_routed
+    more = f" and {shared} neurons of shared ones" if shared else ""
+    return f"{routed.n_experts} experts of {routed.d_expert} neurons{more}"
 
 
 def levels(anatomy: Anatomy) -> list[tuple[str, str, str]]:

@@ -18,6 +18,7 @@ from affectlens.models.anatomy.anatomy import PARALLEL, BlockParts, Term
 from affectlens.models.anatomy.sums import BlockCall, ModuleCall, Sum, run_again
 from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.linear_map import shape_in_out
+from affectlens.models.mixtures.mixture import Mixture, find_mixture
 
 ROUNDING = {torch.bfloat16: 0.02, torch.float16: 5e-3}
 """Relative change of a token that is put down to rounding, by number format."""
@@ -128,6 +129,7 @@ class _Roles:
             post_sum=_terms(self.post),
             n_heads=n_heads,
             mixture=mlp is not None and _is_mixture(mlp.source),
+            experts=self._experts(mlp, mlp_adds),
             lacks=self.lacks,
         )
 
@@ -146,6 +148,8 @@ class _Roles:
             roles = {one.role for one in behind}
             if len(roles) == 1:
                 return _Added(module, behind[0].source, behind[0].role)
+            if "carried" in roles:  # the stream is normed again after the mixer (MiniMax)
+                return _Added(module, module, "carried")
         if self._attention(module) or _mixes(module, call):
             return _Added(module, module, "mixer")
         return _Added(module, module, "mlp")
@@ -229,6 +233,17 @@ class _Roles:
         if down_proj is None:
             self.lacks["down_proj"] = f"its MLP ({_named(mlp.source)}) does not end in a linear map"
         return down_proj
+
+    def _experts(self, mlp: _Added | None, adds: tuple[Term, ...]) -> Mixture | None:
+        """The parts of a mixture, with what is added beside it and multiplied alike."""
+        if mlp is None or not _is_mixture(mlp.source):
+            return None
+        beside = [one.module for one in self.mlps if one.module is not mlp.module]
+        alike = len({term.scale for term in adds}) == 1
+        found = find_mixture(mlp.source, beside) if alike else None
+        if found is None:
+            self.lacks["experts"] = f"it is not known how {_named(mlp.source)} keeps its experts"
+        return found
 
     def _projection(self, module: nn.Module) -> nn.Module | None:
         """The linear map whose output is the module's own, up to a factor."""

@@ -33,6 +33,7 @@ from affectlens.models.linear_map import (
     linear_map,
     linear_offset,
 )
+from affectlens.models.mixtures.check import checking_mixtures
 from affectlens.models.placement import device_of, loaded
 from affectlens.models.reading_errors import first_line
 
@@ -108,7 +109,8 @@ def check_anatomy(hf: Any, anatomy: Anatomy) -> Anatomy:
     """
     sites = [Site(n, kind) for n in range(anatomy.n_layers) for kind in KINDS]
     sites = [site for site in sites if has(anatomy.blocks[site.layer], site)]
-    with _watching(hf, anatomy, sites) as seen:
+    mixtures = {part.layer: part.experts for part in anatomy.blocks if part.experts is not None}
+    with _watching(hf, anatomy, sites) as seen, checking_mixtures(mixtures) as errors:
         run(hf, anatomy.family, prompt(hf))
     blocks: list[BlockParts] = []
     for part in anatomy.blocks:
@@ -127,6 +129,9 @@ def check_anatomy(hf: Any, anatomy: Anatomy) -> Anatomy:
                 if anatomy.known_by == "TransformerLens":
                     raise ModelError(f"{anatomy.family}: in block {part.layer} {wrong}.")
                 part = _without(part, kind, wrong)
+        if not errors.get(part.layer, 0.0) <= TOLERANCE:
+            wrong = f"its experts do not add up to its MLP (error {errors[part.layer]:.2g})"
+            part = replace(part, experts=None, lacks={**part.lacks, "experts": wrong})
         blocks.append(part)
     return replace(anatomy, base=_base(seen, anatomy), blocks=tuple(blocks))
 

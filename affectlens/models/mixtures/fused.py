@@ -35,6 +35,11 @@ class FusedExperts(Experts):
         self.d_expert = int(shape[1] if self._module.is_transposed else shape[2])
 
     @property
+    def module(self) -> nn.Module:
+        """See `Experts.module`."""
+        return self._module
+
+    @property
     def source(self) -> nn.Module:
         """See `Experts.source`."""
         return self._module

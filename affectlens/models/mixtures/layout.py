@@ -36,6 +36,11 @@ class Experts(ABC):
 
     @property
     @abstractmethod
+    def module(self) -> nn.Module:
+        """The module that holds the weights; with `loaded` of it what follows may be called."""
+
+    @property
+    @abstractmethod
     def source(self) -> nn.Module:
         """The module whose calls tell what the experts were given."""
 

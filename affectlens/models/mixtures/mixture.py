@@ -1,13 +1,14 @@
-"""A mixture of experts as one linear map of its neurons and gates.
+"""A mixture of experts as one linear map of its neurons.
 
-What it adds is ``Σ_e g_e (a_e W_e + b_e) + Σ_s g_s (a_s W_s + b_s)``, over the routed experts ``e``
+What it adds is ``Σ_e g_e (a_e W_e + b_e) + Σ_s (g_s a_s W_s + b_s)``, over the routed experts ``e``
 (``g_e = 0`` for tokens that the router sent elsewhere) and the shared ones ``s`` (``g_s = 1`` where
-they have no gate). So it is linear in *gated neurons* ``g a`` and gates ``g``, and means of these
-over tokens give the exact mean of what each neuron of each expert contributes.
+they have no gate). So it is linear in *gated neurons* ``g a`` and in gates, and means of these over
+tokens give the exact mean of what each neuron of each expert contributes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,21 +18,23 @@ from torch import Tensor, nn
 from affectlens.models.mixtures.layout import ExpertCall, Experts
 from affectlens.models.mixtures.layouts import find_experts
 from affectlens.models.mixtures.routing import Rows, pooled
-from affectlens.models.mixtures.shared import SharedExpert, find_shared
+from affectlens.models.mixtures.shared import SharedExpert, as_shared, find_shared
+from affectlens.models.placement import loaded
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """The parts of a mixture.
 
-    Neurons are numbered expert by expert, the routed ones first, then the shared ones; gates
-    likewise.
+    Neurons are numbered expert by expert, the routed ones first, then the shared ones.
 
     Attributes:
+        module: Whose output it is.
         experts: Those that tokens are sent to.
-        shared: Those that every token runs through.
+        shared: Those that every token runs through, within the module or beside it.
     """
 
+    module: nn.Module
     experts: Experts
     shared: tuple[SharedExpert, ...]
 
@@ -45,13 +48,8 @@ class Mixture:
         """Neurons of the routed experts, which come first."""
         return self.experts.n_experts * self.experts.d_expert
 
-    @property
-    def n_gates(self) -> int:
-        """Routed and shared experts."""
-        return self.experts.n_experts + len(self.shared)
-
     def place(self, neuron: int) -> tuple[int, int]:
-        """Expert of a neuron (numbered as gates are), and its index there."""
+        """Expert of a neuron (shared ones have the last numbers), and its index there."""
         if neuron < self.n_routed:
             return divmod(neuron, self.experts.d_expert)
         expert, left = self.experts.n_experts, neuron - self.n_routed
@@ -62,44 +60,45 @@ class Mixture:
         raise IndexError(neuron)
 
     def W_down(self, expert: int) -> Float[Tensor, "neuron d_model"]:
-        """Down projection of an expert, numbered as gates are; fp32."""
+        """Down projection of an expert, numbered as `place` does; fp32."""
         routed = self.experts.n_experts
         if expert < routed:
             return self.experts.W_down(expert)
         return self.shared[expert - routed].W_down()
 
-    def b_down(self, expert: int) -> Float[Tensor, " d_model"] | None:
-        """Its bias, fp32."""
-        routed = self.experts.n_experts
-        if expert < routed:
-            return self.experts.b_down(expert)
-        return self.shared[expert - routed].b_down()
-
     def neuron_weights(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k neuron"]:
         """``⟨W_down[n], v⟩``: what one unit of a gated neuron adds along some vectors."""
-        found = (self.W_down(expert) for expert in range(self.n_gates))
-        return torch.cat([v.to(weight.device) @ weight.T for weight in found], dim=1)
+        experts = range(self.experts.n_experts + len(self.shared))
+        with loaded(self.experts.module):
+            weights = (self.W_down(expert) for expert in experts)
+            return torch.cat([v.to(weight.device) @ weight.T for weight in weights], dim=1)
 
-    def gate_weights(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k gate"]:
-        """``⟨b_down[e], v⟩``: what one unit of a gate adds by the bias of its expert."""
-        found = [self.b_down(expert) for expert in range(self.n_gates)]
-        none = v.new_zeros(len(v))
-        return torch.stack([none if b is None else v.to(b.device) @ b for b in found], dim=1)
+    def b_down(self) -> Float[Tensor, "expert d_model"] | None:
+        """Biases of the routed experts, which gates multiply too; fp32."""
+        with loaded(self.experts.module):
+            found = [self.experts.b_down(expert) for expert in range(self.experts.n_experts)]
+        biases = [bias for bias in found if bias is not None]
+        return torch.stack(biases) if biases else None
+
+    def shared_bias(self) -> Float[Tensor, " d_model"] | None:
+        """What the biases of shared experts add to every token."""
+        biases = [bias for bias in (one.b_down() for one in self.shared) if bias is not None]
+        return torch.stack(biases).sum(0) if biases else None
 
     def written(self, neurons: Float[Tensor, "k neuron"]) -> Float[Tensor, "k d_model"]:
         """``Σ_n x[n] W_down[n]``: what gated neurons add to the output."""
         sizes = [self.experts.d_expert] * self.experts.n_experts
         sizes += [one.d_mlp for one in self.shared]
         total: Tensor | None = None
-        for expert, x in enumerate(neurons.split(sizes, dim=1)):
-            if not bool(x.any()):
-                continue
-            weight = self.W_down(expert)
-            part = x.to(weight.device, weight.dtype) @ weight
-            total = part if total is None else total + part.to(total.device)
-        if total is None:
-            weight = self.W_down(0)
-            return weight.new_zeros(len(neurons), weight.shape[1])
+        with loaded(self.experts.module):
+            for expert, x in enumerate(neurons.split(sizes, dim=1)):
+                # Of hundreds of experts a circuit has a few.
+                if total is not None and not bool(x.detach().any()):
+                    continue
+                weight = self.W_down(expert)
+                part = x.to(weight.device, weight.dtype) @ weight
+                total = part if total is None else total + part.to(total.device)
+        assert total is not None  # there is a first expert
         return total
 
 
@@ -132,8 +131,8 @@ class MixtureCall:
     @torch.no_grad()
     def rows(
         self, index: Int[Tensor, " token"], bags: Int[Tensor, " row"] | None
-    ) -> Float[Tensor, "row neurons_and_gates"]:
-        """Gated neurons, then gates: of single tokens, or means over bags of them.
+    ) -> Float[Tensor, "row neuron"]:
+        """Gated neurons of single tokens, or means over bags of them.
 
         Args:
             index: Tokens in the flattened batch.
@@ -145,18 +144,28 @@ class MixtureCall:
         wanted = torch.zeros(self.routed.routing.n_tokens, dtype=torch.bool, device=index.device)
         wanted[index] = True
         routing = self.routed.routing.of_tokens(wanted)
-        neurons = self.mixture.experts.activations(self.routed, routing).float()
-        gate = routing.gate.float()[:, None]
-        parts = [pooled(neurons * gate, routing, rows).flatten(1)]
-        gates = [pooled(gate, routing, rows).flatten(1)]
-        for x, by in self.shared:
-            by = torch.ones(len(x), device=x.device) if by is None else by.float()
-            gates.append(rows.sums(by[:, None]))
-            parts.append(rows.times(by).sums(x))
-        return torch.cat([*parts, *gates], dim=1)
+        experts = self.mixture.experts
+        with loaded(experts.module):
+            neurons = experts.activations(self.routed, routing).float()
+        parts = [pooled(neurons * routing.gate.float()[:, None], routing, rows).flatten(1)]
+        for x, gate in self.shared:
+            parts.append((rows if gate is None else rows.times(gate)).sums(x))
+        return torch.cat(parts, dim=1)
 
 
-def find_mixture(module: nn.Module) -> Mixture | None:
-    """The parts of a module that is a mixture; None if its experts are kept in an unknown way."""
+def find_mixture(module: nn.Module, beside: Sequence[nn.Module] = ()) -> Mixture | None:
+    """The parts of a module that is a mixture.
+
+    Args:
+        module: The module.
+        beside: Modules whose output is added to the same place (Granite's shared MLP).
+
+    Returns:
+        None if the experts are kept, or beside them something is added, in an unknown way.
+    """
     experts = find_experts(module)
-    return None if experts is None else Mixture(experts, find_shared(module))
+    shared = [*find_shared(module), *(as_shared(one, None) for one in beside)]
+    known = [one for one in shared if one is not None]
+    if experts is None or len(known) < len(shared):
+        return None
+    return Mixture(module, experts, tuple(known))

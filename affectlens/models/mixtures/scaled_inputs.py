@@ -31,6 +31,11 @@ class ScaledInputExperts(Experts):
         self.n_experts, self.d_expert = (int(n) for n in self._weights.down_proj.shape[:2])
 
     @property
+    def module(self) -> nn.Module:
+        """See `Experts.module`."""
+        return self._module
+
+    @property
     def source(self) -> nn.Module:
         """See `Experts.source`."""
         return self._router

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from affectlens.core.errors import ModelError
 from affectlens.models.hooking.scopes import opened, owned
 from affectlens.models.mixtures.layout import ExpertCall
 from affectlens.models.mixtures.mixture import Mixture, MixtureCall
 
+MixtureReader = Callable[[int, MixtureCall], None]
+"""Called with a layer and what its mixture did, once that has run."""
 
-class Watched:
-    """What mixtures did in the pass that runs, by layer. Made by `watching_mixtures`."""
 
-    def __init__(self, mixtures: Mapping[int, Mixture]) -> None:
-        self._mixtures = mixtures
-        self.routed: dict[int, ExpertCall] = {}
-        self.neurons: dict[tuple[int, int], Tensor] = {}
-        self.gates: dict[tuple[int, int], Tensor] = {}
+@dataclass(eq=False)
+class _Seen:
+    """What one mixture has shown in the pass that runs."""
 
-    def take(self, layer: int) -> MixtureCall:
-        """What the mixture of a layer did, once; for after it has run."""
-        mixture = self._mixtures[layer]
-        shared: list[tuple[Tensor, Tensor | None]] = []
-        for i, one in enumerate(mixture.shared):
-            gate = None if one.gate is None else self.gates.pop((layer, i))
-            shared.append((self.neurons.pop((layer, i)), gate))
-        return MixtureCall(mixture, self.routed.pop(layer), tuple(shared))
+    routed: ExpertCall | None = None
+    neurons: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    gates: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
 
 @contextmanager
-def watching_mixtures(mixtures: Mapping[int, Mixture]) -> Generator[Watched, None, None]:
-    """Watch the mixtures of some layers in every forward pass inside the block."""
-    watched = Watched(mixtures)
+def watching_mixtures(
+    mixtures: Mapping[int, Mixture], read: MixtureReader
+) -> Generator[None, None, None]:
+    """Read the mixtures of some layers in every forward pass inside the block.
+
+    Args:
+        mixtures: By layer.
+        read: Gets what each did; rows of it are worked out of tensors of the pass, so take them at
+            once.
+
+    Raises:
+        ModelError: In a forward pass, if a kernel took the place of a mixture's modules.
+    """
     with opened() as (scope, stack):
 
         def before(module: nn.Module, hook: Any) -> None:
@@ -48,31 +53,56 @@ def watching_mixtures(mixtures: Mapping[int, Mixture]) -> Generator[Watched, Non
             stack.callback(handle.remove)
 
         for layer, mixture in mixtures.items():
-            after(mixture.experts.source, _routed(watched, layer, mixture))
+            watch = _Watch(layer, mixture, read)
+            after(mixture.experts.source, watch.routed)
             for i, one in enumerate(mixture.shared):
-                before(one.down, _neurons(watched, (layer, i)))
+                before(one.down, watch.neurons(i))
+                after(one.down, watch.done)
                 if one.gate is not None:
-                    after(one.gate, _gate(watched, (layer, i)))
-        yield watched
+                    after(one.gate, watch.gate(i))
+            after(mixture.module, watch.done)
+        yield
 
 
-def _routed(watched: Watched, layer: int, mixture: Mixture) -> Any:
-    def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        watched.routed[layer] = mixture.experts.seen(args, kwargs, output)
+class _Watch:
+    """The hooks of one mixture."""
 
-    return hook
+    def __init__(self, layer: int, mixture: Mixture, read: MixtureReader) -> None:
+        self._layer, self._mixture, self._read = layer, mixture, read
+        self._seen = _Seen()
+        # A shared expert within the module ends before it, one beside it may end after it.
+        inside = set(mixture.module.modules())
+        self._last = {one.down for one in mixture.shared if one.down not in inside}
+        self._waiting: set[nn.Module] = set()
 
+    def routed(self, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self._seen.routed = self._mixture.experts.seen(args, kwargs, output)
 
-def _neurons(watched: Watched, key: tuple[int, int]) -> Any:
-    def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        x: Tensor = args[0] if args else next(iter(kwargs.values()))
-        watched.neurons[key] = x.reshape(-1, x.shape[-1])
+    def neurons(self, i: int) -> Any:
+        def hook(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            x: Tensor = args[0] if args else next(iter(kwargs.values()))
+            self._seen.neurons[i] = x.reshape(-1, x.shape[-1])
 
-    return hook
+        return hook
 
+    def gate(self, i: int) -> Any:
+        def hook(_module: nn.Module, _args: Any, _kwargs: Any, output: Tensor) -> None:
+            self._seen.gates[i] = torch.sigmoid(output).flatten()
 
-def _gate(watched: Watched, key: tuple[int, int]) -> Any:
-    def hook(_module: nn.Module, _args: Any, _kwargs: Any, output: Tensor) -> None:
-        watched.gates[key] = torch.sigmoid(output).flatten()
+        return hook
 
-    return hook
+    def done(self, module: nn.Module, _args: Any, _kwargs: Any, _output: Any) -> None:
+        ends = {self._mixture.module, *self._last}
+        if module not in ends:
+            return
+        self._waiting = (self._waiting or ends) - {module}
+        if self._waiting:
+            return
+        seen, self._seen = self._seen, _Seen()
+        if seen.routed is None or len(seen.neurons) < len(self._mixture.shared):
+            raise ModelError(
+                f"The mixture of block {self._layer} runs in a kernel that hides its experts; load "
+                "the model without it (use_kernels=False)."
+            )
+        shared = tuple((x, seen.gates.get(i)) for i, x in sorted(seen.neurons.items()))
+        self._read(self._layer, MixtureCall(self._mixture, seen.routed, shared))

@@ -18,6 +18,7 @@ def circuit(run: StageRun) -> Sequence[str]:
     """The neurons and heads that write each emotion, then what is added to them refined."""
     from affectlens.circuits import find_circuit
     from affectlens.circuits.find import neutral_prompts
+    from affectlens.circuits.units import unit_sizes
     from affectlens.geometry import Directions
     from affectlens.steering.refine import refine_circuit
 
@@ -27,7 +28,7 @@ def circuit(run: StageRun) -> Sequence[str]:
         run.model,
         expressed(run),
         Directions.load(run.input("directions", DIRECTIONS)),
-        budget=settings.budget.of(run.model.n_layers, run.model.anatomy.n_heads),
+        budget=settings.budget.of(unit_sizes(run.model.anatomy)),
         position=settings.position,
         score=settings.score,
         reference=settings.reference,

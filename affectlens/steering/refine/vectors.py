@@ -23,6 +23,7 @@ from affectlens.steering.refine.replies import fingerprints
 from affectlens.steering.refine.settings import CIRCUIT, RESIDUAL, RefineSettings
 
 if TYPE_CHECKING:
+    from affectlens.circuits.attribution.unit_maps import UnitMap
     from affectlens.circuits.circuit import Circuit
     from affectlens.datasets.schema import Corpus
     from affectlens.geometry.directions import Directions
@@ -108,6 +109,7 @@ def refine_circuit(
 
     Arguments and errors as `refine_directions`.
     """
+    from affectlens.circuits.attribution.unit_maps import head_map, neuron_map
     from affectlens.models.generation.listeners import refuse_listeners
 
     refuse_listeners(model.hf, "Refinement")
@@ -118,21 +120,23 @@ def refine_circuit(
     ]
     scales = [rms_per_layer(d, m) for d, m in zip(deltas, masks, strict=True)]
     device = model.device
-    weights = {
-        "down_proj_out": [part.W_down() for part in model.anatomy.blocks],
-        "o_proj_out": [part.W_O().flatten(0, 1) for part in model.anatomy.blocks],
+    parts = model.anatomy.blocks
+    maps: dict[str, list[UnitMap | None]] = {
+        "down_proj_out": [neuron_map(part) for part in parts],
+        "o_proj_out": [head_map(part, circuit.n_heads, circuit.d_head) for part in parts],
     }
     gates = [(m * s).to(device) for m, s in zip(masks, scales, strict=True)]
     used = [m.any(-1).any(0).nonzero()[:, 0].tolist() for m in masks]
 
     def additions(free: Sequence[Tensor]) -> Additions:
         made: dict[WritePoint, Tensor] = {}
-        for (point, maps), values, gate, layers in zip(
-            weights.items(), free, gates, used, strict=True
+        for (point, of_layer), values, gate, layers in zip(
+            maps.items(), free, gates, used, strict=True
         ):
             for n in layers:
-                there = maps[n].device  # of the block, in a model that is spread over several
-                made[WritePoint(n, point)] = (values[:, n] * gate[:, n]).to(there) @ maps[n]
+                units = of_layer[n]
+                assert units is not None  # a circuit has no units where there are none
+                made[WritePoint(n, point)] = units.written(values[:, n] * gate[:, n])
         return made
 
     start = [d / s for d, s in zip(deltas, scales, strict=True)]

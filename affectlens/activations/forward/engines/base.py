@@ -74,14 +74,27 @@ class Engine(ABC):
             UnknownNameError: If this engine does not read such sites.
             DataError: If it is a pattern and there is no ``key_length``.
         """
+        self._known(site)
+        if site.kind != "pattern":
+            return self.model.anatomy.width(site)
+        return self.model.anatomy.blocks[site.layer].n_heads * self._keys()
+
+    def check(self, sites: Sequence[Site]) -> None:
+        """Refuse sites that the model does not have, or that this engine does not read.
+
+        Raises:
+            UnknownNameError: If there is one; the message says why.
+        """
+        for site in sites:
+            self._known(site)
+        check_sites(self.model.anatomy, sites)
+
+    def _known(self, site: Site) -> None:
         if site.kind not in self.capabilities.kinds:
             raise UnknownNameError(
                 f"The {self.name} engine does not read {site.hook_name}; it reads "
                 f"{', '.join(self.capabilities.kinds)}; use engine='transformers'."
             )
-        if site.kind != "pattern":
-            return self.model.anatomy.width(site)
-        return self.model.anatomy.blocks[site.layer].n_heads * self._keys()
 
     def forward(
         self,
@@ -105,9 +118,7 @@ class Engine(ABC):
                 site.
             ModelError: If the pass ended and a site was not reached.
         """
-        for site in sites:
-            self.width(site)
-        check_sites(self.model.anatomy, sites)
+        self.check(sites)
         missing = set(sites)
 
         def once(site: Site, value: Tensor | Derived) -> None:
