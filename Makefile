@@ -13,11 +13,13 @@ VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
 VERSIONS := oldest newest
 CORE := tests/models tests/activations tests/circuits tests/steering
 
-.PHONY: quickstart gemma test test-vllm test-versions lint notebooks clean help
+.PHONY: quickstart gemma test test-families models-table test-vllm test-versions lint notebooks clean help
 
 help:
 	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
 	@echo "make test         lint and all tests"
+	@echo "make test-families  tiny models of all families against plain hooks"
+	@echo "make models-table   write docs/models.md anew"
 	@echo "make test-vllm    the vLLM plug-in on real vLLM (CPU build)"
 	@echo "make test-versions  the core on the oldest and the newest transformers it allows"
 	@echo "make gemma        fetch a second model, Gemma 3 270M (Gemma's Terms of Use apply)"
@@ -62,6 +64,12 @@ lint: $(VENV)/.dev
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/test_notebooks.py tests
+
+test-families: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --families tests/families
+
+models-table: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.families.document
 
 test-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm: $(VENV)/.dev $(VLLM)/.ready

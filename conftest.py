@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="WORD",
         help="fail if a test is skipped, unless the reason has this word (may be given repeatedly)",
     )
+    parser.addoption("--families", action="store_true", help="try all families of models")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -48,3 +48,19 @@ def _of_gguf(path: Path) -> Any:
         ) from error
     check_task(config, str(path))
     return config
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads a model with its unembedding, by its config.
+
+    A checkpoint for images or sound is loaded whole, as it was saved, although some families have a
+    class for its text alone; the language model is found in it (`affectlens.models.anatomy`).
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
+    from transformers.models.auto import modeling_auto
+
+    whole = modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(config.model_type)
+    saved = next(iter(getattr(config, "architectures", None) or ()), None)
+    if saved == whole or type(config) not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForMultimodalLM if whole is not None else AutoModelForCausalLM
+    return AutoModelForCausalLM

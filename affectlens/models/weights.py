@@ -16,7 +16,7 @@ from affectlens.core.errors import ModelError
 from affectlens.models.chat.special_tokens import end_of_turn
 from affectlens.models.chat.tokenizers import read_tokenizer
 from affectlens.models.checkpoint_files import check_weight_files
-from affectlens.models.configs import read_config
+from affectlens.models.configs import auto_class, read_config
 from affectlens.models.library_bars import no_library_bars
 from affectlens.models.reading_errors import one_sentence
 
@@ -48,8 +48,6 @@ def from_pretrained(
     Raises:
         ModelError: If anything is missing, cut short, or needs code from the hub.
     """
-    from transformers import AutoModelForCausalLM
-
     config = read_config(source)
     if Path(source).is_dir():
         check_weight_files(Path(source))
@@ -59,7 +57,7 @@ def from_pretrained(
     if packed and "device_map" not in options:  # packed weights are not moved afterwards
         options["device_map"] = {"": str(device)}
     with one_sentence(source), no_library_bars():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(config).from_pretrained(
             source,
             config=config,
             dtype=dtype,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from affectlens.cli.program import DEFAULT_MODEL, example, sentences
+
+ENGLISH = "The weather was nice yesterday, so we went for a walk in the park with our two dogs."
 
 models_app = typer.Typer(
     help="Names, weights and anatomy of models.",
@@ -36,9 +38,43 @@ def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
 
 @models_app.command("info", epilog=example("affectlens models info smollm2-135m-instruct"))
 def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
-    """Layers, widths, dtype and fingerprint of a model."""
+    """Layers, widths, dtype and fingerprint of a model, and what can be read in each layer.
+
+    No weight is read where TransformerLens knows the family; else the model is run on four tokens.
+    """
     with sentences():
         from affectlens.cli.tables import print_facts
         from affectlens.models import describe
 
         print_facts(describe(name))
+
+
+@models_app.command("check", epilog=example("affectlens models check smollm2-135m-instruct"))
+def models_check(
+    name: Annotated[str, typer.Argument()] = DEFAULT_MODEL,
+    prompt: Annotated[str, typer.Option(help="Text to run.")] = ENGLISH,
+) -> None:
+    """Run a model on a prompt and hold every sum that is relied on against its own numbers."""
+    with sentences():
+        import torch
+
+        from affectlens.cli.tables import print_facts
+        from affectlens.models import load_model
+        from affectlens.models.anatomy.levels import levels
+        from affectlens.models.anatomy.selfcheck import largest_errors
+
+        model = load_model(name)
+        encoded: Any = model.tokenizer(prompt)
+        ids = torch.tensor([encoded["input_ids"]], device=model.device)
+        errors = largest_errors(model.hf, model.anatomy, ids)
+        rows = {
+            f"layers {layers}": f"{level}: {what}" for layers, level, what in levels(model.anatomy)
+        }
+        for kind, (error, layer) in errors.items():
+            rows[kind] = f"largest relative error {error:.1e} (layer {layer})"
+        worst = max(error for error, _ in errors.values()) if errors else 0.0
+        print_facts(
+            {"family": f"{model.anatomy.family}, known by {model.anatomy.known_by}"}
+            | rows
+            | {"largest error": f"{worst:.1e} on {ids.shape[1]} tokens in {model.dtype}"}
+        )

@@ -241,7 +241,7 @@ def find_anatomy(hf_model: Any) -> Anatomy:
     )
     if not blocks:
         raise ModelError(f"{family}: this model has no decoder blocks.")
-    d_mlp = _shape_in_out(blocks[0].down_proj, family)[0]
+    d_mlp = blocks[0].d_mlp
     for part in blocks:
         expected = {
             "o_proj": (names.n_heads * names.d_head, d_model),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from affectlens.core.errors import ModelError
 from affectlens.models import registry
 from affectlens.models.adapters import base_of, is_adapter_folder
 from affectlens.models.anatomy.anatomy import find_anatomy
+from affectlens.models.anatomy.levels import levels
 
 
 def describe(source: str) -> dict[str, Any]:
@@ -42,9 +44,9 @@ def describe(source: str) -> dict[str, Any]:
 
 def _anatomy_facts(source: str) -> dict[str, Any]:
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from affectlens.models.configs import read_config
+    from affectlens.models.configs import auto_class, read_config
+    from affectlens.models.loading import load_model
     from affectlens.models.reading_errors import one_sentence
     from affectlens.models.sources import locate
 
@@ -52,8 +54,11 @@ def _anatomy_facts(source: str) -> dict[str, Any]:
     path = Path(where)
     config = read_config(where)
     with one_sentence(source), torch.device("meta"):
-        hf: Any = AutoModelForCausalLM.from_config(config)
-    anatomy = find_anatomy(hf)
+        hf: Any = auto_class(config).from_config(config)
+    try:
+        anatomy = find_anatomy(hf)
+    except ModelError:  # no adapter: only a pass over its weights can tell
+        anatomy = load_model(source).anatomy
     numbers = ("family", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_mlp")
     facts: dict[str, Any] = {name: getattr(anatomy, name) for name in numbers}
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
@@ -65,4 +70,6 @@ def _anatomy_facts(source: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in hf.parameters()),
         "dtype": str(config.dtype or "float32").removeprefix("torch."),
         "weight_bytes": sum(file.stat().st_size for file in files) or None,
+        "known_by": anatomy.known_by,
+        **{f"layers {layers}": f"{level}: {what}" for layers, level, what in levels(anatomy)},
     }

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from affectlens.core.errors import ModelError
 from affectlens.models.generation.attention import fast_decoding
 from affectlens.models.hooking.shared_weights import same_weights
 from affectlens.models.placement import device_of
-from affectlens.models.step import accepted, position_ids, step
+from affectlens.models.step import accepted, cached, position_ids, step
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
@@ -110,10 +111,10 @@ def _check(model: LanguageModel, columns: int) -> Padding:
 
 
 def _tried(probe: Callable[[], Tensor]) -> Tensor | None:
-    """What a pass with a cache gives; None if the model takes none but its own (MiniMax)."""
+    """What a pass with a cache gives; None if the model takes none (RWKV)."""
     try:
         return probe()
-    except ValueError:
+    except (ModelError, ValueError):
         return None
 
 
@@ -155,7 +156,7 @@ class _Probe:
         ids, mask = self._beside(torch.nn.functional.pad(self.row, (_PADS, 0)), "left")
         from affectlens.models.generation.kv_cache import growing_cache
 
-        cache = growing_cache(self.hf.config, ids.shape[1])
+        cache = growing_cache(self.hf, ids.shape[1])
         places = self._far(position_ids(mask))
         logits: list[Tensor] = []
         start = 0
@@ -164,9 +165,9 @@ class _Probe:
             output = self.hf(
                 input_ids=ids[:, start:end],
                 attention_mask=mask[:, :end],
-                past_key_values=cache,
                 use_cache=True,
                 **options,
+                **cached(self.hf, cache),
             )
             logits.append(output.logits[0, -1])
             start = end
@@ -179,7 +180,7 @@ class _Probe:
         """
         from affectlens.models.generation.kv_cache import growing_cache
 
-        cache = growing_cache(self.hf.config, self.row.shape[1] + between)
+        cache = growing_cache(self.hf, self.row.shape[1] + between)
         mask = torch.ones_like(self.row[:, :_FIRST])
         step(self.hf, self.row[:, :_FIRST], mask, cache)
         if between > 0:

@@ -86,6 +86,8 @@ class _Roles:
                 self.added(module)
         self.mixers = self._of("mixer")
         self.mlps, self.later = self._split(self._of("mlp"))
+        if not self.mlps:  # an MLP that looks at the token before, too (RWKV)
+            self.mixers, self.mlps = self._split(self.mixers)
         self.lacks: dict[str, str] = {}
 
     def parts(self) -> BlockParts:
@@ -164,19 +166,19 @@ class _Roles:
         ]
         return sorted(found, key=lambda one: self.order[one.module])
 
-    def _split(self, mlps: list[_Added]) -> tuple[list[_Added], list[_Added]]:
-        """MLPs, and what reads the stream only after the first of them (Gemma 4's third term)."""
-        if not mlps:
+    def _split(self, found: list[_Added]) -> tuple[list[_Added], list[_Added]]:
+        """Sublayers, and those that read the stream only after the first (Gemma 4's third term)."""
+        if not found:
             return [], []
-        first = mlps[0].module
+        first = found[0].module
         after = [
             self.order[module]
             for module, one in self.call.calls.items()
             if one.depth == 0 and first in (one.given or ()) and len(one.given or ()) > 1
         ]
         then = min(after, default=len(self.order))
-        early = [one for one in mlps if self.order[one.source] < then]
-        return early, [one for one in mlps if one not in early]
+        early = [one for one in found if self.order[one.source] < then]
+        return early, [one for one in found if one not in early]
 
     def _straight(self, found: list[_Added], total: Sum, *names: str) -> list[_Added]:
         """Those that reach the stream as they are, not by way of a norm over the whole of it."""

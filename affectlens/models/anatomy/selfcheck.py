@@ -136,6 +136,34 @@ def check_anatomy(hf: Any, anatomy: Anatomy) -> Anatomy:
     return replace(anatomy, base=_base(seen, anatomy), blocks=tuple(blocks))
 
 
+def largest_errors(
+    hf: Any, anatomy: Anatomy, ids: Int[Tensor, "1 pos"]
+) -> dict[str, tuple[float, int]]:
+    """How far the sums of a model's blocks are from what they are said to be, on a prompt.
+
+    Args:
+        hf: The model.
+        anatomy: What it is said to be.
+        ids: Token ids of the prompt.
+
+    Returns:
+        By kind of site, the largest relative error and the layer where it is. Under ``z`` and
+        ``mlp_post``: of the sums of heads and of neurons.
+    """
+    sites = [Site(n, kind) for n in range(anatomy.n_layers) for kind in KINDS]
+    with _watching(hf, anatomy, [s for s in sites if has(anatomy.blocks[s.layer], s)]) as seen:
+        run(hf, anatomy.family, ids)
+    found: dict[str, tuple[float, int]] = {}
+    for part in anatomy.blocks:
+        errors = _sum_errors(part, seen)
+        for kind, (name, _, _) in _PROJECTIONS.items():
+            if getattr(part, name) is not None:
+                errors[kind] = _unit_error(part, kind, seen)
+        for kind, error in errors.items():
+            found[kind] = max(found.get(kind, (0.0, part.layer)), (error, part.layer))
+    return found
+
+
 def _without(part: BlockParts, kind: str, why: str) -> BlockParts:
     name = _PROJECTIONS[kind][0]
     n_heads = part.n_heads if name == "down_proj" else 0
@@ -194,6 +222,20 @@ def _base(seen: _Seen, anatomy: Anatomy) -> nn.Module:
 
 def _stream_error(part: BlockParts, seen: _Seen) -> str | None:
     """Which of its sums does not come out, in words."""
+    what = {
+        "resid_mid": "the middle of block {} does not add up",
+        "resid_post": "block {} does not add up to its output",
+        "attn_out": "block {} adds something else than its attention gives",
+        "mlp_out": "block {} adds something else than its MLP gives",
+    }
+    for kind, error in _sum_errors(part, seen).items():
+        if not error <= TOLERANCE:
+            return f"{what[kind].format(part.layer)} (relative error {error:.2g})"
+    return None
+
+
+def _sum_errors(part: BlockParts, seen: _Seen) -> dict[str, float]:
+    """How far sums are from what they are said to be, relative to that, by kind of site."""
     layer = part.layer
     pre = seen.sites[Site(layer, "resid_pre")].float()
 
@@ -204,17 +246,17 @@ def _stream_error(part: BlockParts, seen: _Seen) -> str | None:
             start=torch.zeros_like(pre),
         )
 
-    wanted = [
-        (part.mid_sum, "resid_mid", f"the middle of block {layer} does not add up"),
-        (part.post_sum, "resid_post", f"block {layer} does not add up to its output"),
-        (part.attn_adds, "attn_out", f"block {layer} adds something else than its attention gives"),
-        (part.mlp_adds, "mlp_out", f"block {layer} adds something else than its MLP gives"),
-    ]
-    for terms, kind, what in wanted:
-        error = _error(total(terms), seen.sites[Site(layer, kind)].float()) if terms else 0.0
-        if not error <= TOLERANCE:
-            return f"{what} (relative error {error:.2g})"
-    return None
+    wanted = {
+        "resid_mid": part.mid_sum,
+        "resid_post": part.post_sum,
+        "attn_out": part.attn_adds,
+        "mlp_out": part.mlp_adds,
+    }
+    return {
+        kind: _error(total(terms), seen.sites[Site(layer, kind)].float())
+        for kind, terms in wanted.items()
+        if terms
+    }
 
 
 def _projection_error(part: BlockParts, kind: str, seen: _Seen) -> str | None:
@@ -223,16 +265,21 @@ def _projection_error(part: BlockParts, kind: str, seen: _Seen) -> str | None:
     found: nn.Module | None = getattr(part, name)
     if found is None:
         return None
+    error = _unit_error(part, kind, seen)
     module: nn.Module = unwrap(found)
-    there = seen.outputs[part.layer, found]
-    value = _projected(module, seen.sites[Site(part.layer, kind)])
-    error = _error(value.float(), there.float())
-    if error <= _tolerance(module, there.dtype):
+    if error <= _tolerance(module, seen.outputs[part.layer, found].dtype):
         return None
     return (
         f"the {units} do not add up to the output of its {sublayer} (its {type(module).__name__} "
         f"is no linear map, or a hook changes it, relative error {error:.2g})"
     )
+
+
+def _unit_error(part: BlockParts, kind: str, seen: _Seen) -> float:
+    """How far the units of a kind are from adding up to the output of their projection."""
+    found: nn.Module = getattr(part, _PROJECTIONS[kind][0])
+    value = _projected(unwrap(found), seen.sites[Site(part.layer, kind)])
+    return _error(value.float(), seen.outputs[part.layer, found].float())
 
 
 def _projected(module: Any, value: Tensor) -> Tensor:

@@ -175,7 +175,8 @@ def generate_ids(
 def _tokens_that_fit(model: LanguageModel) -> int:
     anatomy = model.anatomy
     per_token = 2 * anatomy.n_layers * anatomy.n_kv_heads * anatomy.d_head * model.dtype.itemsize
-    return max(1, CACHE_BYTES // per_token)
+    state = anatomy.d_model * model.dtype.itemsize  # models without keys keep a state
+    return max(1, CACHE_BYTES // (per_token or state))
 
 
 def _changed(settings: GenerationSettings, changes: dict[str, Any]) -> GenerationSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 from torch import Tensor
@@ -50,14 +51,23 @@ class GrowingLayer(DynamicLayer):
         self._buffers = keys, values
 
 
-def growing_cache(config: Any, capacity: int) -> DynamicCache:
+def growing_cache(hf: Any, capacity: int) -> DynamicCache:
     """The cache Transformers would use, its full-attention layers replaced by `GrowingLayer`.
 
+    A family that takes only a cache of its own (MiniMax) gets that.
+
     Args:
-        config: Of the model; says which layers see only a sliding window.
+        hf: The model; its config says which layers see only a sliding window.
         capacity: Longest sequence expected, in tokens; longer ones still work.
     """
-    cache = DynamicCache(config=config)
+    for value in vars(sys.modules[type(hf).__module__]).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, DynamicCache)
+            and value is not DynamicCache
+        ):
+            return value()
+    cache = DynamicCache(config=hf.config)
     cache.layers = [
         GrowingLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]

@@ -47,7 +47,7 @@ class Loop:
         self.prompts = {row: tuple(prompts[row]) for row in self.rows}
         self.noise = noise[self.rows].to(model.device) if noise is not None else None
         width = max(len(ids) for ids in self.prompts.values())
-        self.cache = growing_cache(model.hf.config, width + settings.max_new_tokens)
+        self.cache = growing_cache(model.hf, width + settings.max_new_tokens)
         self.mask = torch.empty(0)
         self.scores = torch.empty(0)  # one buffer for all steps: fresh memory costs page faults
         # Tokens of prompt and reply, for the penalty; padding repeats a token the row holds anyway.

@@ -220,10 +220,10 @@ class _Hooks:
         """Read a site."""
         found = taps(self._anatomy, site)
         whole = self._whole(_block_of(self._anatomy, site.layer))
-        if len(found) > 1:
+        tap, *more = found
+        if more:
             self._read_sum(found, lambda value: seen(whole(value)))
             return
-        tap = found[0]
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             seen(whole(first_input(args, kwargs)))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from affectlens.core import DataError
 from affectlens.models.hooking.hf_generate import GenerateCall, current_call, runs_unannounced
+from affectlens.models.step import CACHES
 from affectlens.steering.positions import absolute_positions
 
 logger = logging.getLogger(__name__)
@@ -43,14 +44,31 @@ class Pass:
         """Read the arguments of the base model's ``forward``."""
         ids = given.get("input_ids")
         ids = ids if ids is not None else given["inputs_embeds"]
-        cache = given.get("past_key_values")
-        cached = 0 if cache is None else int(cache.get_seq_length())
+        cache = next((given[name] for name in CACHES if given.get(name) is not None), None)
+        cached = 0 if cache is None else _length(cache, given, ids)
         return cls(ids, _positions(given, ids, cached), cache, cached)
 
     @property
     def columns(self) -> int:
         """Tokens per row once it is done, padding included."""
         return self.cached + self.ids.shape[1]
+
+
+def _length(cache: Any, given: Mapping[str, Any], ids: Tensor) -> int:
+    """How many tokens a cache holds; a state space keeps no count, so the mask has to tell."""
+    try:
+        return int(cache.get_seq_length())
+    except ValueError:  # raised where no layer has keys
+        pass
+    mask = given.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return max(0, mask.shape[1] - ids.shape[1])
+    if not cache.has_previous_state():
+        return 0
+    raise DataError(
+        "A state-space model was called with one token more and without a mask of all before, so "
+        "it is not known which token that is; generate with model.generate while it is steered."
+    )
 
 
 class Calls:
@@ -90,7 +108,8 @@ class Calls:
     def returned(self, output: Any) -> None:
         """Note with which cache a pass came back."""
         lengths, self._last.inferred = self._last.inferred, None
-        cache = getattr(output, "past_key_values", None)
+        found = (getattr(output, name, None) for name in CACHES)
+        cache = next((cache for cache in found if cache is not None), None)
         if lengths is not None and cache is not None:
             self._of_cache[cache] = lengths
 

@@ -25,7 +25,6 @@ from affectlens.core.places import EXTRA_KINDS, KINDS, POINTS, Site, WritePoint
 from affectlens.models.hooking.hooks import writing
 from affectlens.models.loading import LanguageModel, load_model
 from tests.conftest import FAMILIES, N_LAYERS, make_tiny, tiny_hf, tiny_tokenizer
-from tests.mixtures import mixture_hf
 
 ROWS = ((5, 17, 33, 42, 8, 99, 120), (60, 61, 62))
 ALL_KINDS = (*KINDS, *EXTRA_KINDS)
@@ -61,8 +60,6 @@ def test_kinds_are_read_or_refused_as_claimed(
     claim: Capabilities, kind: str, tiny_model: Any
 ) -> None:
     model = tiny_model("llama")
-    if kind == "expert_weights":
-        model = load_model(mixture_hf("mixtral"), tokenizer=tiny_tokenizer())
     engine = open_engine(claim.name, model, key_length=9)
     ids, mask = model.encode_batch(ROWS)
     seen: list[Any] = []

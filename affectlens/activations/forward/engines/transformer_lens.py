@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from affectlens.activations.forward.engines.base import Capabilities, Engine, Reader
-from affectlens.core.places import KINDS, Site
+from affectlens.core.places import EXTRA_KINDS, KINDS, Site
 from affectlens.models.anatomy.transformer_lens import build_bridge
 from affectlens.models.hooking.hooks import StopForward
 
@@ -26,7 +26,7 @@ class TransformerLensEngine(Engine):
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         name="transformer_lens",
-        kinds=(*KINDS, "pattern"),
+        kinds=(*KINDS, *EXTRA_KINDS),
         stops_early=True,
         logits_skipped=True,
         left_padding=True,
