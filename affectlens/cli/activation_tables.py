@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from affectlens.cli.tables import print_facts, stdout
+from affectlens.core.errors import DataError
 from affectlens.pipeline.corpus_choice import CorpusChoice, Names
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def capture_with_progress(
     *,
     out: str,
     device: str | None,
+    device_map: str | None,
     model_dtype: str | None,
     workers: int,
     address: str | None,
@@ -51,7 +53,7 @@ def capture_with_progress(
         model: What to load.
         corpus: What to run.
         out: Folder or URL.
-        device, model_dtype: As `load_model`.
+        device, device_map, model_dtype: As `load_model`.
         workers: Ray actors; 0 to do it in this process.
         address: Of a Ray cluster.
         **options: As `affectlens.activations.capture`.
@@ -59,6 +61,8 @@ def capture_with_progress(
     from affectlens.activations import capture
     from affectlens.activations.distributed.ray_capture import capture_with_ray
 
+    if workers and device_map is not None:
+        raise DataError("Ray gives each actor one device; leave out --ray or --device-map.")
     texts = corpus.load()  # before the model: a slip of the pen should not cost a minute
     pace = _Pace()
     if workers:
@@ -78,7 +82,7 @@ def capture_with_progress(
     else:
         from affectlens.models import load_model
 
-        loaded = load_model(model, device=device, dtype=model_dtype)
+        loaded = load_model(model, device=device, dtype=model_dtype, device_map=device_map)
         pace = _Pace()
         store = capture(loaded, texts, out=out, advance=pace, **options)
     ran = f"wrote {out}" if pace.tokens else f"{out} was finished before"

@@ -33,6 +33,10 @@ app = typer.Typer(
 )
 
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; default: the best.")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", help="auto: over all devices, main memory and the disk."),
+]
 Dtype = Annotated[
     str | None, typer.Option("--dtype", help="bfloat16, float16, float32; default: what is fast.")
 ]

@@ -32,7 +32,7 @@ class SteerRequest:
         mode: ``"circuit"`` or ``"residual"``; default: the spec's, or the pack's first.
         system: System prompt of both.
         max_new_tokens: Longest reply.
-        device, dtype: See `load_model`.
+        device, dtype, device_map: See `load_model`.
         force: Accept a pack of another model of the same shape.
         template_variables: What the chat template is told; default: what it was told when the pack
             was made.
@@ -47,6 +47,7 @@ class SteerRequest:
     max_new_tokens: int = 60
     device: str | None = None
     dtype: str | None = None
+    device_map: str | None = None
     force: bool = False
     template_variables: Mapping[str, Any] | None = None
 
@@ -83,6 +84,7 @@ def steer_beside(request: SteerRequest) -> SideBySide:
         name,
         device=request.device,
         dtype=request.dtype,
+        device_map=request.device_map,
         template_variables=told,
     )
     ids = encode_prompt(loaded, request.prompt, request.system)

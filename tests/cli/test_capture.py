@@ -55,6 +55,19 @@ def sentence(result: Result) -> str:
     return lines[0]
 
 
+def test_a_model_can_be_spread(files: Path, tmp_path: Path) -> None:
+    result = capture(files, tmp_path / "s", "--device-map", "auto")
+    assert result.exit_code == 0, result.stderr
+    assert contents(tmp_path / "s") == contents(files / "store")
+    told = sentence(capture(files, tmp_path / "t", "--device-map", "cuda:9"))
+    assert "Unknown device of the device map 'cuda:9'" in told
+    told = sentence(capture(files, tmp_path / "t", "--device-map", "auto", "--ray"))
+    assert "Ray gives each actor one device" in told
+    told = sentence(capture(files, tmp_path / "t", "--device-map", "auto", "--device", "cpu"))
+    assert "not both" in told
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_capture_says_in_one_line_what_it_wrote(files: Path, tmp_path: Path) -> None:
     result = capture(
         files,

@@ -12,6 +12,7 @@ from affectlens.cli.program import (
     CorpusName,
     CorpusPath,
     Device,
+    DeviceMap,
     Labels,
     Several,
     TemplateVar,
@@ -75,6 +76,7 @@ def capture(
         str | None, typer.Option("--model-dtype", help="Of the weights; default: what is fast.")
     ] = None,
     device: Device = None,
+    device_map: DeviceMap = None,
     template_var: TemplateVar = None,
     max_tokens_per_batch: Annotated[
         int, typer.Option("--max-tokens-per-batch", min=1, help="Padded tokens of one pass.")
@@ -116,6 +118,7 @@ def capture(
             CorpusChoice(corpus, column, path, labels, several, split, role, emotion),
             out=out,
             device=device,
+            device_map=device_map,
             model_dtype=model_dtype,
             workers=(ray_workers or 2) if ray or ray_workers or ray_address else 0,
             address=ray_address,
