@@ -27,7 +27,10 @@ def read_config(source: str) -> Any:
     if Path(source).is_dir():
         check_is_model_folder(Path(source))
     with one_sentence(source):
-        found: Any = PreTrainedConfig.get_config_dict(source)[0]
+        try:
+            found: Any = PreTrainedConfig.get_config_dict(source)[0]
+        except TypeError:  # older versions look into what is no mapping
+            found = {}
         given = cast("Mapping[str, Any]", found if isinstance(found, Mapping) else {})
         check_config_file(given, source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
