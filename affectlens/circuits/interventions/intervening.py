@@ -64,11 +64,11 @@ def heads(
 
     Raises:
         UnknownNameError: If there is no such layer or head.
+        DataError: If the layer has no heads.
     """
-    n_heads = _block(model, layer).n_heads
-    units = _units(chosen, n_heads, "head", layer)
-    width = model.anatomy.width("z") // n_heads
-    return WritePoint(layer, "o_proj_in"), units.repeat_interleave(width)[None, None]
+    part = _block(model, layer)
+    units = _units(chosen, part.n_heads, "head", part, "o_proj")
+    return WritePoint(layer, "o_proj_in"), units.repeat_interleave(part.d_head)[None, None]
 
 
 def neurons(
@@ -78,9 +78,10 @@ def neurons(
 
     Raises:
         UnknownNameError: If there is no such layer or neuron.
+        DataError: If the layer has no neurons, as a mixture of experts.
     """
-    _block(model, layer)
-    units = _units(chosen, model.anatomy.width("mlp_post"), "neuron", layer)
+    part = _block(model, layer)
+    units = _units(chosen, part.d_mlp, "neuron", part, "down_proj")
     return WritePoint(layer, "down_proj_in"), units[None, None]
 
 
@@ -90,10 +91,15 @@ def _block(model: LanguageModel, layer: int) -> BlockParts:
     return model.anatomy.blocks[layer]
 
 
-def _units(chosen: Sequence[int], count: int, what: str, layer: int) -> Bool[Tensor, " count"]:
+def _units(
+    chosen: Sequence[int], count: int, what: str, part: BlockParts, source: str
+) -> Bool[Tensor, " count"]:
+    if not count:
+        why = part.lacks.get(source, "it has no such part")
+        raise DataError(f"Layer {part.layer} has no {what}s: {why}.")
     mask = torch.zeros(count, dtype=torch.bool)
     for index in chosen:
         if not 0 <= index < count:
-            raise unknown(f"{what} of layer {layer}", index, ["0", "…", str(count - 1)])
+            raise unknown(f"{what} of layer {part.layer}", index, ["0", "…", str(count - 1)])
         mask[index] = True
     return mask

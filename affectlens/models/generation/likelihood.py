@@ -60,18 +60,26 @@ def continuation_nll(
             alone += rows
             continue
         for batch in cut(rows, lengths, limits):
-            result[batch] = _continued(model, prompt, [replies[i] for i in batch])
+            result[batch] = _continued(model, prompt, [replies[i] for i in batch]).numpy()
             advance(len(batch))
     for batch in cut(shortest_first(lengths, alone), lengths, limits):
-        result[batch] = _whole(model, [prompts[i] for i in batch], [replies[i] for i in batch])
+        whole = whole_nll(model, [prompts[i] for i in batch], [replies[i] for i in batch])
+        result[batch] = whole.numpy()
         advance(len(batch))
     return result
 
 
-def _whole(
+def whole_nll(
     model: LanguageModel, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
-) -> list[float]:
-    """Mean nats per token of each reply, each row from its first prompt token on."""
+) -> Float[torch.Tensor, " row"]:
+    """Mean nats per token of each reply in one batch, each row from its first prompt token on.
+
+    Gradients flow through it. Rows of different lengths are padded on the right: ask
+    ``model.padding`` first whether the model bears that.
+
+    Returns:
+        Float32, on the CPU.
+    """
     ids, mask = model.encode_batch(
         [[*p, *r] for p, r in zip(prompts, replies, strict=True)], side="right"
     )
@@ -83,7 +91,7 @@ def _whole(
 
 def _continued(
     model: LanguageModel, prompt: Sequence[int], replies: Sequence[Sequence[int]]
-) -> list[float]:
+) -> Float[torch.Tensor, " row"]:
     """The same for replies to one prompt of two tokens or more, run once up to its last token."""
     ids, _ = model.encode_batch([prompt])
     base = model.anatomy.base
@@ -107,7 +115,7 @@ def _mean_nll(
     hidden: Float[torch.Tensor, "row pos d_model"],
     replies: Sequence[Sequence[int]],
     first: Sequence[int],
-) -> list[float]:
+) -> Float[torch.Tensor, " row"]:
     """Mean nats per token; ``first`` says at which position each reply's first token is told.
 
     Logits are made at positions of replies alone: with 49k-200k words the rest would dwarf the
@@ -122,4 +130,4 @@ def _mean_nll(
         told = told.to(logits.device)  # the unembedding may be on another device than the blocks
         each.append(torch.nn.functional.cross_entropy(logits, told, reduction="none").cpu())
     nll = torch.cat(each)
-    return [float(part.mean()) for part in nll.split([len(reply) for reply in replies])]
+    return torch.stack([part.mean() for part in nll.split([len(reply) for reply in replies])])

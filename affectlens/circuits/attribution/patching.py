@@ -1,0 +1,131 @@
+"""Attribution patching: how far a margin would fall without each unit, from one backward pass.
+
+The total effect of a unit on what the model does, later layers included, to first order; its direct
+contribution to a direction (`contributions`) knows only what it writes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.circuits.tasks.carry_over import CarryOver, Row
+from affectlens.core.errors import DataError
+from affectlens.core.places import WritePoint
+from affectlens.core.progress import progress
+from affectlens.models.generation.likelihood import whole_nll
+from affectlens.models.generation.listeners import refuse_listeners
+from affectlens.models.hooking.hooks import writing
+
+if TYPE_CHECKING:
+    from affectlens.circuits.attribution.unit_means import UnitMeans
+    from affectlens.models.loading import LanguageModel
+
+_POINTS = {"neurons": "down_proj_in", "heads": "o_proj_in"}
+
+
+def attribution_patching(
+    model: LanguageModel, task: CarryOver, means: UnitMeans, emotions: Sequence[str]
+) -> tuple[Float[Tensor, "emotion layer d_mlp"], Float[Tensor, "emotion layer n_heads"]]:
+    """Expected fall of each emotion's margin if a unit's values were its mean at every token.
+
+    ``Σ_t <x_t - μ, ∂m/∂x_t>`` with ``m`` the carry-over margin of the emotion in its own context,
+    averaged over texts: the derivative of `affectlens.circuits.evidence.ablate` at the first step
+    from ``x`` to ``μ``. Softmaxes and norms are curved, so single units come out well and large
+    sets do not simply add up; `ablate` on other texts is the test.
+
+    Args:
+        model: The model; gradients have the precision of its weights.
+        task: Texts to rank by; test on others.
+        means: What would take the units' place.
+        emotions: Of the task.
+
+    Returns:
+        Nats per token; positive where the unit carries the tone on.
+
+    Raises:
+        DataError: If the model is being steered, or an emotion has no text with its own
+            continuation and another.
+
+    Source: Nanda, "Attribution patching" (2023); Syed et al., arXiv 2310.10348.
+    """
+    refuse_listeners(model.hf, "Attribution")
+    mu = {kind: means.mean(kind).mean(0).to(model.device) for kind in _POINTS}
+    found = {
+        kind: torch.zeros(len(emotions), model.n_layers, values.shape[-1])
+        for kind, values in mu.items()
+    }
+    plan = [(e, rows) for e, emotion in enumerate(emotions) for rows in _texts(task, emotion)]
+    counts = torch.bincount(torch.tensor([e for e, _ in plan]), minlength=len(emotions))
+    with progress("attribution", len(plan)) as advance:
+        for e, rows in plan:
+            for kind, effect in _effects(model, rows, mu).items():
+                found[kind][e] += effect / counts[e]
+            advance(1)
+    n_heads = max(part.n_heads for part in model.anatomy.blocks)
+    return found["neurons"], found["heads"].unflatten(-1, (n_heads, -1)).sum(-1)
+
+
+def _texts(task: CarryOver, emotion: str) -> list[list[tuple[float, Row]]]:
+    """Of each text the continuations of an emotion's context, and their weights in its margin.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if emotion not in task.emotions:
+        raise DataError(f"The task has no texts for {emotion}; it has {', '.join(task.emotions)}.")
+    own = task.emotions.index(emotion)
+    texts = list[list[tuple[float, Row]]]()
+    for table in task.rows:
+        told = table[own][own]
+        others = [row for t, row in enumerate(table[own]) if t != own and row is not None]
+        if told is not None and others:
+            texts.append([(1.0, told), *((-1.0 / len(others), row) for row in others)])
+    if not texts:
+        raise DataError(
+            f"No text of the task goes on in {emotion} and in another tone without naming a "
+            "feeling; give more texts, or keep those with named=True."
+        )
+    return texts
+
+
+def _effects(
+    model: LanguageModel, rows: Sequence[tuple[float, Row]], mu: dict[str, Tensor]
+) -> dict[str, Float[Tensor, "layer width"]]:
+    """``Σ_t <x_t - μ, ∂m/∂x_t>`` per channel, for one text."""
+    lengths = [len(prompt) + len(told) for _, (prompt, told) in rows]
+    together = model.padding.upto(max(lengths)).right or len(set(lengths)) == 1
+    total: dict[str, Tensor] = {}
+    for batch in [rows] if together else [[row] for row in rows]:
+        values: dict[tuple[str, int], Tensor] = {}
+        nothing: dict[tuple[str, int], Tensor] = {}
+
+        def added(key: tuple[str, int], value: Tensor) -> Tensor:
+            values[key] = value.detach()  # noqa: B023
+            nothing[key] = torch.zeros_like(value, requires_grad=True)  # noqa: B023
+            return value + nothing[key]  # noqa: B023
+
+        places = {
+            WritePoint(layer, point): lambda value, key=(kind, layer): added(key, value)
+            for kind, point in _POINTS.items()
+            for layer, part in enumerate(model.anatomy.blocks)
+            if (part.n_heads if kind == "heads" else part.d_mlp)
+        }
+        with torch.enable_grad(), writing(model.anatomy, places):
+            nll = whole_nll(model, [p for _, (p, _) in batch], [t for _, (_, t) in batch])
+            weights = torch.tensor([weight for weight, _ in batch])
+            margin = -(weights * nll).sum()
+            gradients = torch.autograd.grad(margin, list(nothing.values()))
+        slopes = dict(zip(nothing, gradients, strict=True))
+        for kind, mean in mu.items():
+            effect = torch.zeros_like(mean)  # a layer without such units has none
+            for (of, layer), slope in slopes.items():
+                if of == kind:
+                    way = values[kind, layer].float() - mean[layer]
+                    effect[layer] = (way * slope.float()).sum((0, 1))
+            total[kind] = total.get(kind, torch.zeros_like(mean).cpu()) + effect.cpu()
+    return total
