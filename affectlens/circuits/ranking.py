@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.circuits.units import choose
+from affectlens.circuits.units import choose, there_only
 from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError
 
@@ -48,9 +48,11 @@ def reranked(
                 f"The scores of the {name} are {list(scores.shape)} or hold NaN; the circuit has "
                 f"{list(known.shape)}."
             )
-        if not 0 <= count <= scores[0].numel():
-            raise DataError(f"There are {scores[0].numel()} {name}, not {count}; ask for fewer.")
+        there = int(circuit.sizes[:, kind].sum())
+        if not 0 <= count <= there:
+            raise DataError(f"There are {there} {name}, not {count}; ask for fewer.")
         size = scores.shape[-1]
+        scores = there_only(scores, circuit.sizes[:, kind])
         best = scores.flatten(1).sort(dim=1, descending=True, stable=True).indices[:, :count]
         for e in range(len(circuit.emotions)):
             layers = torch.div(best[e], size, rounding_mode="floor")

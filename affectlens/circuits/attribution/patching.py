@@ -66,8 +66,12 @@ def attribution_patching(
             for kind, effect in _effects(model, rows, mu).items():
                 found[kind][e] += effect / counts[e]
             advance(1)
-    n_heads = max(part.n_heads for part in model.anatomy.blocks)
-    return found["neurons"], found["heads"].unflatten(-1, (n_heads, -1)).sum(-1)
+    heads = torch.zeros(len(emotions), model.n_layers, max(p.n_heads for p in model.anatomy.blocks))
+    for layer, part in enumerate(model.anatomy.blocks):
+        if part.n_heads:
+            own = found["heads"][:, layer, : part.n_heads * part.d_head]
+            heads[:, layer, : part.n_heads] = own.unflatten(-1, (part.n_heads, -1)).sum(-1)
+    return found["neurons"], heads
 
 
 def _texts(task: CarryOver, emotion: str) -> list[list[tuple[float, Row]]]:
@@ -113,7 +117,7 @@ def _effects(
             WritePoint(layer, point): lambda value, key=(kind, layer): added(key, value)
             for kind, point in _POINTS.items()
             for layer, part in enumerate(model.anatomy.blocks)
-            if (part.n_heads if kind == "heads" else part.d_mlp)
+            if (part.n_heads if kind == "heads" else part.d_mlp)  # no experts: they have no scores
         }
         with torch.enable_grad(), writing(model.anatomy, places):
             nll = whole_nll(model, [p for _, (p, _) in batch], [t for _, (_, t) in batch])
@@ -125,7 +129,8 @@ def _effects(
             effect = torch.zeros_like(mean)  # a layer without such units has none
             for (of, layer), slope in slopes.items():
                 if of == kind:
-                    way = values[kind, layer].float() - mean[layer]
-                    effect[layer] = (way * slope.float()).sum((0, 1))
+                    own = slope.shape[-1]  # narrower where layers differ
+                    way = values[kind, layer].float() - mean[layer, :own]
+                    effect[layer, :own] = (way * slope.float()).sum((0, 1))
             total[kind] = total.get(kind, torch.zeros_like(mean).cpu()) + effect.cpu()
     return total
