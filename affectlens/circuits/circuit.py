@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.circuits.attribution.unit_maps import head_map, neuron_map
+from affectlens.circuits.checks import check_circuit
 from affectlens.circuits.influence import InfluenceProfile
 from affectlens.circuits.overlap import Overlap, overlap
 from affectlens.circuits.units import KINDS, Unit, choose, read_units, there_only
@@ -61,30 +62,7 @@ class Circuit(Displayed):
     provenance: Provenance
 
     def __post_init__(self) -> None:
-        e, layers, d_mlp = self.neuron_scores.shape
-        n_heads = self.head_scores.shape[-1]
-        shapes = {
-            "head_scores": (e, layers, n_heads),
-            "delta_neurons": (e, layers, d_mlp),
-            "allocation": (e, layers, 2),
-            "sizes": (layers, 2),
-            "routed": (layers,),
-        }
-        for name, shape in shapes.items():
-            if tuple(getattr(self, name).shape) != shape or e != len(self.emotions):
-                raise DataError(
-                    f"{name} of the circuit has shape {list(getattr(self, name).shape)}, not "
-                    f"{list(shape)}."
-                )
-        width = self.delta_heads.shape[-1]
-        if tuple(self.delta_heads.shape[:2]) != (e, layers) or width % max(n_heads, 1):
-            raise DataError(
-                f"delta_heads of the circuit has shape {list(self.delta_heads.shape)}; it needs "
-                f"[{e}, {layers}, a multiple of {n_heads}]."
-            )
-        for name in ("neuron_scores", "head_scores", "delta_neurons", "delta_heads"):
-            if not bool(getattr(self, name).isfinite().all()):
-                raise DataError(f"{name} of the circuit holds NaN or infinity; make it again.")
+        check_circuit(self)
 
     @property
     def n_layers(self) -> int:

@@ -7,7 +7,7 @@ from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -34,7 +34,7 @@ from affectlens.models.identity import (
     remember_identity,
     text_fingerprint,
 )
-from affectlens.models.placement import Spread, device_of, is_spread
+from affectlens.models.placement import Spread, SpreadOptions, device_of, is_spread
 from affectlens.models.refusals import check_task
 from affectlens.models.sinks import Sinks, find_sinks
 from affectlens.models.sources import Reading, check_options, locate, read_model
@@ -232,11 +232,8 @@ def load_model(
     tokenizer: Any = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    device_map: str | Mapping[str, Any] | None = None,
-    max_memory: Mapping[Any, Any] | None = None,
-    offload_folder: str | Path | None = None,
-    quantization_config: Any = None,
     template_variables: Mapping[str, Any] | None = None,
+    **spread: Unpack[SpreadOptions],
 ) -> LanguageModel:
     """Load a causal language model.
 
@@ -247,14 +244,11 @@ def load_model(
         tokenizer: Needed with a Hugging Face model; otherwise replaces the one that comes along.
         device: Default: the best there is. Objects stay where they are unless told otherwise.
         dtype: Default: bfloat16 where the device is fast at it, else float32. Objects likewise.
-        device_map: Spreads a model over several devices, main memory and the disk, instead of
-            ``device``: ``"auto"``, or a device for each module; as transformers takes it.
-        max_memory: Most that each device may hold: ``{0: "20GiB", "cpu": "60GiB"}``.
-        offload_folder: For weights that are kept on the disk.
-        quantization_config: Quantises while loading; one of transformers, for example
-            ``BitsAndBytesConfig(load_in_4bit=True)``. Checkpoints that are quantised need none.
         template_variables: What the chat template is told, for example ``{"enable_thinking":
             True}`` or ``{"reasoning_effort": "high"}``; part of every key that depends on prompts.
+        spread: For large models, fields of `affectlens.models.placement.Spread`:
+            ``device_map="auto"`` (instead of ``device``), ``max_memory``, ``offload_folder``,
+            ``quantization_config``.
 
     Returns:
         The model in evaluation mode. An object passed in is used itself, not a copy; adapters
@@ -266,9 +260,7 @@ def load_model(
         DataError: If options contradict each other, or the template does not use a variable.
     """
     bridge = None
-    options = Spread(device_map, max_memory, offload_folder).options()
-    if quantization_config is not None:
-        options["quantization_config"] = quantization_config
+    options = Spread(**spread).options()
     check_options(source, options, device)
     if isinstance(source, (str, Path)):
         name = str(source)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,18 @@ STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 """Ways in which accelerate spreads a model by itself."""
 
 
+class SpreadOptions(TypedDict, total=False):
+    """The fields of `Spread` as keywords."""
+
+    device_map: str | Mapping[str, Any] | None
+    max_memory: Mapping[Any, Any] | None
+    offload_folder: str | Path | None
+    quantization_config: Any
+
+
 @dataclass(frozen=True)
 class Spread:
-    """How a model is spread over devices, main memory and the disk when it is loaded.
+    """How a model is made to fit when it is loaded: over devices, memory and disk, or quantised.
 
     Attributes:
         device_map: One of :data:`STRATEGIES`, a device for everything, or a device (``"disk"``
@@ -36,11 +45,14 @@ class Spread:
             text (``"20GiB"``).
         offload_folder: Where weights go that are kept on the disk and cannot be read from the
             checkpoint itself.
+        quantization_config: Quantises while loading; one of transformers, for example
+            ``BitsAndBytesConfig(load_in_4bit=True)``. Checkpoints that are quantised need none.
     """
 
     device_map: str | Mapping[str, Any] | None = None
     max_memory: Mapping[Any, Any] | None = None
     offload_folder: str | Path | None = None
+    quantization_config: Any = None
 
     def options(self) -> dict[str, Any]:
         """What ``from_pretrained`` of transformers is given; empty for a model on one device.
@@ -49,13 +61,16 @@ class Spread:
             UnknownNameError: If there is no such strategy, or a device does not exist.
             DataError: If memory or a folder is given without a map.
         """
+        given: dict[str, Any] = {}
+        if self.quantization_config is not None:
+            given["quantization_config"] = self.quantization_config
         if self.device_map is None:
             if self.max_memory is not None or self.offload_folder is not None:
                 raise DataError(
                     "max_memory and offload_folder say how to spread a model; give a device_map "
                     "too, 'auto' for example."
                 )
-            return {}
+            return given
         spread: Any = self.device_map
         if isinstance(spread, str):
             if spread not in STRATEGIES:
@@ -63,7 +78,7 @@ class Spread:
         else:
             spread = {name: _device(place, ["disk"]) for name, place in spread.items()}
         folder = None if self.offload_folder is None else str(self.offload_folder)
-        given = {"max_memory": self.max_memory, "offload_folder": folder}
+        given |= {"max_memory": self.max_memory, "offload_folder": folder}
         return {"device_map": spread, **{k: v for k, v in given.items() if v is not None}}
 
 
