@@ -101,3 +101,9 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         assert done.exit_code == 1 and done.output.count("Error: ") == 1
         assert says in " ".join(done.output.split()), done.output
         assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_alone_it_is_the_stage(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["circuit", "--model", "none/such", "--out", str(tmp_path)])
+    assert done.exit_code == 1 and done.output.count("Error: ") == 1
+    assert "none/such" in done.output and "TypeError" not in done.output

@@ -55,3 +55,10 @@ def test_each_command_has_one_line_and_an_example_that_names_it(path: tuple[str,
 def test_roles_are_named_as_records_have_them() -> None:
     (role,) = [p for p in EVERY["capture",].params if p.name == "role"]
     assert all(name in role.help for name in ROLES) and "probe" not in role.help
+
+
+def test_a_stage_with_commands_of_its_own_takes_what_other_stages_take() -> None:
+    def options(name: str) -> list[str]:
+        return [p.name for p in EVERY[name,].params]
+
+    assert options("circuit") == options("probe")

@@ -77,11 +77,12 @@ def _add_group(app: typer.Typer, group: typer.Typer, name: str, text: str, shown
         dtype: Dtype = None,
         events: Events = None,
         seed: Seed = 0,
+        template_var: TemplateVar = None,
         force: Force = False,
     ) -> None:
         if context.invoked_subcommand is None:
             _run(name, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
-                 force=force)  # fmt: skip
+                 template_var=template_var, force=force)  # fmt: skip
 
     group.callback(invoke_without_command=True, help=text, epilog=example(shown))(alone)
     app.add_typer(group, name=name, rich_help_panel=STAGE)
