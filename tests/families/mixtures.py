@@ -35,7 +35,12 @@ MIXTURES: dict[str, Family] = {
     ),
     "glm4_moe_lite": Family(
         lambda: tf.Glm4MoeLiteConfig(
-            **GROUPED, **ROUTED, **GROUPS, **MLA, q_lora_rank=16, v_head_dim=8
+            **dict(GROUPED, num_key_value_heads=4),
+            **ROUTED,
+            **GROUPS,
+            **MLA,
+            q_lora_rank=16,
+            v_head_dim=8,
         )
     ),
     "deepseek_v2_moe": Family(

@@ -111,10 +111,13 @@ def _check(model: LanguageModel, columns: int) -> Padding:
 
 
 def _tried(probe: Callable[[], Tensor]) -> Tensor | None:
-    """What a pass with a cache gives; None if the model takes none (RWKV)."""
+    """What a pass with a cache gives; None if the model cannot run it.
+
+    Some take no cache (RWKV), some not several tokens at once beside what it holds (Mamba).
+    """
     try:
         return probe()
-    except (ModelError, ValueError):
+    except (ModelError, ValueError, RuntimeError):
         return None
 
 
