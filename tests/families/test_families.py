@@ -131,7 +131,8 @@ def test_more_than_a_layer_has_is_refused_with_its_reason(tried: Tried) -> None:
     for part in tried.model.anatomy.blocks:
         for kind in KINDS:
             site = Site(part.layer, kind)
-            if not has(part, site):
+            experts = kind == "mlp_post" and part.experts is not None  # read by the engine itself
+            if not has(part, site) and not experts:
                 with pytest.raises(UnknownNameError, match=f"in block {part.layer} "):
                     al.capture(tried.model, corpus(), sites=[site])
 
