@@ -38,10 +38,7 @@ def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
 
 @models_app.command("info", epilog=example("affectlens models info smollm2-135m-instruct"))
 def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
-    """Layers, widths, dtype and fingerprint of a model, and what can be read in each layer.
-
-    No weight is read where TransformerLens knows the family; else the model is run on four tokens.
-    """
+    """Layers, widths, dtype and fingerprint of a model, and what can be read in each layer."""
     with sentences():
         from affectlens.cli.tables import print_facts
         from affectlens.models import describe
