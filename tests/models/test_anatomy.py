@@ -162,7 +162,11 @@ def test_a_projection_of_another_shape_is_named() -> None:
 def test_a_wrong_reading_of_a_post_norm_is_noticed(tiny_model: Any) -> None:
     model = tiny_model("gemma3")
     wrong = tuple(
-        replace(part, post_sum=(*part.post_sum[:-1], Term(part.down_proj)))
+        replace(
+            part,
+            post_sum=(*part.post_sum[:-1], Term(part.down_proj)),
+            mlp_adds=(Term(part.down_proj),),
+        )
         for part in model.anatomy.blocks
     )
     with pytest.raises(ModelError, match="block 0 does not add up"):

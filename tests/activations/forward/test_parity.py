@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from affectlens.activations.forward.engines import ENGINES, open_engine
-from affectlens.core.places import EXTRA_KINDS, KINDS, Site
+from affectlens.core.places import KINDS, Site
 from affectlens.models.loading import LanguageModel, load_model
 from tests.conftest import FAMILIES, N_HEADS, N_LAYERS, make_tiny, tiny_hf, tiny_tokenizer
 from tests.models.reference import reference
@@ -87,7 +87,7 @@ def test_names_are_those_of_transformer_lens(family: str, tiny_model: Any) -> No
 
     model, hf = tiny_model(family), tiny_hf(family)
     # TransformerLens leaves OPT's attention to Transformers, so it has no patterns to show.
-    sites = sites_of(model, KINDS if family == "opt" else (*KINDS, *EXTRA_KINDS))
+    sites = sites_of(model, KINDS if family == "opt" else (*KINDS, "pattern"))
     bridge = build_bridge_from_module(hf, type(hf).__name__, hf_config=hf.config)
     ids, mask = model.encode_batch(ROWS)
     _, cache = bridge.run_with_cache(
@@ -183,7 +183,7 @@ def test_a_bridge_of_the_users_own(family: str, tiny_model: Any) -> None:
     bridge.add_hook("blocks.1.hook_resid_post", lambda value, hook: seen.append(value))
     assert model.bridge is bridge
     assert plain.bridge is None
-    sites = sites_of(model, (*KINDS, *EXTRA_KINDS))
+    sites = sites_of(model, (*KINDS, "pattern"))
     wanted = run("transformers", plain, sites, key_length=LONGEST)
     for i, name in enumerate(("transformers", "transformer_lens")):
         for side in ("left", "right"):
