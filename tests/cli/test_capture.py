@@ -272,7 +272,7 @@ def test_exports_know_the_names_that_steering_knows(files: Path, tmp_path: Path)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    out, texts = tmp_path / "s", save_texts(tmp_path / "many.jsonl", 12000)
+    out, texts = tmp_path / "s", save_texts(tmp_path / "many.jsonl", 6000)
     options = ("--sites", "resid_post,mlp_out", "--positions", "all", "--shard-mib", "1")
     options += ("--max-tokens-per-batch", "64")
     command = [sys.executable, "-c", "from affectlens.cli import main; main()", "capture"]
