@@ -187,9 +187,14 @@ def top_k_allocation(
     totals = budget.split(sizes)
     counts = torch.zeros(len(head_scores), *sizes.shape, dtype=torch.long)
     for kind, scores in enumerate((head_scores, neuron_scores)):
-        size = scores.shape[-1]
-        ranking = there_only(scores, sizes[:, kind]).reshape(len(scores), -1)
-        best = ranking.topk(totals[kind], dim=-1).indices // size
-        for e in range(len(scores)):
-            counts[e, :, kind] = torch.bincount(best[e].cpu(), minlength=len(sizes))
+        counts[..., kind] = highest(there_only(scores, sizes[:, kind]), totals[kind])
     return counts
+
+
+def highest(
+    ranking: Float[Tensor, "emotion layer unit"], count: int
+) -> Int[Tensor, "emotion layer"]:
+    """How many of the highest of the whole model lie in each layer; equal ones by index."""
+    _, n_layers, size = ranking.shape
+    order = ranking.flatten(1).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.stack([torch.bincount(row, minlength=n_layers) for row in (order // size).cpu()])

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.circuits.allocation import highest
 from affectlens.circuits.units import choose, there_only
 from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError
@@ -51,12 +52,8 @@ def reranked(
         there = int(circuit.sizes[:, kind].sum())
         if not 0 <= count <= there:
             raise DataError(f"There are {there} {name}, not {count}; ask for fewer.")
-        size = scores.shape[-1]
         scores = there_only(scores, circuit.sizes[:, kind])
-        best = scores.flatten(1).sort(dim=1, descending=True, stable=True).indices[:, :count]
-        for e in range(len(circuit.emotions)):
-            layers = torch.div(best[e], size, rounding_mode="floor")
-            counts[e, :, kind] = torch.bincount(layers, minlength=circuit.n_layers)
+        counts[..., kind] = highest(scores, count)
         chosen[name] = choose(scores, counts[..., kind], circuit.emotions)
     content = fingerprint(*(x.float().numpy().tobytes() for x in (neuron_scores, head_scores)))
     parameters = {"ranking": how, "scores": content, "neurons": neurons, "heads": heads}

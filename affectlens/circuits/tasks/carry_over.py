@@ -117,18 +117,18 @@ class CarryOver:
             NaN where there is no continuation.
         """
         wanted = self.emotions if contexts is None else tuple(contexts)
-        places = [
-            (g, c, t)
+        rows = {
+            (g, c, t): row
             for g, table in enumerate(self.rows)
             for c, line in enumerate(table)
             if self.emotions[c] in wanted
             for t, row in enumerate(line)
             if row is not None
-        ]
-        rows = [row for g, c, t in places if (row := self.rows[g][c][t]) is not None]
-        nll = continuation_nll(model, [row[0] for row in rows], [row[1] for row in rows])
+        }
+        told = list(rows.values())
+        nll = continuation_nll(model, [row[0] for row in told], [row[1] for row in told])
         found = np.full((len(self), len(self.emotions), len(self.emotions)), np.nan)
-        for place, value in zip(places, nll, strict=True):
+        for place, value in zip(rows, nll, strict=True):
             found[place] = -value
         return found
 

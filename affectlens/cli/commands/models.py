@@ -8,8 +8,6 @@ import typer
 
 from affectlens.cli.program import DEFAULT_MODEL, example, sentences
 
-ENGLISH = "The weather was nice yesterday, so we went for a walk in the park with our two dogs."
-
 models_app = typer.Typer(
     help="Names, weights and anatomy of models.",
     no_args_is_help=True,
@@ -49,7 +47,9 @@ def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
 @models_app.command("check", epilog=example("affectlens models check smollm2-135m-instruct"))
 def models_check(
     name: Annotated[str, typer.Argument()] = DEFAULT_MODEL,
-    prompt: Annotated[str, typer.Option(help="Text to run.")] = ENGLISH,
+    prompt: Annotated[
+        str | None, typer.Option(help="Text to run; default: an English sentence.")
+    ] = None,
 ) -> None:
     """Run a model on a prompt and hold every sum that is relied on against its own numbers."""
     with sentences():
@@ -59,9 +59,10 @@ def models_check(
         from affectlens.models import load_model
         from affectlens.models.anatomy.levels import levels
         from affectlens.models.anatomy.selfcheck import largest_errors
+        from affectlens.models.weights import ENGLISH
 
         model = load_model(name)
-        encoded: Any = model.tokenizer(prompt)
+        encoded: Any = model.tokenizer(prompt or ENGLISH)
         ids = torch.tensor([encoded["input_ids"]], device=model.device)
         errors = largest_errors(model.hf, model.anatomy, ids)
         rows = {

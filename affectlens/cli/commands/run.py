@@ -62,14 +62,20 @@ def add_stage_commands(app: typer.Typer, groups: Mapping[str, typer.Typer]) -> N
 
     for row in STAGES.values():
         example = f"affectlens {row.name} --out runs/mine"
-        if row.name in groups:
-            _add_group(app, groups[row.name], row.name, f"{row.help}.", example)
-        else:
-            _add(app, row.name, row.name, f"{row.help}.", STAGE, example)
+        group = groups.get(row.name)
+        _add(app, row.name, row.name, f"{row.help}.", STAGE, example, group)
 
 
-def _add_group(app: typer.Typer, group: typer.Typer, name: str, text: str, shown: str) -> None:
-    def alone(
+def _add(
+    app: typer.Typer,
+    name: str,
+    until: str | None,
+    text: str,
+    panel: str,
+    shown: str,
+    group: typer.Typer | None = None,
+) -> None:
+    def command(
         context: typer.Context,
         model: Model = DEFAULT_MODEL,
         out: Out = DEFAULT_RUN,
@@ -81,26 +87,8 @@ def _add_group(app: typer.Typer, group: typer.Typer, name: str, text: str, shown
         force: Force = False,
     ) -> None:
         if context.invoked_subcommand is None:
-            _run(name, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
+            _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
                  template_var=template_var, force=force)  # fmt: skip
-
-    group.callback(invoke_without_command=True, help=text, epilog=example(shown))(alone)
-    app.add_typer(group, name=name, rich_help_panel=STAGE)
-
-
-def _add(app: typer.Typer, name: str, until: str | None, text: str, panel: str, shown: str) -> None:
-    def command(
-        model: Model = DEFAULT_MODEL,
-        out: Out = DEFAULT_RUN,
-        device: Device = None,
-        dtype: Dtype = None,
-        events: Events = None,
-        seed: Seed = 0,
-        template_var: TemplateVar = None,
-        force: Force = False,
-    ) -> None:
-        _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
-             template_var=template_var, force=force)  # fmt: skip
 
     def command_with_backend(
         model: Model = DEFAULT_MODEL,
@@ -119,6 +107,10 @@ def _add(app: typer.Typer, name: str, until: str | None, text: str, panel: str, 
              template_var=template_var, backend=backend, url=url, vllm_python=vllm_python,
              force=force)  # fmt: skip
 
+    if group is not None:
+        group.callback(invoke_without_command=True, help=text, epilog=example(shown))(command)
+        app.add_typer(group, name=name, rich_help_panel=panel)
+        return
     add = app.command(name, help=text, rich_help_panel=panel, epilog=example(shown))
     add(command_with_backend if name in GENERATING else command)
 

@@ -31,14 +31,14 @@ def tune(run: StageRun) -> Sequence[str]:
         for name in dict.fromkeys(TUNED.values())
     }
     arms = [ArmPoints(run, arm, grid, packs[TUNED[arm]]) for arm, grid in settings.strengths]
-    measured = {arm.arm: arm.known() for arm in arms}
-    if None in measured.values():
+    measured = {arm.arm: known for arm in arms if (known := arm.known()) is not None}
+    left = [arm for arm in arms if arm.arm not in measured]
+    if left:
         tuner = Tuner.start(run, tuning_events(run))
-        for arm in arms:
-            if measured[arm.arm] is None:
-                measured[arm.arm] = tuner.search(arm.arm, arm.pack, arm.strengths)
-                arm.save(measured[arm.arm] or [])
-    points = [point for found in measured.values() for point in found or []]
+        for arm in left:
+            measured[arm.arm] = tuner.search(arm.arm, arm.pack, arm.strengths)
+            arm.save(measured[arm.arm])
+    points = [point for arm in arms for point in measured[arm.arm]]
     chosen = choose_strengths(points, max_perplexity_ratio=limit)
     at_end = [list(key) for key in beyond(points, chosen)]
     write_json(
