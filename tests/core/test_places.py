@@ -24,6 +24,7 @@ HOOK_NAMES = {  # spelt as TransformerLens documents them
     "z": "blocks.7.attn.hook_z",
     "mlp_post": "blocks.7.mlp.hook_post",
     "pattern": "blocks.7.attn.hook_pattern",
+    "expert_weights": "blocks.7.mlp.hook_expert_weights",
 }
 WRITTEN = {
     "resid_pre": "blocks.7.hook_resid_pre",
