@@ -98,6 +98,12 @@ def an_intervention() -> Any:
     return Kind("toy", "A toy of an intervention", lambda: lambda value: -value)
 
 
+def a_task() -> Any:
+    from affectlens.circuits.tasks import CarryOver, TaskKind
+
+    return TaskKind("toy", "A toy of a task", "replies", CarryOver.of)
+
+
 def an_operator() -> Any:
     from affectlens.steering.operators import Operator
 
@@ -123,6 +129,7 @@ TOYS = {
     "corpora": a_corpus,
     "estimators": an_estimator,
     "interventions": an_intervention,
+    "tasks": a_task,
     "operators": an_operator,
     "arms": an_arm,
     "judges": a_judge,

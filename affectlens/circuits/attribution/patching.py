@@ -13,11 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.circuits.tasks.carry_over import CarryOver, Row
-from affectlens.core.errors import DataError
+from affectlens.circuits.tasks.base import Row, Task
 from affectlens.core.places import WritePoint
 from affectlens.core.progress import progress
-from affectlens.models.generation.likelihood import whole_nll
 from affectlens.models.generation.listeners import refuse_listeners
 from affectlens.models.hooking.hooks import writing
 
@@ -29,11 +27,11 @@ _POINTS = {"neurons": "down_proj_in", "heads": "o_proj_in"}
 
 
 def attribution_patching(
-    model: LanguageModel, task: CarryOver, means: UnitMeans, emotions: Sequence[str]
+    model: LanguageModel, task: Task, means: UnitMeans, emotions: Sequence[str]
 ) -> tuple[Float[Tensor, "emotion layer d_mlp"], Float[Tensor, "emotion layer n_heads"]]:
     """Expected fall of each emotion's margin if a unit's values were its mean at every token.
 
-    ``Σ_t <x_t - μ, ∂m/∂x_t>`` with ``m`` the carry-over margin of the emotion in its own context,
+    ``Σ_t <x_t - μ, ∂m/∂x_t>`` with ``m`` the task's margin of the emotion in its own context,
     averaged over texts: the derivative of `affectlens.circuits.evidence.ablate` at the first step
     from ``x`` to ``μ``. Softmaxes and norms are curved, so single units come out well and large
     sets do not simply add up; `ablate` on other texts is the test.
@@ -45,7 +43,7 @@ def attribution_patching(
         emotions: Of the task.
 
     Returns:
-        Nats per token; positive where the unit carries the tone on.
+        In the task's unit; positive where the emotion's margin needs the unit.
 
     Raises:
         DataError: If the model is being steered, or an emotion has no text with its own
@@ -59,11 +57,11 @@ def attribution_patching(
         kind: torch.zeros(len(emotions), model.n_layers, values.shape[-1])
         for kind, values in mu.items()
     }
-    plan = [(e, rows) for e, emotion in enumerate(emotions) for rows in _texts(task, emotion)]
+    plan = [(e, rows) for e, emotion in enumerate(emotions) for rows in task.texts(emotion) if rows]
     counts = torch.bincount(torch.tensor([e for e, _ in plan]), minlength=len(emotions))
     with progress("attribution", len(plan)) as advance:
         for e, rows in plan:
-            for kind, effect in _effects(model, rows, mu).items():
+            for kind, effect in _effects(model, task, emotions[e], rows, mu).items():
                 found[kind][e] += effect / counts[e]
             advance(1)
     heads = torch.zeros(len(emotions), model.n_layers, max(p.n_heads for p in model.anatomy.blocks))
@@ -74,31 +72,12 @@ def attribution_patching(
     return found["neurons"], heads
 
 
-def _texts(task: CarryOver, emotion: str) -> list[list[tuple[float, Row]]]:
-    """Of each text the continuations of an emotion's context, and their weights in its margin.
-
-    Raises:
-        DataError: If there is none.
-    """
-    if emotion not in task.emotions:
-        raise DataError(f"The task has no texts for {emotion}; it has {', '.join(task.emotions)}.")
-    own = task.emotions.index(emotion)
-    texts = list[list[tuple[float, Row]]]()
-    for table in task.rows:
-        told = table[own][own]
-        others = [row for t, row in enumerate(table[own]) if t != own and row is not None]
-        if told is not None and others:
-            texts.append([(1.0, told), *((-1.0 / len(others), row) for row in others)])
-    if not texts:
-        raise DataError(
-            f"No text of the task goes on in {emotion} and in another tone without naming a "
-            "feeling; give more texts, or keep those with named=True."
-        )
-    return texts
-
-
 def _effects(
-    model: LanguageModel, rows: Sequence[tuple[float, Row]], mu: dict[str, Tensor]
+    model: LanguageModel,
+    task: Task,
+    emotion: str,
+    rows: Sequence[tuple[float, Row]],
+    mu: dict[str, Tensor],
 ) -> dict[str, Float[Tensor, "layer width"]]:
     """``Σ_t <x_t - μ, ∂m/∂x_t>`` per channel, for one text."""
     lengths = [len(prompt) + len(told) for _, (prompt, told) in rows]
@@ -120,9 +99,7 @@ def _effects(
             if (part.n_heads if kind == "heads" else part.d_mlp)  # no experts: they have no scores
         }
         with torch.enable_grad(), writing(model.anatomy, places):
-            nll = whole_nll(model, [p for _, (p, _) in batch], [t for _, (_, t) in batch])
-            weights = torch.tensor([weight for weight, _ in batch])
-            margin = -(weights * nll).sum()
+            margin = task.objective(model, emotion, batch)
             gradients = torch.autograd.grad(margin, list(nothing.values()))
         slopes = dict(zip(nothing, gradients, strict=True))
         for kind, mean in mu.items():

@@ -1,7 +1,7 @@
 """Ablation: does a tone carry over less when the circuit's units say nothing of the text?
 
 For growing numbers of a circuit's units, the highest scores first, their values are replaced by
-their mean, and the margin of `CarryOver` is measured again; beside it, the same with as many random
+their mean, and the margins of a task are measured again; beside it, the same with as many random
 units of the same sublayers.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from affectlens.circuits.evidence.curve import AblationCurve
 from affectlens.circuits.interventions import Change, Intervention, intervening, replace, zero
-from affectlens.circuits.tasks.carry_over import CarryOver, margins
+from affectlens.circuits.tasks.base import Task
 from affectlens.circuits.units import KINDS, Unit
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.errors import DataError, unknown
@@ -69,19 +69,19 @@ class AblationSettings:
 
 def ablate(
     model: LanguageModel,
-    task: CarryOver,
+    task: Task,
     circuit: Circuit,
     means: UnitMeans,
     settings: AblationSettings = AblationSettings(),
 ) -> AblationCurve:
     """Take out the units of each emotion, and as many random ones.
 
-    Margins under an ablation are centred by the contexts of the model as it is, so that random
-    units need the emotion's own context alone. The replacement happens at every token.
+    Margins under an ablation are centred by the model as it is, so that random units need the
+    emotion's own context alone. The replacement happens at every token.
 
     Args:
         model: The model.
-        task: Carry-over on texts that gave neither circuit nor means, in all of its emotions.
+        task: Of texts that gave neither circuit nor means, in all of its emotions.
         circuit: Of this model.
         means: Of this model's units, of any texts of the same kind (`unit_means`).
         settings: What is taken out.
@@ -100,8 +100,8 @@ def ablate(
     unit_values = means.mean(settings.kind).mean(0)
     width = unit_values.shape[-1]
     size = width // circuit.n_heads if settings.kind == "heads" else 1
-    clean = task.scores(model)
-    base = margins(clean)
+    centre = task.centre(model)
+    base = task.margins(model, centre=centre)
     plan = {e: list(_sets(circuit, e, width // size, settings)) for e in circuit.emotions}
     shape = (len(circuit.emotions), len(settings.counts))
     drops = np.full((*shape, len(task), len(task.emotions)), np.nan)
@@ -121,8 +121,8 @@ def ablate(
                     if bool(wide[layer].any())
                 ]
                 with intervening(model, changes):
-                    scores = task.scores(model, None if draw is None else [emotion])
-                drop = base - margins(scores, clean)
+                    now = task.margins(model, None if draw is None else [emotion], centre)
+                drop = base - now
                 if draw is None:
                     drops[e, k] = drop
                 else:
@@ -140,8 +140,9 @@ def ablate(
             kind="ablation",
             model=model.fingerprint,
             model_name=model.name,
-            corpus=fingerprint(task.emotions, task.rows),
-            parameters=asdict(settings) | {"means": fingerprint(unit_values.numpy().tobytes())},
+            corpus=task.fingerprint,
+            parameters=asdict(settings)
+            | {"task": task.name, "means": fingerprint(unit_values.numpy().tobytes())},
             inputs={"circuit": circuit.provenance.fingerprint},
         ),
     )

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from affectlens.circuits.tasks.base import Floats, Row, TaskKind, Text, TextTask
+from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError
 from affectlens.core.sentences import first_sentence_end
 from affectlens.datasets.leakage.affect_words import affect_words
@@ -24,12 +26,9 @@ if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
     from affectlens.models.loading import LanguageModel
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Row = tuple[tuple[int, ...], tuple[int, ...]]
-
 
 @dataclass(frozen=True, eq=False)
-class CarryOver:
+class CarryOver(TextTask):
     """The texts of the task, tokenised for one model.
 
     Attributes:
@@ -44,6 +43,8 @@ class CarryOver:
     groups: tuple[str, ...]
     scenarios: tuple[str, ...]
     rows: tuple[tuple[tuple[Row | None, ...], ...], ...]
+    name = "carry_over"
+    remedy = "give more texts, or keep those that name a feeling with named=True"
 
     @classmethod
     def of(
@@ -93,14 +94,34 @@ class CarryOver:
             )
         return cls(tuple(emotions), tuple(names), tuple(scenarios), tuple(rows))
 
-    def __len__(self) -> int:
-        return len(self.groups)
+    @property
+    def fingerprint(self) -> str:
+        """Hash of emotions and rows."""
+        return fingerprint(self.emotions, self.rows)
 
-    def first(self, groups: int) -> CarryOver:
+    def first(self, items: int) -> CarryOver:
         """The task on its first groups only."""
         return CarryOver(
-            self.emotions, self.groups[:groups], self.scenarios[:groups], self.rows[:groups]
+            self.emotions, self.groups[:items], self.scenarios[:items], self.rows[:items]
         )
+
+    def weighted(self, item: int, emotion: int) -> Text:
+        """The tone's own continuation, less the mean of the others', after its own beginning."""
+        return self._contrast(item, emotion, emotion, 1.0)
+
+    def constants(self, item: int, emotion: int) -> Text:
+        """The same continuations after every beginning."""
+        count = len(self.emotions)
+        rows = [self._contrast(item, context, emotion, 1.0 / count) for context in range(count)]
+        return tuple(row for part in rows for row in part)
+
+    def _contrast(self, item: int, context: int, emotion: int, weight: float) -> Text:
+        line = self.rows[item][context]
+        own = line[emotion]
+        others = [row for t, row in enumerate(line) if t != emotion and row is not None]
+        if own is None or not others:
+            return ()
+        return ((weight, own), *((-weight / len(others), row) for row in others))
 
     def scores(
         self, model: LanguageModel, contexts: Sequence[str] | None = None
@@ -182,3 +203,11 @@ def _row(model: LanguageModel, record: Record, first: str, rest: str) -> Row:
     row = tokenize(model.tokenizer, Rendered(chat.text, spans, chat.templated))
     begin, stop = row.spans["first"][1], row.spans["reply"][1]
     return row.ids[:begin], row.ids[begin:stop]
+
+
+CARRY_OVER = TaskKind(
+    "carry_over",
+    "having begun a reply in a tone, does the model go on in it?",
+    "replies",
+    CarryOver.of,
+)

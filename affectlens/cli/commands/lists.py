@@ -14,6 +14,7 @@ TABLES: Mapping[str, str] = {
     "corpora": "affectlens.datasets:CORPORA",
     "estimators": "affectlens.geometry:ESTIMATORS",
     "interventions": "affectlens.circuits.interventions:INTERVENTIONS",
+    "tasks": "affectlens.circuits.tasks:TASKS",
     "operators": "affectlens.steering.operators:OPERATORS",
     "arms": "affectlens.evaluation:ARMS",
     "judges": "affectlens.evaluation.judges:JUDGES",
