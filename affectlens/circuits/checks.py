@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from affectlens.core.errors import DataError
+from affectlens.core.errors import DataError, MismatchError
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
 
 
 def check_circuit(circuit: Circuit) -> None:
-    """Refuse shapes that do not fit each other, and what is not finite.
+    """Refuse shapes that do not fit each other, what is not finite, and evidence of other units.
 
     Raises:
         DataError: If there are any.
+        MismatchError: If the evidence is about other units.
     """
     e, layers, d_mlp = circuit.neuron_scores.shape
     n_heads = circuit.head_scores.shape[-1]
@@ -40,3 +41,8 @@ def check_circuit(circuit: Circuit) -> None:
     for name in ("neuron_scores", "head_scores", "delta_neurons", "delta_heads"):
         if not bool(getattr(circuit, name).isfinite().all()):
             raise DataError(f"{name} of the circuit holds NaN or infinity; make it again.")
+    if circuit.evidence is not None and circuit.evidence.units != circuit.units_fingerprint:
+        raise MismatchError(
+            "The evidence is about other units than the circuit has; test this circuit anew, or "
+            "drop the evidence with `circuit.with_evidence(None)`."
+        )

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from affectlens.circuits.attribution.unit_maps import head_map, neuron_map
 from affectlens.circuits.checks import check_circuit
+from affectlens.circuits.circuit_file import read_circuit, write_circuit
 from affectlens.circuits.influence import InfluenceProfile
 from affectlens.circuits.overlap import Overlap, overlap
-from affectlens.circuits.units import KINDS, Unit, choose, read_units, there_only
-from affectlens.core.artefact import Provenance, fingerprint, read_tensors, write_tensors
+from affectlens.circuits.units import KINDS, Unit, choose, there_only
+from affectlens.circuits.verdict import Evidence, said_of
+from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.display import Displayed
 from affectlens.core.emotions import emotion_name
-from affectlens.core.errors import ArtefactError, DataError, unknown
+from affectlens.core.errors import ArtefactError, DataError, UnknownNameError, unknown
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
@@ -44,6 +46,8 @@ class Circuit(Displayed):
         delta_source: Where the deltas are from; ``"group_mean"`` is the published one.
         position: Where contributions and differences were read.
         provenance: What made it.
+        evidence: What tests of these units have found; None: ranked, untested. Other units have
+            none, other deltas for the same units keep it.
     """
 
     emotions: tuple[str, ...]
@@ -60,6 +64,7 @@ class Circuit(Displayed):
     delta_source: str
     position: str
     provenance: Provenance
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         check_circuit(self)
@@ -89,6 +94,23 @@ class Circuit(Displayed):
             raise unknown("kind of unit", kind, KINDS)
         of_kind = self.neurons if kind == "neurons" else self.heads
         return of_kind[emotion_name(emotion, self.emotions)]
+
+    def ranked(self, emotion: str, kind: str) -> list[Unit]:
+        """The units of one kind of one emotion over all layers, the highest score first.
+
+        Raises:
+            UnknownNameError: If there is no such emotion or kind.
+        """
+        return sorted(self.units(emotion, kind), key=lambda unit: -unit.score)
+
+    @property
+    def units_fingerprint(self) -> str:
+        """Hash of model, emotions and units in their order: what evidence is about."""
+        units = [
+            [[(u.layer, u.index) for u in self.ranked(e, kind)] for kind in KINDS]
+            for e in self.emotions
+        ]
+        return fingerprint(self.provenance.model, self.emotions, units)
 
     def masks(
         self,
@@ -181,7 +203,7 @@ class Circuit(Displayed):
         counts = self.allocation.clone()
         counts[..., KINDS.index(other)] = 0
         changes: dict[str, Any] = {other: nothing, "allocation": counts}
-        return replace(self, **changes, provenance=self._changed(only=kind))
+        return replace(self, **changes, evidence=None, provenance=self._changed(only=kind))
 
     def randomised(self, seed: int = 0) -> Circuit:
         """The control: as many units in every sublayer, drawn at random, with their own deltas.
@@ -210,6 +232,7 @@ class Circuit(Displayed):
             self,
             neurons=choose(neurons, self.allocation[..., 1], self.emotions, self.neuron_scores),
             heads=choose(heads, self.allocation[..., 0], self.emotions, self.head_scores),
+            evidence=None,
             provenance=self._changed(random_units=seed),
         )
 
@@ -256,6 +279,7 @@ class Circuit(Displayed):
             "heads": round(sum(map(len, self.heads.values())) / count),
             "delta": self.delta_source,
             **({"fold": self._fold(count)} if bool(self.routed.any()) else {}),
+            "evidence": said_of(self.evidence),
             "model": self.provenance.model_name,
         }
 
@@ -269,23 +293,21 @@ class Circuit(Displayed):
         most = max((len(self.units(e, kind)) for e in self.emotions for kind in KINDS), default=0)
         return self.table(most)
 
+    def with_evidence(self, evidence: Evidence | None) -> Circuit:
+        """The same circuit with what tests of it have found, or without.
+
+        Raises:
+            MismatchError: If the evidence is about other units.
+        """
+        return replace(self, evidence=evidence)
+
     def save(self, path: str | Path) -> None:
         """Write it to one file (safetensors with a JSON header).
 
         Raises:
             ArtefactError: If the file cannot be written.
         """
-        tensors: dict[str, Tensor] = {name: getattr(self, name) for name in _TENSORS}
-        for kind in KINDS:
-            for emotion in self.emotions:
-                rows = [[u.layer, u.index] for u in self.units(emotion, kind)]
-                tensors[f"{kind}.{emotion}"] = torch.tensor(rows, dtype=torch.int32).reshape(-1, 2)
-        facts: dict[str, Any] = {name: getattr(self, name) for name in _FACTS}
-        if self.influence is not None:
-            more, facts["influence"] = self.influence.to_tensors()
-            tensors |= more
-        facts["overlap"] = {kind: self.overlap(kind).to_dict() for kind in KINDS}
-        write_tensors(Path(path), tensors, self.provenance, facts)
+        write_circuit(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
@@ -296,45 +318,13 @@ class Circuit(Displayed):
                 exist.
             MismatchError: If it is another kind of artefact.
         """
-        file = read_tensors(Path(path), "circuit")
         try:
-            scores = {
-                "heads": file.tensors["head_scores"],
-                "neurons": file.tensors["neuron_scores"],
-            }
-            emotions = tuple(str(e) for e in file.extra["emotions"])
-            units = {
-                kind: {
-                    emotion: read_units(file.tensors[f"{kind}.{emotion}"], scores[kind][e], sizes)
-                    for e, emotion in enumerate(emotions)
-                }
-                for kind, sizes in zip(KINDS, file.tensors["sizes"].T, strict=True)
-            }
-            profile = file.extra.get("influence")
-            return cls(
-                emotions=emotions,
-                neurons=units["neurons"],
-                heads=units["heads"],
-                **{name: file.tensors[name] for name in _TENSORS},
-                influence=profile and InfluenceProfile.from_tensors(file.tensors, profile),
-                delta_source=str(file.extra["delta_source"]),
-                position=str(file.extra["position"]),
-                provenance=file.provenance,
-            )
-        except (KeyError, IndexError, TypeError, ValueError, DataError) as error:
+            return cls(**read_circuit(Path(path)))
+        except _DAMAGE as error:
             raise ArtefactError(f"{path} is damaged ({error}); find the circuit again.") from error
 
     def _changed(self, **parameters: Any) -> Provenance:
         return replace(self.provenance, parameters={**self.provenance.parameters, **parameters})
 
 
-_TENSORS = (
-    "neuron_scores",
-    "head_scores",
-    "delta_neurons",
-    "delta_heads",
-    "allocation",
-    "sizes",
-    "routed",
-)
-_FACTS = ("emotions", "delta_source", "position")
+_DAMAGE = (KeyError, IndexError, TypeError, ValueError, DataError, UnknownNameError)

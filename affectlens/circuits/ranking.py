@@ -64,6 +64,7 @@ def reranked(
         head_scores=head_scores.float(),
         allocation=counts,
         influence=None,
+        evidence=None,
         provenance=replace(
             circuit.provenance, parameters={**circuit.provenance.parameters, **parameters}
         ),

@@ -79,6 +79,7 @@ def print_summary(folder: Path) -> None:
         f"Probe: {probe['accuracy']:.2f} on held-out scenarios at {probe['best_layer']}. "
         f"Judge: {metrics['judge']['accuracy']:.2f} on unseen groups."
     )
+    out.print(f"Circuit: {metrics['circuit']['evidence']}.")
     out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
@@ -117,7 +118,7 @@ def print_ablation(curve: AblationCurve, saved: Path, *, as_json: bool) -> None:
             f"{one.others:.3f}",
         )
     out.print(table)
-    for emotion, words in curve.verdicts().items():
+    for emotion, words in curve.findings().items():
         out.print(f"{emotion}: " + "; ".join(f"{k}: {v}" for k, v in words.items()))
     out.print(f"Saved: {saved}", soft_wrap=True)
 

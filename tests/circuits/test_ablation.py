@@ -107,8 +107,8 @@ class TestVerdict:
             assert effect.necessary and effect.own
             assert effect.drop == pytest.approx(3.0, abs=0.6)
             assert effect.share == pytest.approx(effect.drop / 5.0)
-            assert effect.verdict()["necessary"].startswith("passed (")
-            assert effect.verdict()["sufficient"] == "untested"
+            assert str(effect.findings()["necessary"]).startswith("passed (")
+            assert set(effect.findings()) == {"necessary", "specific"}
 
     def test_units_that_matter_to_every_emotion_alike(self) -> None:
         for effect in planted(own=3.0, others=3.0, random=0.2).effects():
@@ -117,7 +117,7 @@ class TestVerdict:
     def test_units_no_better_than_random_ones(self) -> None:
         for effect in planted(own=3.0, others=0.0, random=2.0).effects():
             assert not effect.necessary
-            assert effect.verdict()["necessary"].startswith("failed (")
+            assert str(effect.findings()["necessary"]).startswith("failed (")
 
     def test_under_the_null_it_seldom_passes(self) -> None:
         """p of own against random units: below .05 in about one of twenty, never piled up at 0."""

@@ -81,7 +81,7 @@ def test_table_verdict_and_file(folder: Path) -> None:
     assert done.exit_code == 0, done.output
     curve = AblationCurve.load(folder / "ablation_neurons_mean.safetensors")
     assert len(curve.scenarios) == 3 and curve.counts == (1, 2)
-    for emotion, words in curve.verdicts().items():
+    for emotion, words in curve.findings().items():
         line = f"{emotion}: necessary: {words['necessary']}"
         assert line in " ".join(done.output.split())
     as_json = ablate(folder, "--save", str(folder / "again.safetensors"), "--counts", "1", "--json")

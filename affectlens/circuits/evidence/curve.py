@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError
@@ -66,15 +66,26 @@ class Effect:
         """Whether the emotion's own margin falls more than the others', p below `ALPHA`."""
         return self.specific.mean > 0 and self.p_specific < ALPHA
 
-    def verdict(self) -> dict[str, str]:
-        """In the fixed words: passed, failed or untested, with the number each rests on."""
-        beside_random = f"{self.drop:.3f} nats per token against {self.random:.3f}"
-        beside_others = f"{self.drop:.3f} against {self.others:.3f} of the others"
+    def findings(self) -> dict[str, Finding]:
+        """What it says: necessary, specific."""
+        what = f"fall of the margin without {self.count} units, nats per token"
         return {
-            "necessary": f"{_said(self.necessary)} ({beside_random}, p {self.p:.2g})",
-            "specific": f"{_said(self.own)} ({beside_others}, p {self.p_specific:.2g})",
-            "sufficient": "untested",
-            "stable": "untested",
+            "necessary": Finding(
+                _said(self.necessary),
+                f"{what}; beside it, without random ones",
+                self.drop,
+                self.random,
+                self.p,
+                units=self.count,
+            ),
+            "specific": Finding(
+                _said(self.own),
+                f"{what}; beside it, of the other emotions' margins",
+                self.drop,
+                self.others,
+                self.p_specific,
+                units=self.count,
+            ),
         }
 
 
@@ -115,10 +126,20 @@ class AblationCurve(Displayed):
             ]
         return found
 
-    def verdicts(self) -> Mapping[str, Mapping[str, str]]:
-        """Of each emotion at the largest count: necessary, specific, sufficient, stable."""
+    def findings(self) -> dict[str, dict[str, Finding]]:
+        """Of each emotion at the largest count: necessary, specific."""
         last = self.effects()[-len(self.emotions) :]
-        return {effect.emotion: effect.verdict() for effect in last}
+        facts: dict[str, Any] = {
+            "task": str(self.provenance.parameters.get("task", "")),
+            "texts": len(self.scenarios),
+            "draws": self.random_drops.shape[2],
+        }
+        return {
+            effect.emotion: {
+                word: replace(found, **facts) for word, found in effect.findings().items()
+            }
+            for effect in last
+        }
 
     def _parts(self, e: int, k: int) -> dict[str, Any]:
         own = self.told.index(self.emotions[e])

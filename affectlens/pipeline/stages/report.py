@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from affectlens import reports
+from affectlens.circuits.verdict import said_of
 from affectlens.core import ArtefactError, Site
 from affectlens.core.artefact import package_version, read_json, write_json
 from affectlens.evaluation import StrengthPoint, compare, score_replies, summarise
@@ -152,6 +153,7 @@ def circuit_numbers(circuit: Circuit) -> dict[str, Any]:
         "n_neurons": sum(len(circuit.neurons[e]) for e in circuit.emotions) // n,
         "n_heads": sum(len(circuit.heads[e]) for e in circuit.emotions) // n,
         "overlap": {kind: circuit.overlap(kind).summary() for kind in ("neurons", "heads")},
+        "evidence": said_of(circuit.evidence),
     }
 
 
