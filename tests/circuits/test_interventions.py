@@ -199,5 +199,6 @@ class TestBadInput:
 
 
 def test_they_are_listed() -> None:
-    assert set(INTERVENTIONS) == {"zero", "replace", "add", "scale", "clamp", "project_out"}
+    assert list(INTERVENTIONS)[:2] == ["zero", "replace"]
+    assert {"add", "scale", "clamp", "project_out"} <= set(INTERVENTIONS)
     assert all(row.help and not row.help.endswith(".") for row in INTERVENTIONS.values())

@@ -192,7 +192,7 @@ def hook_writers(
     must = required_hooks(anatomy, scope, held)
     hooks = _Hooks(anatomy, scope, held)
     for place in writers:
-        _written(anatomy, place)
+        written_module(anatomy, place)
     for place, write in writers.items():
         hooks.write(place, must(f"{place.point} of block {place.layer}", write))
 
@@ -278,7 +278,7 @@ class _Hooks:
                 return None
             return replaced(output, new)
 
-        module = _written(self._anatomy, place)
+        module = written_module(self._anatomy, place)
         if place.place.side == "input":
             self.before(module, before, prepend=True)
         else:
@@ -304,8 +304,12 @@ def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
     return anatomy.blocks[layer]
 
 
-def _written(anatomy: Anatomy, place: WritePoint) -> nn.Module:
-    """The module whose input or output is changed."""
+def written_module(anatomy: Anatomy, place: WritePoint) -> nn.Module:
+    """The module whose input or output is changed at a place.
+
+    Raises:
+        UnknownNameError: If the layer does not exist, or has no such place.
+    """
     part = _block_of(anatomy, place.layer)
     found = (getattr(part, name) for name in place.place.modules)
     module = next((module for module in found if module is not None), None)
