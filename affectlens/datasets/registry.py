@@ -83,6 +83,15 @@ CORPORA: Registry[CorpusInfo] = Registry(
         shipped.events,
     ),
     CorpusInfo(
+        "vignettes",
+        "texts",
+        126,
+        *_SHIPPED,
+        "18 settings × 7 tones told by what happens, without a word for a feeling: for tests",
+        _OWN,
+        shipped.vignettes,
+    ),
+    CorpusInfo(
         "goemotions",
         "texts",
         54263,
@@ -114,9 +123,9 @@ def load(name: str | Path, **options: Any) -> Corpus:
     """Load a corpus.
 
     Args:
-        name: ``"scenarios"``, ``"replies"``, ``"tones"``, ``"events"``, ``"goemotions"``,
-            ``"emobank"``, ``"authored"`` (with ``design="replies"``, ``"elicited"`` or
-            ``"tones"``), or a ``.jsonl``, ``.csv`` or ``.tsv`` file.
+        name: ``"scenarios"``, ``"replies"``, ``"tones"``, ``"events"``, ``"vignettes"``,
+            ``"goemotions"``, ``"emobank"``, ``"authored"`` (with ``design="replies"``,
+            ``"elicited"`` or ``"tones"``), or a ``.jsonl``, ``.csv`` or ``.tsv`` file.
         **options: Of its loader, for example ``path=``, ``columns=``, ``emotions=``.
 
     Raises:

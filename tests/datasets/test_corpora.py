@@ -10,7 +10,8 @@ from affectlens.datasets import CORPORA, Corpus, CorpusInfo, Message, Record, li
 
 def test_list_tells_the_truth_about_shipped_corpora() -> None:
     shipped = [info for info in list_corpora() if info.source == "shipped"]
-    assert [info.name for info in shipped] == ["scenarios", "replies", "tones", "events"]
+    names = ["scenarios", "replies", "tones", "events", "vignettes"]
+    assert [info.name for info in shipped] == names
     for info in shipped:
         corpus = load(info.name)
         assert (len(corpus), corpus.design) == (info.rows, info.design)

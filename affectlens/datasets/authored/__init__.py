@@ -146,6 +146,33 @@ def tones() -> Corpus:
     return Corpus("tones", "texts", tuple(records), dict(_PROVENANCE))
 
 
+def vignettes() -> Corpus:
+    """Situations without a word for a feeling: 18 settings × seven tones (126), to test on.
+
+    In a setting each tone is what happens there, so that places and things cancel within a group.
+    Half of the settings are for choosing (``tune``), half for the last word (``test``); none gives
+    a direction or a judge.
+    """
+    rows = list(_rows("vignettes"))
+    settings = list(dict.fromkeys(row["group"] for row in rows))
+    records = list[Record]()
+    for row in rows:
+        split = "test" if settings.index(row["group"]) % 2 else "tune"
+        records.append(
+            Record(
+                id=f"{row['group']}:{row['emotion']}",
+                messages=(Message("text", row["text"]),),
+                emotion=row["emotion"],
+                valence=None,
+                group=row["group"],
+                theme=row["group"],
+                split=split,
+                meta={"role": split, "scenario": row["group"]},
+            )
+        )
+    return Corpus("vignettes", "texts", tuple(records), dict(_PROVENANCE))
+
+
 def openers() -> dict[str, tuple[str, ...]]:
     """First sentences of a reply that name the feeling, by emotion; a model goes on from them."""
     found: defaultdict[str, list[str]] = defaultdict(list)
