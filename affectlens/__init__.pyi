@@ -36,6 +36,8 @@ from .pipeline.settings import ExpressSettings as ExpressSettings
 from .plotting import plot as plot
 from .probes import Sweep as Sweep
 from .probes import sweep as sweep
+from .reproductions import StudyRequest as StudyRequest
+from .reproductions import reproduce as reproduce
 from .steering import SteeringPack as SteeringPack
 from .steering import SteeringSpec as SteeringSpec
 from .steering.refine import RefineSettings as RefineSettings

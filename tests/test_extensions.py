@@ -123,7 +123,16 @@ def a_judge() -> Any:
     return JudgeInfo("toy", "A toy of a judge", LexiconJudge, lambda: "toy")
 
 
+def a_reproduction() -> Any:
+    from affectlens.reproductions import Reproduction
+
+    return Reproduction(
+        "toy", "A toy of a reproduction", "no one", (), (), dict, lambda _r: "", tuple, ()
+    )
+
+
 TOYS = {
+    "reproductions": a_reproduction,
     "engines": an_engine,
     "exports": an_export,
     "corpora": a_corpus,

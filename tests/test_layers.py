@@ -28,6 +28,7 @@ LAYERS = (
     ("plotting",),
     ("reports",),
     ("pipeline",),
+    ("reproductions",),
     ("cli",),
     ("__main__",),
 )

@@ -106,8 +106,16 @@ class InfluenceProfile:
         """Inverse of `to_tensors`."""
         return cls(
             emotions=tuple(facts["emotions"]),
-            values={name: tensors[f"influence.{name}"] for name in REFERENCES},
-            error={name: tensors[f"influence_error.{name}"] for name in REFERENCES},
+            values={
+                name: tensors[f"influence.{name}"]
+                for name in REFERENCES
+                if f"influence.{name}" in tensors
+            },
+            error={
+                name: tensors[f"influence_error.{name}"]
+                for name in REFERENCES
+                if f"influence_error.{name}" in tensors
+            },
             sigma=tensors["influence_sigma"],
             bands={str(k): (int(v[0]), int(v[1])) for k, v in facts["bands"].items()},
             used=str(facts["used"]),

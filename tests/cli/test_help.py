@@ -38,7 +38,7 @@ def test_groups_stand_in_order_and_hold_what_belongs_together() -> None:
         if len(path) == 1:
             panels.setdefault(command.rich_help_panel, []).append(path[0])
     assert panels == {
-        FIRST: ["run", "steer", "serve"],
+        FIRST: ["run", "steer", "serve", "reproduce"],
         STAGE: [name for name in STAGES if name != "circuit"] + ["circuit"],  # has its own
         PARTS: ["capture", "list", "store", "models", "datasets"],
     }

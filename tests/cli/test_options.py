@@ -21,8 +21,8 @@ from tests.steering.oracle import random_pack
 COLLECT = {"serve --pack", "steer --emotion", "capture --column", "capture --split",
            "capture --role", "capture --emotion", "store export --split", "store export --emotion",
            "store export --role", "datasets show --column",
-           "datasets check --column",
-           *(f"{one} --template-var" for one in ("run", "steer", "capture", *STAGES))}  # fmt: skip
+           "datasets check --column", "reproduce --correct",
+           *(f"{one} --template-var" for one in ("run", "steer", "capture", "reproduce", *STAGES))}  # fmt: skip
 """Each of these has a test of what becomes of several, here or with what takes them."""
 
 

@@ -19,6 +19,7 @@ TABLES: Mapping[str, str] = {
     "arms": "affectlens.evaluation:ARMS",
     "judges": "affectlens.evaluation.judges:JUDGES",
     "stages": "affectlens.pipeline.line:STAGES",
+    "reproductions": "affectlens.reproductions:REPRODUCTIONS",
     "engines": "affectlens.activations:ENGINES",
     "exports": "affectlens.activations.store.export:FORMATS",
     "figures": "affectlens.plotting:FIGURES",

@@ -59,6 +59,12 @@ def _scenarios() -> dict[str, dict[str, Any]]:
     return rows
 
 
+def scenario_rows() -> list[dict[str, Any]]:
+    """The scenarios as they were written: ``id``, ``theme``, ``scenario``, ``events`` by valence,
+    ``split`` and ``role``."""
+    return list(_scenarios().values())
+
+
 def _user_message(row: dict[str, Any], valence: str) -> Message:
     return Message("user", f"{row['scenario']} {row['events'][valence]}")
 
