@@ -12,7 +12,7 @@ from torch import Tensor
 
 from affectlens.circuits.attribution.mean_pass import unit_means
 from affectlens.circuits.evidence import AblationCurve, AblationSettings, ablate
-from affectlens.circuits.evidence.ablation import _others, _sets
+from affectlens.circuits.evidence.draws import highest, matched, others, taken
 from affectlens.circuits.tasks import CarryOver, margins
 from affectlens.core import Provenance
 from affectlens.core.errors import ArtefactError, DataError, MismatchError, UnknownNameError
@@ -32,7 +32,7 @@ def parts(tiny_model: Any) -> Any:
 @pytest.mark.parametrize("by", ["mean", "zero"])
 def test_falls_are_those_of_hooks_by_hand(parts: Any, kind: str, by: str) -> None:
     model, task, circuit, means = parts
-    settings = AblationSettings(kind=kind, counts=(1, 4), by=by, draws=2)
+    settings = AblationSettings(kind=kind, counts=(1, 4), by=by, at="all", draws=2)
     found = ablate(model, task, circuit, means, settings)
     clean = task.scores(model)
     values = means.mean(kind).mean(0)
@@ -62,22 +62,34 @@ def test_falls_are_those_of_hooks_by_hand(parts: Any, kind: str, by: str) -> Non
 
 def test_random_units_are_others_of_the_same_layers(parts: Any) -> None:
     _, _, circuit, _ = parts
-    settings = AblationSettings(counts=(3, 9), draws=5)
-    sets = list(_sets(circuit, "anger", 64, settings))
-    assert [(k, draw) for k, draw, _ in sets] == [
-        (k, draw) for k in (0, 1) for draw in (None, *range(5))
-    ]
+    sets = highest(circuit, "anger", "neurons", (3, 9))
+    drawn = matched(sets, taken(circuit, "anger", "neurons"), 5, seed=0)
     chosen = {(u.layer, u.index) for u in circuit.units("anger", "neurons")}
-    for k, draw, mask in sets:
-        own = next(m for j, d, m in sets if j == k and d is None)
-        assert mask.sum(1).tolist() == own.sum(1).tolist()
-        assert int(mask.sum()) == settings.counts[k]
-        units = {tuple(unit) for unit in mask.nonzero().tolist()}
-        assert units <= chosen if draw is None else not units & chosen
-    drawn = [
-        tuple(map(tuple, mask.nonzero().tolist())) for _, draw, mask in sets if draw is not None
-    ]
-    assert len(set(drawn)) == len(drawn)
+    ranked = [(u.layer, u.index) for u in circuit.ranked("anger", "neurons")]
+    seen = set[Any]()
+    for k, count in enumerate((3, 9)):
+        assert set(map(tuple, sets[k].nonzero().tolist())) == set(ranked[:count])
+        for draw in drawn[k]:
+            assert draw.sum(1).tolist() == sets[k].sum(1).tolist()
+            units = frozenset(map(tuple, draw.nonzero().tolist()))
+            assert not units & chosen
+            seen.add(units)
+    assert len(seen) == 10
+
+
+def test_texts_may_share_out_the_draws_and_the_other_emotions(parts: Any) -> None:
+    model, task, circuit, means = parts
+    whole = ablate(model, task, circuit, means, AblationSettings(counts=(2, 5), draws=4))
+    settings = AblationSettings(counts=(2, 5), draws=4, per_text=3, others_per_text=1)
+    found = ablate(model, task, circuit, means, settings)
+    there = ~np.isnan(found.random_drops)
+    assert (there.sum(axis=2) == 3).all() and there.any(axis=3).all()
+    np.testing.assert_allclose(found.random_drops[there], whole.random_drops[there], atol=1e-6)
+    there = ~np.isnan(found.drops)
+    assert (there.sum(axis=0) == 2).all()  # a text's own units and one other emotion's
+    np.testing.assert_allclose(found.drops[there], whole.drops[there], atol=1e-6)
+    for e in range(3):
+        np.testing.assert_allclose(found.drops[e, ..., e], whole.drops[e, ..., e], atol=1e-6)
 
 
 def planted(own: float, others: float, random: float, *, texts: int = 40, seed: int = 0) -> Any:
@@ -140,6 +152,7 @@ class TestVerdict:
 class TestFile:
     def test_written_and_read(self, tmp_path: Path) -> None:
         curve = planted(own=1.0, others=0.5, random=0.1)
+        curve.drops[0, 0, :4, 0] = curve.random_drops[1, 0, 3] = np.nan
         curve.save(tmp_path / "curve.safetensors")
         back = AblationCurve.load(tmp_path / "curve.safetensors")
         assert back.table_rows() == curve.table_rows()
@@ -162,6 +175,10 @@ class TestBadInput:
             AblationSettings(by="noise")
         with pytest.raises(DataError, match="must rise"):
             AblationSettings(counts=(4, 2))
+        with pytest.raises(UnknownNameError, match="place of a replacement"):
+            AblationSettings(at="end")
+        with pytest.raises(DataError, match="per_text counts from 1"):
+            AblationSettings(per_text=0)
         with pytest.raises(DataError, match="two draws"):
             AblationSettings(draws=1)
 
@@ -169,11 +186,13 @@ class TestBadInput:
         model, task, circuit, means = parts
         with pytest.raises(DataError, match=r"has \d+ neurons for anger, not 500"):
             ablate(model, task, circuit, means, AblationSettings(counts=(500,)))
-        taken = torch.tensor([[True, True, False], [False, False, False]])
+        full = torch.tensor([[True, True, False], [False, False, False]])
         with pytest.raises(DataError, match="Layer 0 has only 1 units outside the circuit"):
-            _others([2, 0], taken, torch.Generator())
+            others([2, 0], full, torch.Generator())
         with pytest.raises(MismatchError, match="made for model"):
             ablate(tiny_model("llama", 3), task, circuit, means)
+        with pytest.raises(DataError, match="Resampling needs values"):
+            ablate(model, task, circuit, means, AblationSettings(counts=(2,), by="resample"))
         small = CarryOver.of(model, corpus(), EMOTIONS[:2], named=True)
         with pytest.raises(DataError, match="no texts for happiness"):
             ablate(model, small, circuit, means)

@@ -1,28 +1,31 @@
 """Ablation: does a tone carry over less when the circuit's units say nothing of the text?
 
-For growing numbers of a circuit's units, the highest scores first, their values are replaced by
-their mean, and the margins of a task are measured again; beside it, the same with as many random
-units of the same sublayers.
+For growing numbers of a circuit's units, the highest scores first, their values are replaced, and
+the margins of a task are measured again; beside it, the same with as many random units of the same
+sublayers, and with the units of the other emotions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from affectlens.circuits.evidence.conditions import Conditions, Replacement
 from affectlens.circuits.evidence.curve import AblationCurve
-from affectlens.circuits.interventions import Change, Intervention, intervening, replace, zero
+from affectlens.circuits.evidence.draws import highest, matched, taken
+from affectlens.circuits.evidence.items import Item, items_of
+from affectlens.circuits.evidence.measure import margins_under
+from affectlens.circuits.evidence.replacements import BY, mean, resample, zero
 from affectlens.circuits.tasks.base import Task
-from affectlens.circuits.units import KINDS, Unit
+from affectlens.circuits.units import KINDS
 from affectlens.core.artefact import Provenance, fingerprint
 from affectlens.core.errors import DataError, unknown
-from affectlens.core.places import WritePoint
 from affectlens.core.progress import progress
 from affectlens.models.generation.listeners import refuse_listeners
 
@@ -31,10 +34,11 @@ if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.models.loading import LanguageModel
 
-BY: tuple[str, ...] = ("mean", "zero")
-"""What takes the place of a unit's values: its mean over all tones, or nothing."""
-
-_POINTS = {"neurons": "down_proj_in", "heads": "o_proj_in"}
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+AT: tuple[str, ...] = ("tone", "all")
+"""Where values are replaced: from the first token on in which the tones of an item differ (what
+comes before is the same in all and says nothing of them), or at every token."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,24 @@ class AblationSettings:
     Attributes:
         kind: ``"neurons"`` or ``"heads"``.
         counts: How many units, rising; at most as many as the circuit has.
-        by: One of :data:`BY`.
+        by: One of :data:`BY`; ``"resample"`` needs samples (`tone_samples`).
+        at: One of :data:`AT`.
         draws: Random sets of units for each count, in the same sublayers, none of them the
             circuit's.
+        per_text: How many of the draws each text is run with, in turn; None: all. The draws are
+            then compared with the circuit on the texts that each of them has.
+        others_per_text: Of how many other emotions' units each text is run without, in turn; None:
+            all. What is said of specificity rests on these.
         seed: Of the draws.
     """
 
     kind: str = "neurons"
     counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     by: str = "mean"
+    at: str = "tone"
     draws: int = 20
+    per_text: int | None = None
+    others_per_text: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,10 +73,15 @@ class AblationSettings:
             raise unknown("kind of unit", self.kind, KINDS)
         if self.by not in BY:
             raise unknown("replacement", self.by, BY)
+        if self.at not in AT:
+            raise unknown("place of a replacement", self.at, AT)
         if not self.counts or min(self.counts) < 1 or list(self.counts) != sorted(set(self.counts)):
             raise DataError(f"Counts of units must rise from 1 on, not {list(self.counts)}.")
         if self.draws < 2:
             raise DataError("Beside a circuit stand at least two draws of random units.")
+        for name in ("per_text", "others_per_text"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise DataError(f"{name} counts from 1 on; None takes all.")
 
 
 def ablate(
@@ -73,11 +90,12 @@ def ablate(
     circuit: Circuit,
     means: UnitMeans,
     settings: AblationSettings = AblationSettings(),
+    samples: Mapping[str, Mapping[str, Float[Tensor, "sample layer width"]]] | None = None,
 ) -> AblationCurve:
     """Take out the units of each emotion, and as many random ones.
 
-    Margins under an ablation are centred by the model as it is, so that random units need the
-    emotion's own context alone. The replacement happens at every token.
+    Margins under an ablation are centred by the model as it is, so that a fall is that of the
+    weighted log-probabilities in the emotion's own context alone.
 
     Args:
         model: The model.
@@ -85,49 +103,44 @@ def ablate(
         circuit: Of this model.
         means: Of this model's units, of any texts of the same kind (`unit_means`).
         settings: What is taken out.
+        samples: Of `tone_samples`, for resampling.
 
     Raises:
         MismatchError: If the circuit is of another model.
         DataError: If the model is being steered, an emotion of the circuit is none of the task's,
-            a circuit has fewer units than the largest count, or a sublayer too few others to draw
-            from.
+            a circuit has fewer units than the largest count, a sublayer too few others to draw
+            from, or samples are missing.
     """
-    refuse_listeners(model.hf, "Evidence for a circuit")
-    circuit.provenance.require_model(model.fingerprint, model.name)
-    missing = sorted(set(circuit.emotions) - set(task.emotions))
-    if missing:
-        raise DataError(f"The task has no texts for {', '.join(missing)} of the circuit.")
-    unit_values = means.mean(settings.kind).mean(0)
-    width = unit_values.shape[-1]
-    size = width // circuit.n_heads if settings.kind == "heads" else 1
-    centre = task.centre(model)
-    base = task.margins(model, centre=centre)
-    plan = {e: list(_sets(circuit, e, width // size, settings)) for e in circuit.emotions}
-    shape = (len(circuit.emotions), len(settings.counts))
-    drops = np.full((*shape, len(task), len(task.emotions)), np.nan)
-    random_drops = np.full((*shape, settings.draws, len(task)), np.nan)
-    with progress("ablating", sum(map(len, plan.values()))) as advance:
-        for e, emotion in enumerate(circuit.emotions):
-            own = task.emotions.index(emotion)
-            for k, draw, mask in plan[emotion]:
-                wide = mask.repeat_interleave(size, dim=-1)
-                changes = [
-                    Intervention(
-                        WritePoint(layer, _POINTS[settings.kind]),
-                        _change(settings.by, unit_values[layer]),
-                        wide[layer][None, None],
-                    )
-                    for layer in range(model.n_layers)
-                    if bool(wide[layer].any())
-                ]
-                with intervening(model, changes):
-                    now = task.margins(model, None if draw is None else [emotion], centre)
-                drop = base - now
-                if draw is None:
-                    drops[e, k] = drop
-                else:
-                    random_drops[e, k, draw] = drop[:, own]
-                advance(1)
+    check_parts(model, task, circuit)
+    base = task.margins(model)
+    items = items_of(task)
+    sets = {e: highest(circuit, e, settings.kind, settings.counts) for e in circuit.emotions}
+    random = {
+        e: matched(
+            sets[e],
+            taken(circuit, e, settings.kind),
+            settings.draws,
+            settings.seed * 1_000_003 + i,
+        )
+        for i, e in enumerate(circuit.emotions)
+    }
+    plan = _Plan(task, circuit.emotions, settings)
+    drops = np.full((*plan.shape, len(task), len(task.emotions)), np.nan)
+    random_drops = np.full((*plan.shape, settings.draws, len(task)), np.nan)
+    own_sets = torch.cat(list(sets.values()))
+    with progress("ablating", plan.size) as advance:
+        for c, emotion in enumerate(task.emotions):
+            part = Conditions.ready(
+                model, _put(settings, means, samples, emotion), items, settings.at == "all"
+            )
+            draws = random[emotion].flatten(0, 1) if emotion in random else own_sets[:0]
+            fallen = _falls(part, items, c, settings.kind, torch.cat([own_sets, draws]),
+                            plan.wanted(c), advance)  # fmt: skip
+            own, rest = np.split(fallen, [len(own_sets)])
+            drops[..., c] = own.reshape(*plan.shape, len(task))
+            if emotion in random:
+                e = circuit.emotions.index(emotion)
+                random_drops[e] = rest.reshape(*random_drops.shape[1:])
     return AblationCurve(
         emotions=circuit.emotions,
         told=task.emotions,
@@ -136,60 +149,116 @@ def ablate(
         margins=base,
         drops=drops,
         random_drops=random_drops,
-        provenance=Provenance(
-            kind="ablation",
-            model=model.fingerprint,
-            model_name=model.name,
-            corpus=task.fingerprint,
-            parameters=asdict(settings)
-            | {"task": task.name, "means": fingerprint(unit_values.numpy().tobytes())},
-            inputs={"circuit": circuit.provenance.fingerprint},
-        ),
+        provenance=made_by("ablation", model, task, circuit, means, settings),
     )
 
 
-def _change(by: str, values: Float[Tensor, " width"]) -> Change:
-    return zero() if by == "zero" else replace(values)
+def check_parts(model: LanguageModel, task: Task, circuit: Circuit) -> None:
+    """Refuse what cannot be tested.
+
+    Raises:
+        MismatchError: If the circuit is of another model.
+        DataError: If the model is being steered, or the task lacks an emotion of the circuit.
+    """
+    refuse_listeners(model.hf, "Evidence for a circuit")
+    circuit.provenance.require_model(model.fingerprint, model.name)
+    missing = sorted(set(circuit.emotions) - set(task.emotions))
+    if missing:
+        raise DataError(f"The task has no texts for {', '.join(missing)} of the circuit.")
 
 
-def _sets(
-    circuit: Circuit, emotion: str, size: int, settings: AblationSettings
-) -> Iterator[tuple[int, int | None, Bool[Tensor, "layer unit"]]]:
-    """Index of the count, number of the draw (None: the circuit's own), and the units."""
-    ranked = sorted(circuit.units(emotion, settings.kind), key=lambda unit: -unit.score)
-    if len(ranked) < settings.counts[-1]:
-        raise DataError(
-            f"The circuit has {len(ranked)} {settings.kind} for {emotion}, not "
-            f"{settings.counts[-1]}; ask for fewer, or find a circuit with a larger budget."
-        )
-    there = circuit.sizes[:, KINDS.index(settings.kind)]
-    taken = _mask(circuit.n_layers, size, ranked) | (torch.arange(size) >= there[:, None])
-    seed = settings.seed * 1_000_003 + circuit.emotions.index(emotion)
-    generator = torch.Generator().manual_seed(seed)
-    for k, count in enumerate(settings.counts):
-        top = _mask(circuit.n_layers, size, ranked[:count])
-        yield k, None, top
-        for draw in range(settings.draws):
-            yield k, draw, _others(top.sum(1).tolist(), taken, generator)
+def made_by(
+    kind: str,
+    model: LanguageModel,
+    task: Task,
+    circuit: Circuit,
+    means: UnitMeans,
+    settings: Any,
+) -> Provenance:
+    """Of a test of a circuit."""
+    values = [means.mean(of).numpy().tobytes() for of in KINDS]
+    return Provenance(
+        kind=kind,
+        model=model.fingerprint,
+        model_name=model.name,
+        corpus=task.fingerprint,
+        parameters=asdict(settings) | {"task": task.name, "means": fingerprint(*values)},
+        inputs={"circuit": circuit.provenance.fingerprint, "units": circuit.units_fingerprint},
+    )
 
 
-def _mask(n_layers: int, size: int, units: Sequence[Unit]) -> Bool[Tensor, "layer unit"]:
-    mask = torch.zeros(n_layers, size, dtype=torch.bool)
-    mask[[u.layer for u in units], [u.index for u in units]] = True
-    return mask
+def _put(
+    settings: AblationSettings,
+    means: UnitMeans,
+    samples: Mapping[str, Mapping[str, Tensor]] | None,
+    emotion: str,
+) -> Replacement:
+    if settings.by != "resample":
+        return zero(means) if settings.by == "zero" else mean(means)
+    if samples is None:
+        raise DataError("Resampling needs values of other texts; make them with `tone_samples`.")
+    return resample(samples, emotion, settings.seed)
 
 
-def _others(
-    counts: Sequence[int], taken: Bool[Tensor, "layer unit"], generator: torch.Generator
-) -> Bool[Tensor, "layer unit"]:
-    """So many units of each layer, none of those taken."""
-    mask = torch.zeros_like(taken)
-    for layer, count in enumerate(counts):
-        free = (~taken[layer]).nonzero().flatten()
-        if len(free) < count:
-            raise DataError(
-                f"Layer {layer} has only {len(free)} units outside the circuit, too few to draw "
-                f"{count} random ones; ask for fewer units."
-            )
-        mask[layer, free[torch.randperm(len(free), generator=generator)[:count]]] = True
-    return mask
+def _falls(
+    conditions: Conditions,
+    items: Sequence[Item],
+    context: int,
+    kind: str,
+    units: Bool[Tensor, "condition layer unit"],
+    wanted: Bool[Bools, "item condition"],
+    advance: Callable[[int], None],
+) -> Float[Floats, "condition item"]:
+    """How far a tone's own margin falls under each condition, beside the unchanged model."""
+    masks = {kind: torch.cat([torch.zeros_like(units[:1]), units])}
+    first = np.ones((len(items), 1), dtype=bool)
+    contexts = [context] * len(items)
+    wanted = np.concatenate([first, wanted], axis=1)
+    found = margins_under(conditions, items, contexts, masks, wanted=wanted, advance=advance)
+    return found[:1, :, context] - found[1:, :, context]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which conditions each text is run under."""
+
+    task: Task
+    emotions: tuple[str, ...]
+    settings: AblationSettings
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.emotions), len(self.settings.counts)
+
+    @property
+    def size(self) -> int:
+        """Conditions of texts in all, the unchanged model among them."""
+        told = range(len(self.task.emotions))
+        return sum(int(self.wanted(c).sum()) + len(self.task) for c in told)
+
+    def wanted(self, context: int) -> Bool[Bools, "item condition"]:
+        """In the context of one tone: the sets of all emotions, then that tone's draws."""
+        asked, items = self.settings, range(len(self.task))
+        told, counts = self.task.emotions[context], len(asked.counts)
+        others = [e for e, name in enumerate(self.emotions) if name != told]
+        sets = np.zeros((len(items), *self.shape), dtype=bool)
+        draws = np.zeros((len(items), counts, asked.draws), dtype=bool)
+        for i in items:
+            for e in _in_turn(others, i, asked.others_per_text):
+                sets[i, e] = True
+            if told in self.emotions:
+                sets[i, self.emotions.index(told)] = True
+                for k in range(counts):
+                    turn = i * (asked.per_text or 0) + k
+                    chosen = range(asked.draws)
+                    draws[i, k, _in_turn(list(chosen), turn, asked.per_text)] = True
+        parts = [sets.reshape(len(items), -1)]
+        if told in self.emotions:
+            parts.append(draws.reshape(len(items), -1))
+        return np.concatenate(parts, axis=1)
+
+
+def _in_turn(members: list[int], turn: int, count: int | None) -> list[int]:
+    """So many of them, beginning at their turn."""
+    many = len(members) if count is None else min(count, len(members))
+    return [members[(turn + j) % len(members)] for j in range(many)]

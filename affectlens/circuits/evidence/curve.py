@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
+from affectlens.circuits.evidence.files import read_arrays, write_arrays
 from affectlens.circuits.verdict import Finding
-from affectlens.core.artefact import Provenance, read_tensors, write_tensors
+from affectlens.core.artefact import Provenance
 from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError
 from affectlens.core.statistics import Difference, holm, paired_difference
@@ -112,6 +112,7 @@ class AblationCurve(Displayed):
     drops: Float[Floats, "emotion count text told"]
     random_drops: Float[Floats, "emotion count draw text"]
     provenance: Provenance
+    kind: ClassVar[str] = "ablation"
 
     def effects(self) -> list[Effect]:
         """Every emotion at every count, counts rising."""
@@ -143,25 +144,27 @@ class AblationCurve(Displayed):
 
     def _parts(self, e: int, k: int) -> dict[str, Any]:
         own = self.told.index(self.emotions[e])
-        kept = ~np.isnan(self.drops[e, k, :, own])
+        draws = self.random_drops[e, k]
+        kept = ~np.isnan(self.drops[e, k, :, own]) & ~np.isnan(draws).all(axis=0)
         scenarios = [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
-        drop = self.drops[e, k, kept, own]
-        draws = self.random_drops[e, k][:, kept]
+        drop, draws = self.drops[e, k, kept, own], draws[:, kept]
         others = np.delete(self.drops[e, k, kept], own, axis=1)
         told = ~np.isnan(others).all(axis=1)
         other = np.nanmean(others[told], axis=1)
         beside = [s for s, keep in zip(scenarios, told, strict=True) if keep]
-        above = int((draws.mean(axis=1) >= drop.mean()).sum())
+        run = draws[~np.isnan(draws).all(axis=1)]
+        above = int((np.nanmean(run - drop, axis=1) >= 0).sum())
+        random = np.nanmean(draws, axis=0)
         return {
             "emotion": self.emotions[e],
             "count": self.counts[k],
             "drop": float(drop.mean()),
-            "random": float(draws.mean()),
+            "random": float(random.mean()),
             "others": float(other.mean()),
             "share": float(drop.mean() / self.margins[kept, own].mean()),
             "wrong_way": float((drop < 0).mean()),
-            "above_draws": (1 + above) / (1 + len(draws)),
-            "difference": paired_difference(drop, draws.mean(axis=0), scenarios),
+            "above_draws": (1 + above) / (1 + len(run)),
+            "difference": paired_difference(drop, random, scenarios),
             "specific": paired_difference(drop[told], other, beside),
         }
 
@@ -202,27 +205,26 @@ class AblationCurve(Displayed):
         Raises:
             ArtefactError: If the file cannot be written.
         """
-        tensors = {name: torch.from_numpy(getattr(self, name)) for name in _TENSORS}
         facts = {name: list(getattr(self, name)) for name in _FACTS}
-        write_tensors(Path(path), tensors, self.provenance, facts)
+        write_arrays(path, {name: getattr(self, name) for name in _ARRAYS}, facts, self.provenance)
 
     @classmethod
-    def load(cls, path: str | Path) -> AblationCurve:
+    def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote.
 
         Raises:
             ArtefactError: If the file is missing or damaged.
             MismatchError: If it is another kind of artefact.
         """
-        file = read_tensors(Path(path), "ablation")
+        arrays, facts, provenance = read_arrays(path, cls.kind, _ARRAYS)
         try:
             return cls(
-                emotions=tuple(file.extra["emotions"]),
-                told=tuple(file.extra["told"]),
-                counts=tuple(int(n) for n in file.extra["counts"]),
-                scenarios=tuple(file.extra["scenarios"]),
-                **{name: file.tensors[name].numpy() for name in _TENSORS},
-                provenance=file.provenance,
+                emotions=tuple(facts["emotions"]),
+                told=tuple(facts["told"]),
+                counts=tuple(int(n) for n in facts["counts"]),
+                scenarios=tuple(facts["scenarios"]),
+                **arrays,
+                provenance=provenance,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
@@ -232,5 +234,5 @@ def _said(passed: bool) -> str:
     return "passed" if passed else "failed"
 
 
-_TENSORS = ("margins", "drops", "random_drops")
+_ARRAYS = ("margins", "drops", "random_drops")
 _FACTS = ("emotions", "told", "counts", "scenarios")

@@ -86,7 +86,7 @@ def whole_nll(
     base = model.anatomy.base
     places = accepted(base, position_ids=model.position_ids(mask))
     hidden = base(input_ids=ids, attention_mask=mask, **places).last_hidden_state
-    return _mean_nll(model, hidden, replies, [len(p) - 1 for p in prompts])
+    return reply_nll(model, hidden, replies, [len(p) - 1 for p in prompts])
 
 
 def _continued(
@@ -107,10 +107,10 @@ def _continued(
         use_cache=True,
         **accepted(base, position_ids=model.position_ids(full)[:, len(prompt) - 1 :]),
     ).last_hidden_state
-    return _mean_nll(model, hidden, replies, [0] * len(replies))
+    return reply_nll(model, hidden, replies, [0] * len(replies))
 
 
-def _mean_nll(
+def reply_nll(
     model: LanguageModel,
     hidden: Float[torch.Tensor, "row pos d_model"],
     replies: Sequence[Sequence[int]],

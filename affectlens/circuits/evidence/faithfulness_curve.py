@@ -1,0 +1,228 @@
+"""What was left of a margin, and what may be said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from affectlens.circuits.evidence.curve import ALPHA
+from affectlens.circuits.evidence.files import read_arrays, write_arrays
+from affectlens.circuits.verdict import Finding
+from affectlens.core.artefact import Provenance
+from affectlens.core.display import Displayed
+from affectlens.core.errors import ArtefactError
+from affectlens.core.statistics import Difference, bootstrap_interval, holm, paired_difference
+
+SUFFICIENT = 0.5
+"""A circuit alone is sufficient if it keeps so much of the margin, and more than random ones."""
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Of one emotion.
+
+    Attributes:
+        emotion: Whose.
+        f: At each share of the units.
+        random: The same of random units, mean over draws.
+        cpr, cmd: Area under f, and of ``|1 - f|``, over shares from 0 to 100 %; of random units
+            ``random_cpr`` and ``random_cmd``.
+        circuit: f of the circuit's own units alone, with its 95 % interval over scenarios.
+        circuit_random: Mean f of random circuits of the same shape.
+        without: f of the model without the circuit; what the circuit is complete for is missing.
+        difference: Margin of the circuit alone minus that of random ones, paired by text.
+        p: Of it, by Holm over the emotions.
+    """
+
+    emotion: str
+    f: tuple[float, ...]
+    random: tuple[float, ...]
+    cpr: float
+    cmd: float
+    random_cpr: float
+    random_cmd: float
+    circuit: float
+    interval: tuple[float, float]
+    circuit_random: float
+    without: float
+    difference: Difference
+    p: float
+
+    @property
+    def sufficient(self) -> bool:
+        """Whether the circuit alone keeps `SUFFICIENT` of the margin, above random ones."""
+        better = self.difference.mean > 0 and self.p < ALPHA
+        return self.circuit >= SUFFICIENT and better
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FaithfulnessCurve(Displayed):
+    """Margins, own context less another tone's, under each condition; NaN where a text has none.
+
+    Attributes:
+        emotions: The first axis of all.
+        shares: Percent of units that are left: the second axis of ``left`` and ``random_left``.
+        scenarios: Of each text.
+        whole, empty: Of the model as it is, and with all units ablated.
+        circuit, without: With the circuit alone, and with all but the circuit.
+        left: With the highest units alone.
+        random_circuits: With random circuits of the same shape alone.
+        random_left: With so many random units alone.
+        provenance: What made it.
+    """
+
+    emotions: tuple[str, ...]
+    shares: tuple[float, ...]
+    scenarios: tuple[str, ...]
+    whole: Float[Floats, "emotion text"]
+    empty: Float[Floats, "emotion text"]
+    circuit: Float[Floats, "emotion text"]
+    without: Float[Floats, "emotion text"]
+    left: Float[Floats, "emotion share text"]
+    random_circuits: Float[Floats, "emotion draw text"]
+    random_left: Float[Floats, "emotion share draw text"]
+    provenance: Provenance
+
+    def results(self) -> list[Faithfulness]:
+        """Of every emotion."""
+        parts = [self._parts(e) for e in range(len(self.emotions))]
+        p = holm([part["difference"].p for part in parts])
+        return [Faithfulness(p=float(p[e]), **part) for e, part in enumerate(parts)]
+
+    def findings(self) -> dict[str, dict[str, Finding]]:
+        """Of each emotion: sufficient."""
+        return {
+            one.emotion: {
+                "sufficient": Finding(
+                    "passed" if one.sufficient else "failed",
+                    "share of the margin that the circuit keeps alone; beside it, random ones",
+                    one.circuit,
+                    one.circuit_random,
+                    one.p,
+                    task=str(self.provenance.parameters.get("task", "")),
+                    texts=len(self.scenarios),
+                    draws=self.random_circuits.shape[1],
+                )
+            }
+            for one in self.results()
+        }
+
+    def _parts(self, e: int) -> dict[str, Any]:
+        kept = ~np.isnan(self.whole[e])
+        scenarios = [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
+        low, high = self.empty[e, kept], self.whole[e, kept]
+
+        def f(margin: Float[Floats, "... text"]) -> Any:
+            """Of the means over texts; a text's own denominator may be near zero."""
+            return (margin[..., kept].mean(-1) - low.mean()) / (high.mean() - low.mean())
+
+        curve, random = f(self.left[e]), f(self.random_left[e]).mean(-1)
+        circuit, draws = self.circuit[e, kept], self.random_circuits[e][:, kept]
+        span = float(high.mean() - low.mean())
+        low_end, high_end = bootstrap_interval((circuit - low) / span, scenarios)
+        return {
+            "emotion": self.emotions[e],
+            "f": tuple(map(float, curve)),
+            "random": tuple(map(float, random)),
+            "cpr": area(self.shares, curve),
+            "cmd": area(self.shares, np.abs(1 - curve), at_zero=1.0),
+            "random_cpr": area(self.shares, random),
+            "random_cmd": area(self.shares, np.abs(1 - random), at_zero=1.0),
+            "circuit": float(f(self.circuit[e])),
+            "interval": (float(low_end), float(high_end)),
+            "circuit_random": float(f(self.random_circuits[e]).mean()),
+            "without": float(f(self.without[e])),
+            "difference": paired_difference(circuit, draws.mean(0), scenarios),
+        }
+
+    def brief(self) -> dict[str, object]:
+        """Emotions, shares, texts, draws, by what the rest is replaced, model."""
+        asked = self.provenance.parameters
+        return {
+            "emotions": len(self.emotions),
+            "shares": f"{self.shares[0]:g}-{self.shares[-1]:g} %",
+            "by": asked["by"],
+            "texts": len(self.scenarios),
+            "draws": self.random_circuits.shape[1],
+            "model": self.provenance.model_name,
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """A row for every emotion and share, then one for the circuit itself."""
+        rows = list[dict[str, object]]()
+        for one in self.results():
+            areas = {"cpr": one.cpr, "cmd": one.cmd}
+            areas |= {"random_cpr": one.random_cpr, "random_cmd": one.random_cmd}
+            for share, f, random in zip(self.shares, one.f, one.random, strict=True):
+                rows.append(
+                    {"emotion": one.emotion, "left": f"{share:g} %", "f": f, "random": random}
+                    | areas
+                )
+            found = {"f": one.circuit, "random": one.circuit_random, "p": one.p}
+            found["without"] = one.without
+            rows.append({"emotion": one.emotion, "left": "circuit", **found, **areas})
+        return rows
+
+    def save(self, path: str | Path) -> None:
+        """Write it to one file (safetensors with a JSON header).
+
+        Raises:
+            ArtefactError: If the file cannot be written.
+        """
+        facts = {name: list(getattr(self, name)) for name in _FACTS}
+        write_arrays(path, {name: getattr(self, name) for name in _ARRAYS}, facts, self.provenance)
+
+    @classmethod
+    def load(cls, path: str | Path) -> FaithfulnessCurve:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtefactError: If the file is missing or damaged.
+            MismatchError: If it is another kind of artefact.
+        """
+        arrays, facts, provenance = read_arrays(path, "faithfulness", _ARRAYS)
+        try:
+            return cls(
+                emotions=tuple(facts["emotions"]),
+                shares=tuple(float(x) for x in facts["shares"]),
+                scenarios=tuple(facts["scenarios"]),
+                **arrays,
+                provenance=provenance,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
+
+
+def area(
+    shares: tuple[float, ...], values: Float[Floats, " share"], *, at_zero: float = 0.0
+) -> float:
+    """Area under values at percents of the units, from 0 to 100 %, by trapezoids.
+
+    Nothing left is f = 0; beyond the largest share the value is taken to stay.
+
+    Args:
+        shares: Percents, rising.
+        values: At each.
+        at_zero: At 0 %.
+    """
+    x = np.array([0.0, *shares, *([100.0] if shares[-1] < 100 else [])]) / 100
+    y = np.array([at_zero, *values, *([values[-1]] if shares[-1] < 100 else [])])
+    return float(np.trapezoid(y, x))
+
+
+_ARRAYS = (
+    "whole",
+    "empty",
+    "circuit",
+    "without",
+    "left",
+    "random_circuits",
+    "random_left",
+)
+_FACTS = ("emotions", "shares", "scenarios")
