@@ -111,7 +111,7 @@ def print_ablation(curve: AblationCurve, saved: Path, *, as_json: bool) -> None:
         table.add_row(
             one.emotion,
             str(one.count),
-            f"{one.drop:.3f}",
+            f"{one.change:.3f}",
             f"{one.random:.3f}",
             f"{found.mean:.3f} ({found.low:.3f}-{found.high:.3f})",
             f"{one.p:.2g}",

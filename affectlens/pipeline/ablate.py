@@ -47,7 +47,7 @@ def ablate_circuit(request: AblationRequest) -> AblationCurve:
         DataError: If task and means share texts, or the texts do not do; see `ablate`.
     """
     from affectlens.circuits import Circuit, unit_means
-    from affectlens.circuits.evidence import ablate
+    from affectlens.circuits.evidence import ablate, tone_samples
     from affectlens.circuits.tasks import CarryOver
     from affectlens.models import load_model
 
@@ -58,7 +58,7 @@ def ablate_circuit(request: AblationRequest) -> AblationCurve:
         )
     circuit = Circuit.load(request.circuit_file)
     texts, others = request.corpus.load(), request.means.load()
-    _apart(texts, others)
+    apart(texts, others)
     name = request.model or circuit.provenance.model_name
     model = load_model(name, device=request.device, dtype=request.dtype)
     circuit.provenance.require_model(model.fingerprint, model.name)
@@ -66,10 +66,17 @@ def ablate_circuit(request: AblationRequest) -> AblationCurve:
     if request.groups is not None:
         task = task.first(request.groups)
     means = unit_means(model, others, circuit.emotions, position="mean:reply")
-    return ablate(model, task, circuit, means, request.settings)
+    resampled = request.settings.by == "resample"
+    samples = tone_samples(model, others, circuit.emotions) if resampled else None
+    return ablate(model, task, circuit, means, request.settings, samples)
 
 
-def _apart(texts: Corpus, others: Corpus) -> None:
+def apart(texts: Corpus, others: Corpus) -> None:
+    """Refuse texts that a task and means share.
+
+    Raises:
+        DataError: If they share a scenario.
+    """
     shared = {record.scenario for record in texts} & {record.scenario for record in others}
     if shared:
         raise DataError(

@@ -54,10 +54,10 @@ def test_falls_are_those_of_hooks_by_hand(parts: Any, kind: str, by: str) -> Non
     wanted = margins(clean) - margins(task.scores(model), clean)
     for handle in removed:
         handle.remove()
-    np.testing.assert_allclose(found.drops[1, 1], wanted, atol=1e-6)
+    np.testing.assert_allclose(found.changes[1, 1], wanted, atol=1e-6)
     assert np.abs(wanted).max() > 1e-4
     np.testing.assert_allclose(found.margins, margins(clean), atol=1e-7)
-    assert np.isfinite(found.random_drops).all()
+    assert np.isfinite(found.random_changes).all()
 
 
 def test_random_units_are_others_of_the_same_layers(parts: Any) -> None:
@@ -82,22 +82,22 @@ def test_texts_may_share_out_the_draws_and_the_other_emotions(parts: Any) -> Non
     whole = ablate(model, task, circuit, means, AblationSettings(counts=(2, 5), draws=4))
     settings = AblationSettings(counts=(2, 5), draws=4, per_text=3, others_per_text=1)
     found = ablate(model, task, circuit, means, settings)
-    there = ~np.isnan(found.random_drops)
+    there = ~np.isnan(found.random_changes)
     assert (there.sum(axis=2) == 3).all() and there.any(axis=3).all()
-    np.testing.assert_allclose(found.random_drops[there], whole.random_drops[there], atol=1e-6)
-    there = ~np.isnan(found.drops)
+    np.testing.assert_allclose(found.random_changes[there], whole.random_changes[there], atol=1e-6)
+    there = ~np.isnan(found.changes)
     assert (there.sum(axis=0) == 2).all()  # a text's own units and one other emotion's
-    np.testing.assert_allclose(found.drops[there], whole.drops[there], atol=1e-6)
+    np.testing.assert_allclose(found.changes[there], whole.changes[there], atol=1e-6)
     for e in range(3):
-        np.testing.assert_allclose(found.drops[e, ..., e], whole.drops[e, ..., e], atol=1e-6)
+        np.testing.assert_allclose(found.changes[e, ..., e], whole.changes[e, ..., e], atol=1e-6)
 
 
 def planted(own: float, others: float, random: float, *, texts: int = 40, seed: int = 0) -> Any:
     """A curve of known falls with noise of 1, of three emotions at one count."""
     rng = np.random.default_rng(seed)
-    drops = rng.normal(size=(3, 1, texts, 3)) + others
+    changes = rng.normal(size=(3, 1, texts, 3)) + others
     for e in range(3):
-        drops[e, 0, :, e] += own - others
+        changes[e, 0, :, e] += own - others
     noise = rng.normal(size=(3, 1, 20, texts))
     return AblationCurve(
         emotions=EMOTIONS,
@@ -105,8 +105,8 @@ def planted(own: float, others: float, random: float, *, texts: int = 40, seed: 
         counts=(8,),
         scenarios=tuple(f"s{i // 2}" for i in range(texts)),
         margins=np.full((texts, 3), 5.0),
-        drops=drops,
-        random_drops=noise + random,
+        changes=changes,
+        random_changes=noise + random,
         provenance=Provenance("ablation", parameters={"kind": "neurons", "by": "mean"}),
     )
 
@@ -116,20 +116,22 @@ class TestVerdict:
 
     def test_units_that_matter_to_their_own_emotion_alone(self) -> None:
         for effect in planted(own=3.0, others=0.0, random=0.2).effects():
-            assert effect.necessary and effect.own
-            assert effect.drop == pytest.approx(3.0, abs=0.6)
-            assert effect.share == pytest.approx(effect.drop / 5.0)
-            assert str(effect.findings()["necessary"]).startswith("passed (")
-            assert set(effect.findings()) == {"necessary", "specific"}
+            assert effect.beyond_random and effect.own
+            assert effect.change == pytest.approx(3.0, abs=0.6)
+            assert effect.share == pytest.approx(effect.change / 5.0)
+        for words in planted(own=3.0, others=0.0, random=0.2).findings().values():
+            assert str(words["necessary"]).startswith("passed (")
+            assert set(words) == {"necessary", "specific"}
 
     def test_units_that_matter_to_every_emotion_alike(self) -> None:
         for effect in planted(own=3.0, others=3.0, random=0.2).effects():
-            assert effect.necessary and not effect.own
+            assert effect.beyond_random and not effect.own
 
     def test_units_no_better_than_random_ones(self) -> None:
         for effect in planted(own=3.0, others=0.0, random=2.0).effects():
-            assert not effect.necessary
-            assert str(effect.findings()["necessary"]).startswith("failed (")
+            assert not effect.beyond_random
+        for words in planted(own=3.0, others=0.0, random=2.0).findings().values():
+            assert str(words["necessary"]).startswith("failed (")
 
     def test_under_the_null_it_seldom_passes(self) -> None:
         """p of own against random units: below .05 in about one of twenty, never piled up at 0."""
@@ -143,16 +145,16 @@ class TestVerdict:
 
     def test_texts_without_a_continuation_do_not_count(self) -> None:
         curve = planted(own=3.0, others=0.0, random=0.2)
-        curve.drops[0, 0, :10, 0] = np.nan
+        curve.changes[0, 0, :10, 0] = np.nan
         effect = curve.effects()[0]
-        assert effect.drop == pytest.approx(curve.drops[0, 0, 10:, 0].mean())
-        assert effect.random == pytest.approx(curve.random_drops[0, 0, :, 10:].mean())
+        assert effect.change == pytest.approx(curve.changes[0, 0, 10:, 0].mean())
+        assert effect.random == pytest.approx(curve.random_changes[0, 0, :, 10:].mean())
 
 
 class TestFile:
     def test_written_and_read(self, tmp_path: Path) -> None:
         curve = planted(own=1.0, others=0.5, random=0.1)
-        curve.drops[0, 0, :4, 0] = curve.random_drops[1, 0, 3] = np.nan
+        curve.changes[0, 0, :4, 0] = curve.random_changes[1, 0, 3] = np.nan
         curve.save(tmp_path / "curve.safetensors")
         back = AblationCurve.load(tmp_path / "curve.safetensors")
         assert back.table_rows() == curve.table_rows()

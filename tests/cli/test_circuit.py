@@ -86,7 +86,10 @@ def test_table_verdict_and_file(folder: Path) -> None:
         assert line in " ".join(done.output.split())
     as_json = ablate(folder, "--save", str(folder / "again.safetensors"), "--counts", "1", "--json")
     rows: list[dict[str, Any]] = [json.loads(line) for line in as_json.stdout.splitlines()]
-    assert rows == [row for row in curve.table_rows() if row["units"] == 1]
+    wanted = [row for row in curve.table_rows() if row["units"] == 1]
+    for row, one in zip(rows, wanted, strict=True):  # other rows beside it in a pass: rounding
+        assert row == {k: v if isinstance(v, str) else pytest.approx(v, abs=1e-5)
+                       for k, v in one.items()}  # fmt: skip
 
 
 def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:

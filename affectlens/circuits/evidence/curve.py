@@ -1,4 +1,4 @@
-"""What an ablation found, and what may be said of it."""
+"""What changing units found, and what may be said of it."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ class Effect:
     """One emotion at one count of units.
 
     Attributes:
-        emotion: Whose units were taken out.
+        emotion: Whose units were changed.
         count: How many.
-        drop: Mean fall of its own margin, nats per token.
+        change: Mean fall of its own margin in an ablation, mean rise of the margin towards it in an
+            enhancement; nats per token.
         random: The same for random units, mean over draws.
-        others: Mean fall of the other emotions' margins under the same ablation.
-        share: Fall relative to the margin of the model as it is.
-        wrong_way: Share of texts whose margin rose.
+        others: Mean change of the other emotions' margins, in their tests, under these units.
+        share: Change relative to the margin of the model as it is.
+        wrong_way: Share of texts whose margin went the other way.
         above_draws: ``(1 + draws at least as high) / (1 + draws)``, one-sided.
-        difference: Own fall minus random units', paired by text, over scenarios.
-        specific: Own fall minus the other emotions', likewise.
+        difference: Own change minus random units', paired by text, over scenarios.
+        specific: Own change minus the other emotions', likewise.
         p: Of ``difference``, by Holm over the emotions at this count.
         p_specific: Of ``specific``, likewise.
     """
 
     emotion: str
     count: int
-    drop: float
+    change: float
     random: float
     others: float
     share: float
@@ -56,9 +57,9 @@ class Effect:
     p_specific: float
 
     @property
-    def necessary(self) -> bool:
-        """Whether the fall is `NECESSARY_RATIO` times random units' at least, p below `ALPHA`."""
-        enough = self.drop > 0 and self.drop >= NECESSARY_RATIO * self.random
+    def beyond_random(self) -> bool:
+        """Whether the change is `NECESSARY_RATIO` times random units' at least, p below `ALPHA`."""
+        enough = self.change > 0 and self.change >= NECESSARY_RATIO * self.random
         return enough and self.difference.mean > 0 and self.p < ALPHA
 
     @property
@@ -66,41 +67,19 @@ class Effect:
         """Whether the emotion's own margin falls more than the others', p below `ALPHA`."""
         return self.specific.mean > 0 and self.p_specific < ALPHA
 
-    def findings(self) -> dict[str, Finding]:
-        """What it says: necessary, specific."""
-        what = f"fall of the margin without {self.count} units, nats per token"
-        return {
-            "necessary": Finding(
-                _said(self.necessary),
-                f"{what}; beside it, without random ones",
-                self.drop,
-                self.random,
-                self.p,
-                units=self.count,
-            ),
-            "specific": Finding(
-                _said(self.own),
-                f"{what}; beside it, of the other emotions' margins",
-                self.drop,
-                self.others,
-                self.p_specific,
-                units=self.count,
-            ),
-        }
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AblationCurve(Displayed):
-    """Falls of the carry-over margin as units are taken out.
+class UnitCurve(Displayed):
+    """Changes of a task's margins as more and more units are changed.
 
     Attributes:
-        emotions: Whose units: the first axis of ``drops`` and ``random_drops``.
-        told: The task's emotions: columns of ``margins``, last axis of ``drops``.
+        emotions: Whose units: the first axis of ``changes`` and ``random_changes``.
+        told: The task's emotions: columns of ``margins``, last axis of ``changes``.
         counts: How many units: the second axis.
         scenarios: Of each text.
         margins: Of the model as it is, nats per token; NaN where a text has no continuation.
-        drops: Fall of every emotion's margin under each ablation.
-        random_drops: Fall of the emotion's own margin under each draw of random units.
+        changes: Of every emotion's margin under the units of each, in the emotion's own test.
+        random_changes: Of the emotion's own margin under each draw of random units.
         provenance: What made it.
     """
 
@@ -109,10 +88,10 @@ class AblationCurve(Displayed):
     counts: tuple[int, ...]
     scenarios: tuple[str, ...]
     margins: Float[Floats, "text told"]
-    drops: Float[Floats, "emotion count text told"]
-    random_drops: Float[Floats, "emotion count draw text"]
+    changes: Float[Floats, "emotion count text told"]
+    random_changes: Float[Floats, "emotion count draw text"]
     provenance: Provenance
-    kind: ClassVar[str] = "ablation"
+    kind: ClassVar[str] = ""
 
     def effects(self) -> list[Effect]:
         """Every emotion at every count, counts rising."""
@@ -127,28 +106,13 @@ class AblationCurve(Displayed):
             ]
         return found
 
-    def findings(self) -> dict[str, dict[str, Finding]]:
-        """Of each emotion at the largest count: necessary, specific."""
-        last = self.effects()[-len(self.emotions) :]
-        facts: dict[str, Any] = {
-            "task": str(self.provenance.parameters.get("task", "")),
-            "texts": len(self.scenarios),
-            "draws": self.random_drops.shape[2],
-        }
-        return {
-            effect.emotion: {
-                word: replace(found, **facts) for word, found in effect.findings().items()
-            }
-            for effect in last
-        }
-
     def _parts(self, e: int, k: int) -> dict[str, Any]:
         own = self.told.index(self.emotions[e])
-        draws = self.random_drops[e, k]
-        kept = ~np.isnan(self.drops[e, k, :, own]) & ~np.isnan(draws).all(axis=0)
+        draws = self.random_changes[e, k]
+        kept = ~np.isnan(self.changes[e, k, :, own]) & ~np.isnan(draws).all(axis=0)
         scenarios = [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
-        drop, draws = self.drops[e, k, kept, own], draws[:, kept]
-        others = np.delete(self.drops[e, k, kept], own, axis=1)
+        drop, draws = self.changes[e, k, kept, own], draws[:, kept]
+        others = np.delete(self.changes[e, k, kept], own, axis=1)
         told = ~np.isnan(others).all(axis=1)
         other = np.nanmean(others[told], axis=1)
         beside = [s for s, keep in zip(scenarios, told, strict=True) if keep]
@@ -158,7 +122,7 @@ class AblationCurve(Displayed):
         return {
             "emotion": self.emotions[e],
             "count": self.counts[k],
-            "drop": float(drop.mean()),
+            "change": float(drop.mean()),
             "random": float(random.mean()),
             "others": float(other.mean()),
             "share": float(drop.mean() / self.margins[kept, own].mean()),
@@ -174,9 +138,9 @@ class AblationCurve(Displayed):
         return {
             "emotions": len(self.emotions),
             "counts": f"{self.counts[0]}-{self.counts[-1]} {asked['kind']}",
-            "by": asked["by"],
+            "by": asked.get("by") or asked.get("to"),
             "texts": len(self.scenarios),
-            "draws": self.random_drops.shape[2],
+            "draws": self.random_changes.shape[2],
             "model": self.provenance.model_name,
         }
 
@@ -186,7 +150,7 @@ class AblationCurve(Displayed):
             {
                 "emotion": one.emotion,
                 "units": one.count,
-                "drop": one.drop,
+                "change": one.change,
                 "random": one.random,
                 "low": one.difference.low,
                 "high": one.difference.high,
@@ -230,9 +194,60 @@ class AblationCurve(Displayed):
             raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class AblationCurve(UnitCurve):
+    """Falls of the margins, each in its own context, as units are taken out."""
+
+    kind: ClassVar[str] = "ablation"
+
+    def findings(self) -> dict[str, dict[str, Finding]]:
+        """Of each emotion at the largest count: necessary, specific."""
+        last = self.effects()[-len(self.emotions) :]
+        facts: dict[str, Any] = {
+            "task": str(self.provenance.parameters.get("task", "")),
+            "texts": len(self.scenarios),
+            "draws": self.random_changes.shape[2],
+        }
+        return {
+            effect.emotion: {
+                word: replace(found, **facts) for word, found in _words(effect).items()
+            }
+            for effect in last
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EnhancementCurve(UnitCurve):
+    """Rises of the margins towards each emotion, in contexts of others, as units are set."""
+
+    kind: ClassVar[str] = "enhancement"
+
+
+def _words(effect: Effect) -> dict[str, Finding]:
+    what = f"fall of the margin without {effect.count} units, nats per token"
+    return {
+        "necessary": Finding(
+            _said(effect.beyond_random),
+            f"{what}; beside it, without random ones",
+            effect.change,
+            effect.random,
+            effect.p,
+            units=effect.count,
+        ),
+        "specific": Finding(
+            _said(effect.own),
+            f"{what}; beside it, of the other emotions' margins",
+            effect.change,
+            effect.others,
+            effect.p_specific,
+            units=effect.count,
+        ),
+    }
+
+
 def _said(passed: bool) -> str:
     return "passed" if passed else "failed"
 
 
-_ARRAYS = ("margins", "drops", "random_drops")
+_ARRAYS = ("margins", "changes", "random_changes")
 _FACTS = ("emotions", "told", "counts", "scenarios")

@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from affectlens.circuits.evidence.ablation import AT, check_parts, made_by
-from affectlens.circuits.evidence.conditions import Conditions, Replacement
+from affectlens.circuits.evidence.ablation import Samples, put_for
+from affectlens.circuits.evidence.conditions import Conditions
 from affectlens.circuits.evidence.draws import mask_of, others, sizes_of
 from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
 from affectlens.circuits.evidence.items import Item, items_of
 from affectlens.circuits.evidence.measure import margins_under, other_contexts
-from affectlens.circuits.evidence.replacements import mean, resample
+from affectlens.circuits.evidence.plan import AT, check_parts, made_by
 from affectlens.circuits.tasks.base import Task
 from affectlens.circuits.units import KINDS, there_only
 from affectlens.core.errors import DataError, unknown
@@ -84,7 +84,7 @@ def faithfulness(
     circuit: Circuit,
     means: UnitMeans,
     settings: FaithfulnessSettings = FaithfulnessSettings(),
-    samples: Mapping[str, Mapping[str, Float[Tensor, "sample layer width"]]] | None = None,
+    samples: Samples | None = None,
 ) -> FaithfulnessCurve:
     """Leave growing shares of the units, the circuit's own units, and random ones.
 
@@ -113,7 +113,7 @@ def faithfulness(
     total = 2 * len(items) * sum(len(next(iter(one.values()))) for one in masks)
     with progress("leaving circuits alone", total) as advance:
         for emotion, ablated in zip(circuit.emotions, masks, strict=True):
-            put = _put(settings, means, samples, emotion)
+            put = put_for(settings.by, means, samples, emotion, settings.seed)
             part = Conditions.ready(model, put, items, settings.at == "all")
             made.append(contrasts(part, items, task.emotions.index(emotion), ablated, advance))
     parts = np.stack(made)
@@ -184,16 +184,3 @@ def _first(order: Tensor, count: int, there: Bool[Tensor, "layer unit"]) -> Tens
     mask = torch.zeros(there.numel(), dtype=torch.bool)
     mask[order[:count]] = True
     return mask.reshape(there.shape)
-
-
-def _put(
-    settings: FaithfulnessSettings,
-    means: UnitMeans,
-    samples: Mapping[str, Mapping[str, Tensor]] | None,
-    emotion: str,
-) -> Replacement:
-    if settings.by == "mean":
-        return mean(means)
-    if samples is None:
-        raise DataError("Resampling needs values of other texts; make them with `tone_samples`.")
-    return resample(samples, emotion, settings.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,8 +89,25 @@ def tone_samples(
     return found
 
 
+def of_tone(
+    samples: Mapping[str, Mapping[str, Float[Tensor, "sample layer width"]]],
+    emotion: str,
+    seed: int = 0,
+) -> Replacement:
+    """The values at tokens of one tone.
+
+    Raises:
+        DataError: If there are none.
+    """
+    if emotion not in samples:
+        raise DataError(f"There are no values at tokens of {emotion}; make samples that have it.")
+    return Replacement(samples[emotion], seed)
+
+
 def resample(
-    samples: dict[str, dict[str, Float[Tensor, "sample layer width"]]], emotion: str, seed: int = 0
+    samples: Mapping[str, Mapping[str, Float[Tensor, "sample layer width"]]],
+    emotion: str,
+    seed: int = 0,
 ) -> Replacement:
     """The values at tokens of all other emotions.
 

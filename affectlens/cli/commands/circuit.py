@@ -36,7 +36,7 @@ def ablate(
         str, typer.Option("--counts", help="How many units, the highest scores first.")
     ] = "8,32,128",
     by: Annotated[
-        str, typer.Option("--by", help="What takes a unit's place: mean or zero.")
+        str, typer.Option("--by", help="What takes a unit's place: mean, resample or zero.")
     ] = "mean",
     draws: Annotated[
         int, typer.Option("--draws", min=2, help="Random sets of as many units beside each.")
