@@ -90,7 +90,7 @@ _STEPS = (
         "the scenarios",
         needs=(),
         reads=("material",),
-        options=("scenarios", "test", "groups", "events", "seed"),
+        options=("groups", "events", "seed"),
         corrections=(),
         work=_step("scenarios"),
     ),

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def work(run: StudyRun) -> list[str]:
     """Choose the events that are fitted and tested on."""
-    for name in ("scenarios", "test", "seed"):
-        run.option(name)
-    events = all_events(run.request)
+    events = all_events(run.request)  # its files are the step's material
     chosen = [
         spread_events([event for event in events if event.split == split], run.option(limit))
         for split, limit in (("fit", "groups"), ("test", "events"))
