@@ -100,7 +100,10 @@ def _effects(
         }
         with torch.enable_grad(), writing(model.anatomy, places):
             margin = task.objective(model, emotion, batch)
-            gradients = torch.autograd.grad(margin, list(nothing.values()))
+            # Units that the margin does not read (later than a projection's site) have slope 0.
+            gradients = torch.autograd.grad(
+                margin, list(nothing.values()), allow_unused=True, materialize_grads=True
+            )
         slopes = dict(zip(nothing, gradients, strict=True))
         for kind, mean in mu.items():
             effect = torch.zeros_like(mean)  # a layer without such units has none
