@@ -15,7 +15,7 @@ from typing import Any
 
 from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
-from affectlens.serving.launching import Launch, prepare
+from affectlens.serving.vllm.launching import Launch, prepare
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import BLOCK, ENVIRONMENT
 

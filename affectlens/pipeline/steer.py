@@ -63,7 +63,7 @@ def steer_beside(request: SteerRequest) -> SideBySide:
     from affectlens.models import load_model
     from affectlens.models.generation.generation import GenerationSettings, encode_prompt
     from affectlens.steering import SteeringPack, SteeringSpec
-    from affectlens.steering.transformers.hooks import generate_steered
+    from affectlens.steering.hooking.steered_passes import generate_steered
 
     if not request.pack_file.is_file():
         raise ArtefactError(

@@ -3,4 +3,4 @@ from .checking import check_server as check_server
 from .child_process import HOST as HOST
 from .child_process import free_port as free_port
 from .child_process import running as running
-from .launching import prepare as prepare
+from .vllm.launching import prepare as prepare

@@ -19,7 +19,7 @@ from typing import Any
 from affectlens.core import DataError, ModelError
 from affectlens.core.artefact import disk_error
 from affectlens.serving.checking import Server
-from affectlens.serving.launching import Launch
+from affectlens.serving.vllm.launching import Launch
 
 HOST = "127.0.0.1"
 START_SECONDS = 1800.0

@@ -162,7 +162,7 @@ class SteeringPack(PackDisplay):
         prompt_lengths: Sequence[int] | None = None,
         force: bool = False,
     ) -> Generator[None, None, None]:
-        """Steer every forward pass of a model inside the block; see `transformers.steering`.
+        """Steer every forward pass of a model inside the block; see `affectlens.steering.hooking.steered_passes`.
 
         Args:
             model: The model the pack was made for.
@@ -170,7 +170,7 @@ class SteeringPack(PackDisplay):
             prompt_lengths: Tokens of each row's prompt, where they cannot be told from the calls.
             force: Steer another model of the same shape all the same.
         """
-        from affectlens.steering.transformers.hooks import steering
+        from affectlens.steering.hooking.steered_passes import steering
 
         with steering(model, self, spec, prompt_lengths=prompt_lengths, force=force):
             yield

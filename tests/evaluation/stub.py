@@ -15,7 +15,7 @@ import torch
 from affectlens.models.generation.generation import GenerationSettings
 from affectlens.models.loading import LanguageModel
 from affectlens.steering import SteeringPack
-from affectlens.steering.transformers.hooks import generate_steered
+from affectlens.steering.hooking.steered_passes import generate_steered
 
 Answer = tuple[int, Any]
 

@@ -317,7 +317,7 @@ def test_the_steer_command_on_its_pack(finished: Path) -> None:
     from affectlens.models import load_model
     from affectlens.models.generation.generation import GenerationSettings, encode_prompt
     from affectlens.steering import SteeringPack, SteeringSpec
-    from affectlens.steering.transformers.hooks import generate_steered
+    from affectlens.steering.hooking.steered_passes import generate_steered
 
     told = CliRunner().invoke(
         app,

@@ -13,7 +13,7 @@ import pytest
 
 from affectlens.core import AffectLensError, ArtefactError, DataError, ModelError, UnknownNameError
 from affectlens.models import LanguageModel
-from affectlens.serving.launching import Launch, prepare
+from affectlens.serving.vllm.launching import Launch, prepare
 from affectlens.serving.vllm.settings import Settings
 from tests.steering.oracle import random_pack
 
@@ -202,7 +202,8 @@ def test_wrong_packs(pack: str, tmp_path: Path) -> None:
 def test_without_vllm_nothing_of_it_is_imported(pack: str) -> None:
     """Starting a server elsewhere must work from the main environment."""
     code = (
-        "import sys; from affectlens.serving import launching, checking; "
+        "import sys; from affectlens.serving import checking; "
+        "from affectlens.serving.vllm import launching; "
         "print('vllm' in sys.modules, 'transformer_lens' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

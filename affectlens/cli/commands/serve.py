@@ -95,7 +95,7 @@ def serve(
             "reserve": reserve,
             "force": force or None,
         }
-        from affectlens.pipeline.serving import start
+        from affectlens.serving.starting import start
 
         start(
             pack or [str(run_folder / "pack.safetensors")],

@@ -78,7 +78,7 @@ class Transformers:
     ) -> list[Ids]:
         """See `Backend.generate`."""
         from affectlens.models.generation.generation import generate_ids
-        from affectlens.steering.transformers.hooks import generate_steered
+        from affectlens.steering.hooking.steered_passes import generate_steered
 
         if pack is None:
             return generate_ids(self.model, prompts, settings, on_progress=advance)

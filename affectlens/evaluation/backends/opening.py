@@ -50,7 +50,7 @@ def backend(
         yield found
         return
     from affectlens.serving.child_process import HOST, free_port, running
-    from affectlens.serving.launching import prepare
+    from affectlens.serving.vllm.launching import prepare
 
     port = free_port()
     launch = prepare(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from affectlens.serving.launching import prepare
+from affectlens.serving.vllm.launching import prepare
 
 
 def start(

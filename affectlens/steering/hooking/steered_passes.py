@@ -26,7 +26,7 @@ from affectlens.core import DataError, WritePoint
 from affectlens.steering.gates import EMBEDDINGS, GateTable
 from affectlens.steering.positions import inside, interval, intervals
 from affectlens.steering.table import SiteTable, SteeringTable
-from affectlens.steering.transformers.prompt_ends import Calls, Pass, repeat
+from affectlens.steering.hooking.prompt_ends import Calls, Pass, repeat
 
 if TYPE_CHECKING:
     from affectlens.models.generation.generation import GenerationSettings

@@ -1,0 +1,1 @@
+"""Steering in this process, by hooks that know which row and which token they see."""

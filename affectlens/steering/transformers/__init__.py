@@ -1,1 +1,0 @@
-"""Steering of Transformers models, by hooks that know which row and which token they see."""
