@@ -20,6 +20,7 @@ from .core import ModelError as ModelError
 from .core import Site as Site
 from .evaluation import ARMS as ARMS
 from .evaluation import ArmMetrics as ArmMetrics
+from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.judges import judge_report as judge_report
 from .evaluation.judges import load_judge as load_judge
 from .evaluation.naming import mask_feelings as mask_feelings
@@ -30,7 +31,6 @@ from .models import LanguageModel as LanguageModel
 from .models import load_model as load_model
 from .pipeline import RunConfig as RunConfig
 from .pipeline import run as run
-from .pipeline.evaluate import evaluate as evaluate
 from .pipeline.expression import express as express
 from .pipeline.settings import ExpressSettings as ExpressSettings
 from .plotting import plot as plot

@@ -110,10 +110,76 @@ def an_operator() -> Any:
     return Operator("toy", "A toy of an operator", adds=True)
 
 
-def an_arm() -> Any:
-    from affectlens.evaluation import ArmKind
+def a_probe() -> Any:
+    """The class whose mean is nearest."""
+    import torch
 
-    return ArmKind("toy", "toy", "A toy of an arm", "circuit")
+    from affectlens.geometry import LinearFit
+    from affectlens.probes import ProbeKind
+
+    def fit(x: Any, y: Any, penalties: Any, *, n_classes: int, weight: Any, tol: float) -> Any:
+        share = weight[:, None] * torch.nn.functional.one_hot(y, n_classes).T
+        means = torch.einsum("rkn,snd->srkd", share / share.sum(-1, keepdim=True), x)
+        means = means[:, :, None].expand(-1, -1, torch.as_tensor(penalties).shape[-1], -1, -1)
+        bias = -means.square().sum(-1) / 2
+        return LinearFit(means, bias, torch.ones(means.shape[:3], dtype=torch.bool))
+
+    return ProbeKind("toy", "A toy of a probe", fit)
+
+
+def a_format() -> Any:
+    import json
+
+    import torch
+
+    from affectlens.core import Provenance
+    from affectlens.core.artefact import TensorFile
+    from affectlens.steering.formats import PackFormat
+    from affectlens.steering.pack_file import facts_of, fields_of, tensors_of
+
+    def write(pack: Any, path: Any) -> None:
+        numbers = {name: tensor.tolist() for name, tensor in tensors_of(pack).items()}
+        path.write_text(json.dumps([numbers, facts_of(pack)]))
+
+    def read(path: Any) -> Any:
+        numbers, facts = json.loads(path.read_text())
+        tensors = {name: torch.tensor(rows) for name, rows in numbers.items()}
+        return fields_of(TensorFile(tensors, Provenance("pack"), facts, ""))
+
+    return PackFormat("toy", "A toy of a pack format", ".toy", write, read)
+
+
+def a_server() -> Any:
+    from affectlens.serving.contract import Launch, ServerKind
+
+    def prepare(packs: Any, model: Any = None, *, extra: Any, **_: Any) -> Launch:
+        return Launch(("toy-server", *packs, *extra), {"TOY": "1"}, shown=("TOY",))
+
+    return ServerKind("toy", "A toy of a server", prepare)
+
+
+def a_backend() -> Any:
+    from contextlib import nullcontext
+
+    from affectlens.evaluation import BackendKind
+
+    class Echo:
+        def generate(self, prompts: Any, specs: Any, pack: Any, settings: Any, advance: Any) -> Any:
+            advance(len(prompts))
+            return [prompt[-settings.max_new_tokens :] for prompt in prompts]
+
+    return BackendKind("toy", "A toy of a back end", lambda _: nullcontext(Echo()), is_server=False)
+
+
+def an_arm() -> Any:
+    from affectlens.evaluation import ArmKind, FoldedPack
+    from affectlens.steering import SteeringPack
+
+    def fold(found: Any) -> SteeringPack:
+        return SteeringPack.from_circuit(found.circuit(refined=False), found.model)
+
+    pack = FoldedPack("pack_toy", fold)
+    return ArmKind("toy", "toy", "A toy of an arm", "circuit", pack, strengths=(0.5, 1.0))
 
 
 def a_judge() -> Any:
@@ -140,6 +206,10 @@ TOYS = {
     "interventions": an_intervention,
     "tasks": a_task,
     "operators": an_operator,
+    "probes": a_probe,
+    "formats": a_format,
+    "servers": a_server,
+    "backends": a_backend,
     "arms": an_arm,
     "judges": a_judge,
     "stages": a_stage,
@@ -194,3 +264,86 @@ def test_a_toy_stage_is_run(tmp_path: Any) -> None:
     with STAGES.adding(a_stage()):
         run(RunConfig(out=tmp_path, device="cpu", dtype="float32"), until="toy")
     assert (tmp_path / "toy.txt").read_text() == "toy"
+
+
+def test_a_toy_probe_is_swept() -> None:
+    from sklearn.neighbors import NearestCentroid
+
+    from affectlens.probes import PROBES, sweep
+    from tests.geometry.synthetic import SITES, planted
+
+    store = planted(n_scenarios=8, content=0.2, noise=0.2)[0]
+    with PROBES.adding(a_probe()):
+        found = sweep(store, probe="toy", draws=10)
+    fit, test = store.select(split="fit"), store.select(split="test")
+    theirs = NearestCentroid().fit(fit.to_numpy(SITES[0]), fit.column("emotion"))
+    right = theirs.score(test.to_numpy(SITES[0]), test.column("emotion"))
+    assert float(found.accuracy[0]) == pytest.approx(right)
+    assert found.provenance.parameters["probe"] == "toy"
+
+
+def test_a_toy_format_is_told_by_its_ending(tiny_model: Any, tmp_path: Any) -> None:
+    from affectlens.core import ArtefactError
+    from affectlens.steering import SteeringPack
+    from affectlens.steering.formats import FORMATS
+    from tests.steering.oracle import random_pack
+
+    pack, path = random_pack(tiny_model("llama")), tmp_path / "pack.toy"
+    with FORMATS.adding(a_format()):
+        pack.save(path)
+        again = SteeringPack.load(path)
+        for name, vectors in pack.vectors.items():
+            assert again.vectors[name].equal(vectors)
+        assert again.recommended == pack.recommended and again.layers == pack.layers
+        path.write_text("[]")
+        with pytest.raises(ArtefactError, match="damaged"):
+            SteeringPack.load(path)
+    pack.save(path)  # any other ending is our own format
+    assert SteeringPack.load(path).fingerprint == pack.fingerprint
+
+
+def test_a_toy_server_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    from affectlens.serving.servers import SERVERS
+
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execvpe", lambda *given: became.append(given))
+    with SERVERS.adding(a_server()):
+        done = CliRunner().invoke(app, ["serve", "--backend", "toy", "--pack", "p", "--port", "81"])
+    command = ("toy-server", "p", "--host", "127.0.0.1", "--port", "81")
+    assert became == [("toy-server", command, {"TOY": "1"})]
+    assert "TOY=1 toy-server p --host" in done.output
+    assert CliRunner().invoke(app, ["serve", "--backend", "toy"]).exit_code == 1
+
+
+def test_a_toy_backend_answers(tiny_model: Any) -> None:
+    from affectlens.datasets import load
+    from affectlens.evaluation import BACKENDS, arm_requests, generate_replies
+    from affectlens.models.generation.generation import GenerationSettings, encode_prompt
+    from affectlens.pipeline import RunConfig
+
+    model = tiny_model("llama", max_position_embeddings=2048)
+    asked = arm_requests("unsteered", list(load("events"))[:2])
+    with BACKENDS.adding(a_backend()):
+        assert RunConfig(backend="toy").backend == "toy"
+        with BACKENDS["toy"].open(None) as backend:
+            settings = GenerationSettings(max_new_tokens=3)
+            replies = generate_replies(model, "unsteered", asked, settings, backend=backend)
+    for request, reply in zip(asked, replies, strict=True):
+        echo = encode_prompt(model, request.event.text)[-3:]
+        assert reply.text == model.tokenizer.decode(echo, skip_special_tokens=True).strip()
+
+
+def test_a_toy_arm_is_packed_tuned_and_compared() -> None:
+    from affectlens.evaluation import ARMS, arm_requests
+    from affectlens.pipeline.settings import Settings
+
+    before = Settings()
+    with ARMS.adding(an_arm()):
+        settings = Settings()
+        (request,) = arm_requests("toy", [None], ["anger"])  # type: ignore[list-item]
+    assert settings.pack.packs == (*before.pack.packs, "pack_toy")
+    assert settings.tune.strengths == (*before.tune.strengths, ("toy", (0.5, 1.0)))
+    assert settings.evaluate.arms == settings.report.arms == (*before.evaluate.arms, "toy")
+    assert str(request.spec) == "anger=1.0;mode=circuit" and request.system is None

@@ -15,7 +15,8 @@ from typing import Any
 
 from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
-from affectlens.serving.vllm.launching import Launch, prepare
+from affectlens.serving.contract import Launch
+from affectlens.serving.vllm.launching import prepare
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import BLOCK, ENVIRONMENT
 
@@ -101,7 +102,7 @@ def launch_of(port: int, packs: Sequence[str], extra: Sequence[str] = (), **opti
     # An engine core in a process of its own, as servers have it.
     plain = {n: v for n, v in ENVIRONMENT.items() if n != "VLLM_ENABLE_V1_MULTIPROCESSING"}
     inherited = {n: v for n, v in launch.environment.items() if n not in ENVIRONMENT}
-    return Launch(launch.command, {**inherited, **plain}, launch.left_out)
+    return replace(launch, environment={**inherited, **plain})
 
 
 @contextmanager

@@ -18,14 +18,14 @@ pytest.importorskip("transformer_lens", reason="needs the main environment")
 
 from affectlens.core import EMOTIONS
 from affectlens.evaluation import ARMS, Backend, Transformers, Vllm
+from affectlens.evaluation.arms import folded_packs
 from affectlens.models.generation.generation import GenerationSettings, encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arm_files import load_replies
-from affectlens.pipeline.backend import backend
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.pack_files import TUNED, tuned_file
+from affectlens.pipeline.pack_files import tuned_file
 from affectlens.pipeline.stage import StageRun
-from affectlens.pipeline.stages.evaluate import arm_packs, evaluate
+from affectlens.pipeline.stages.evaluate import arm_packs, evaluate, generating
 from affectlens.steering import SteeringPack
 from tests_vllm.engines import ROOT
 from tests_vllm.reference import EVENTS
@@ -51,7 +51,7 @@ def make_run(folder: Path, **options: Any) -> StageRun:
 def here(folder: Path) -> StageRun:
     run = make_run(folder)
     some = some_pack(run.model, size=1.0)
-    for i, name in enumerate(dict.fromkeys(TUNED.values())):
+    for i, name in enumerate(folded_packs()):
         some.with_recommended("circuit", 1.0 + i).save(folder / tuned_file(name))
     return run
 
@@ -70,7 +70,7 @@ def server(here: StageRun, packs: dict[Path, SteeringPack]) -> Iterator[Vllm]:
         for name in ("VLLM_CPU_OMP_THREADS_BIND", "VLLM_ENABLE_V1_MULTIPROCESSING"):
             patch.delenv(name, raising=False)
         # Compiling takes minutes here.
-        with backend(run, packs, ["--enforce-eager"]) as found:
+        with generating(run, packs, ["--enforce-eager"]) as found:
             assert isinstance(found, Vllm)
             yield found
 
@@ -79,7 +79,7 @@ def test_the_arms_are_the_same(here: StageRun, server: Vllm, tmp_path: Path) -> 
     """Also: a server that runs already is used, and is found to serve this model."""
     there = make_run(tmp_path, backend="vllm", url=server.server.url)
     there.context.__dict__["model"] = here.model
-    for name in dict.fromkeys(TUNED.values()):
+    for name in folded_packs():
         SteeringPack.load(here.folder / tuned_file(name)).save(tmp_path / tuned_file(name))
     assert evaluate(here) == evaluate(there)
     for arm in ARMS:

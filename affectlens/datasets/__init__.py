@@ -6,6 +6,7 @@ from affectlens.datasets.leakage.check import Finding, LeakageLimits, LeakageRep
 from affectlens.datasets.registry import CORPORA, CorpusInfo, list_corpora, load, show
 from affectlens.datasets.schema import DESIGNS, ROLES, SPLITS, Corpus, Message, Record, scenario_of
 from affectlens.datasets.splits import grouped_split
+from affectlens.datasets.spreading import spread
 
 __all__ = [
     "CORPORA",
@@ -27,4 +28,5 @@ __all__ = [
     "load",
     "scenario_of",
     "show",
+    "spread",
 ]

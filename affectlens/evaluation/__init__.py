@@ -1,21 +1,33 @@
 """Evaluation: arms, judges, metrics, strengths."""
 
 from affectlens.evaluation.arm_metrics import ArmMetrics, measure, summarise
-from affectlens.evaluation.arms import ARMS, ArmKind, Reply
-from affectlens.evaluation.backends import Backend, Transformers, Vllm
+from affectlens.evaluation.arms import ARMS, ArmKind, FoldedPack, ImitatingPack, random_pack
+from affectlens.evaluation.backends import (
+    BACKENDS,
+    Backend,
+    BackendKind,
+    BackendRequest,
+    Transformers,
+    Vllm,
+)
 from affectlens.evaluation.comparisons import Comparison, compare
 from affectlens.evaluation.perplexity import perplexity_ratio, reply_nll
-from affectlens.evaluation.random_units import random_pack
 from affectlens.evaluation.replies import Request, arm_requests, generate_replies
+from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import Scores, score_replies
 from affectlens.evaluation.tuning import StrengthPoint, beyond, choose_strengths
 
 __all__ = [
     "ARMS",
+    "BACKENDS",
     "ArmKind",
     "ArmMetrics",
     "Backend",
+    "BackendKind",
+    "BackendRequest",
     "Comparison",
+    "FoldedPack",
+    "ImitatingPack",
     "Reply",
     "Request",
     "Scores",

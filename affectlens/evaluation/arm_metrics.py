@@ -21,8 +21,8 @@ from affectlens.evaluation.text_metrics import (
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from affectlens.evaluation.arms import Reply
     from affectlens.evaluation.judges import Judge
+    from affectlens.evaluation.reply import Reply
 
 Interval = tuple[float, float]
 

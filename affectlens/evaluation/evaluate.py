@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from affectlens.core.errors import DataError
 from affectlens.core.progress import progress
-from affectlens.datasets import load
-from affectlens.evaluation import ArmMetrics, arm_requests, generate_replies, measure
-from affectlens.evaluation.arms import ARMS, UNSTEERED
+from affectlens.datasets import load, spread
+from affectlens.evaluation.arm_metrics import ArmMetrics, measure
+from affectlens.evaluation.arms import ARMS, MAIN, UNSTEERED
+from affectlens.evaluation.replies import arm_requests, generate_replies
 from affectlens.models.generation.decoding import GenerationSettings
-from affectlens.pipeline.expression import spread
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
@@ -49,7 +49,7 @@ def evaluate(
 
     settings = generation or GenerationSettings()
     events = spread(load("events").filter(split="test"), n_events)
-    controls = [a for a in arms if ARMS[a].mode not in ("", a)]
+    controls = [a for a in arms if ARMS[a].pack not in (None, MAIN)]
     if controls:
         raise DataError(
             f"{', '.join(controls)}: a control steers with a pack of its own, not with this one; "

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import EMOTIONS, DataError
-from affectlens.datasets import elicitation_prompt
-from affectlens.evaluation.arms import ARMS, UNSTEERED, Reply
+from affectlens.evaluation.arms import ARMS
 from affectlens.evaluation.backends import Advance, Backend, Transformers
 from affectlens.evaluation.perplexity import reply_nll
+from affectlens.evaluation.reply import Reply
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
@@ -42,24 +42,18 @@ def arm_requests(
 ) -> list[Request]:
     """All requests of an arm, at the strengths its pack recommends.
 
-    Arms of one steering mode ask for the same; what differs is the pack. The system prompt of the
-    ``prompted`` arm asks for the emotion and for nothing else: no arm has a limit of length but the
-    one in tokens, which all share.
+    Arms of one steering mode ask for the same; what differs is the pack. No arm has a limit of
+    length but the one in tokens, which all share.
 
     Raises:
         UnknownNameError: If there is no such arm.
     """
-    mode = ARMS[arm].mode
-    if arm == UNSTEERED:
+    kind = ARMS[arm]
+    if not kind.has_targets:
         return [Request(event, "") for event in events]
-    if arm == "prompted":
-        return [
-            Request(ev, e, system=elicitation_prompt(e, limited=False))
-            for ev in events
-            for e in emotions
-        ]
-    spec = {e: SteeringSpec({e: 1.0}, mode=mode) for e in emotions}
-    return [Request(event, e, spec[e]) for event in events for e in emotions]
+    specs = {e: SteeringSpec({e: 1.0}, mode=kind.mode) if kind.mode else None for e in emotions}
+    asks = {e: kind.system(e) if kind.system else None for e in emotions}
+    return [Request(event, e, specs[e], asks[e]) for event in events for e in emotions]
 
 
 def generate_replies(

@@ -19,8 +19,8 @@ from affectlens.evaluation.perplexity import perplexity_ratio, pooled_nll
 from affectlens.evaluation.text_metrics import fluency_score, harmonic
 
 if TYPE_CHECKING:
-    from affectlens.evaluation.arms import Reply
     from affectlens.evaluation.judges import Judge
+    from affectlens.evaluation.reply import Reply
 
 Embed = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 

@@ -3,7 +3,8 @@
 from affectlens.geometry.directions import Directions, bootstrap_cosine, directions
 from affectlens.geometry.emotion_map import EmotionMap, emotion_map, vad_correlation
 from affectlens.geometry.estimators import ESTIMATORS, group_centred
-from affectlens.geometry.logistic import LogisticFit, fit_logistic
+from affectlens.geometry.linear_fit import LinearFit
+from affectlens.geometry.logistic import fit_logistic
 from affectlens.geometry.streaming import (
     STREAMED,
     GroupSums,
@@ -18,7 +19,7 @@ __all__ = [
     "Directions",
     "EmotionMap",
     "GroupSums",
-    "LogisticFit",
+    "LinearFit",
     "StreamSettings",
     "bootstrap_cosine",
     "directions",

@@ -14,40 +14,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from affectlens.core.errors import DataError
+from affectlens.geometry.linear_fit import LinearFit, check_rows, principal_axes, standardised
 
 _ELEMENTS_PER_CHUNK = 1 << 24  # of the packed training rows: bounds memory, not the result
 _HISTORY = 10
-
-
-@dataclass(frozen=True, eq=False)
-class LogisticFit:
-    """Fitted probes, in the units of the rows given (any standardisation folded back).
-
-    Attributes:
-        weights: Coefficients; the classes sum to zero.
-        bias: Intercepts; the classes sum to zero.
-        converged: Whether ``tol`` was reached before the last step.
-    """
-
-    weights: Float[Tensor, "site resample penalty class d"]
-    bias: Float[Tensor, "site resample penalty class"]
-    converged: Tensor
-
-    def logits(
-        self, x: Float[Tensor, "site n d"]
-    ) -> Float[Tensor, "site resample penalty n class"]:
-        """Scores of rows under every fit of their site."""
-        sites, resamples, penalties, classes, d = self.weights.shape
-        flat = self.weights.reshape(sites, -1, d)
-        scores = x.to(flat.dtype) @ flat.mT + self.bias.reshape(sites, 1, -1)
-        return scores.reshape(sites, -1, resamples, penalties, classes).permute(0, 2, 3, 1, 4)
 
 
 def fit_logistic(
@@ -60,7 +35,7 @@ def fit_logistic(
     standardise: bool = True,
     tol: float = 1e-3,
     max_iter: int = 300,
-) -> LogisticFit:
+) -> LinearFit:
     """Fit every site × resample × penalty.
 
     Args:
@@ -74,14 +49,14 @@ def fit_logistic(
             fit, as ``StandardScaler`` does; the result is in raw units all the same.
         tol: Largest relative error of the (standardised) weights; guaranteed by the ridge, which
             bounds the Hessian from below.
-        max_iter: Steps before giving up; see `LogisticFit.converged`.
+        max_iter: Steps before giving up; see `LinearFit.converged`.
 
     Raises:
         DataError: If a resample lacks a class, or rows are not finite.
     """
     sites, n, d = x.shape
     weight = torch.ones(1, n, device=x.device) if weight is None else weight.to(x.device)
-    _check(x, y, weight, n_classes)
+    check_rows(x, y, weight, n_classes)
     c = torch.as_tensor(penalties, dtype=torch.float32, device=x.device)
     c = c.expand(sites, -1) if c.ndim == 1 else c
     index, packed = _pack(weight.float())
@@ -99,19 +74,7 @@ def fit_logistic(
         for start in range(0, sites, chunk)
     ]
     weights, bias, converged = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return LogisticFit(weights, bias, converged)
-
-
-def _check(x: Tensor, y: Tensor, weight: Tensor, n_classes: int) -> None:
-    if not bool(x.isfinite().all()):
-        raise DataError("Cannot fit a probe on rows with NaN or infinity; capture them again.")
-    per_class = torch.zeros(len(weight), n_classes, device=x.device)
-    per_class.index_add_(1, y.to(x.device), weight.float())
-    if n_classes < 2 or bool((per_class == 0).any()):
-        raise DataError(
-            "Cannot fit a probe: every fold needs rows of at least two classes, and of each class; "
-            "use fewer folds or fewer classes."
-        )
+    return LinearFit(weights, bias, converged)
 
 
 def _pack(
@@ -135,17 +98,10 @@ def _fit_chunk(
     n_classes, standardise, tol, max_iter = options
     sites, resamples = len(x), len(index)
     rows = x[:, index]  # [site, resample, rows, d]
-    total = weight.sum(1)[:, None, None]
-    mean = (rows * weight[..., None]).sum(2, keepdim=True) / total
-    rows = rows - mean
-    scale = torch.ones_like(mean)
-    if standardise:
-        deviation = ((rows.square() * weight[..., None]).sum(2, keepdim=True) / total).sqrt()
-        # A constant feature has a deviation of rounding errors only: leave it alone.
-        scale = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, scale)
-    rows = (rows / scale * (weight > 0)[..., None]).flatten(0, 1)
+    rows, mean, scale = standardised(rows, weight, scaled=standardise)
+    rows = (rows * (weight > 0)[..., None]).flatten(0, 1)
     problem_weight = weight.repeat(sites, 1)
-    basis, energy = _principal_axes(rows, problem_weight)
+    basis, energy = principal_axes(rows, problem_weight)
     solver = _Solver(
         torch.cat([rows @ basis, torch.ones_like(rows[..., :1])], dim=-1),
         y.repeat(sites, 1),
@@ -164,19 +120,6 @@ def _fit_chunk(
         bias - bias.mean(-1, keepdim=True),
         converged.unflatten(0, (sites, resamples)),
     )
-
-
-def _principal_axes(
-    rows: Float[Tensor, "problem n d"], weight: Float[Tensor, "problem n"]
-) -> tuple[Float[Tensor, "problem d r"], Float[Tensor, "problem r"]]:
-    """Orthonormal basis of the rows' span, along their principal axes, and its energies."""
-    weighted = rows * weight.sqrt()[..., None]
-    if rows.shape[1] >= rows.shape[2]:
-        energy, basis = torch.linalg.eigh(weighted.mT @ weighted)
-        return basis, energy.clamp_min(0)
-    q, r = torch.linalg.qr(weighted.mT)
-    energy, rotation = torch.linalg.eigh(r @ r.mT)
-    return q @ rotation, energy.clamp_min(0)
 
 
 class _Solver:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """An arm of a run.
+class ArmFiles:
+    """The replies of an arm of a run.
 
     Attributes:
         name: One of `affectlens.evaluation.ARMS`.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from affectlens.core import EMOTIONS, group_name
-from affectlens.datasets import Corpus, Message, Record, load
+from affectlens.datasets import Corpus, Message, Record, load, spread
 from affectlens.datasets.authored import openers
 from affectlens.pipeline.settings import ExpressSettings
 
@@ -105,27 +105,6 @@ def tones_as_replies(emotions: Sequence[str] = EMOTIONS) -> Corpus:
         if record.emotion in emotions
     )
     return Corpus("tones_as_replies", "replies", records)
-
-
-def spread(corpus: Corpus, n: int) -> list[Record]:
-    """At most ``n`` records, spread over the scenarios in turn and over the valences.
-
-    The i-th scenario gives its event number ``i mod 3`` first, so that a small ``n`` still sees
-    every valence and as many scenarios as it can.
-    """
-    by_scenario: dict[str, list[Record]] = {}
-    for record in corpus:
-        by_scenario.setdefault(record.scenario, []).append(record)
-    scenarios = list(by_scenario.values())
-    if n < len(scenarios):
-        # Evenly over the themes, which follow one another in the corpora.
-        scenarios = [scenarios[i * len(scenarios) // n] for i in range(n)]
-    rounds: list[Record] = []
-    for turn in range(max(len(members) for members in scenarios)):
-        for i, members in enumerate(scenarios):
-            if turn < len(members):
-                rounds.append(members[(i + turn) % len(members)])
-    return rounds[:n]
 
 
 def openers_of(corpus: Corpus) -> tuple[str, ...]:

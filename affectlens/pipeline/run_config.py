@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from affectlens.core import DataError
 
@@ -23,8 +23,8 @@ class RunConfig(BaseModel):
         events: At most so many scenarios (three events each) to tune on and to test on; None = all.
         seed: Of everything random: folds, bootstrap, random direction.
         max_new_tokens: Length of generated replies.
-        backend: What generates the arms: ``"transformers"``, or ``"vllm"`` with our plug-in. It
-            changes the stage ``evaluate`` alone, strengths are chosen as ever.
+        backend: What generates the arms, a name in `affectlens.evaluation.BACKENDS`. It changes the
+            stage ``evaluate`` alone, strengths are chosen as ever.
         url: A vLLM server that runs already and has the packs of the run; None starts one.
         vllm_python: Interpreter of the environment that has vLLM, to start one with.
         template_variables: What the chat template is told, by name; part of every key that
@@ -41,11 +41,18 @@ class RunConfig(BaseModel):
     events: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     max_new_tokens: int = Field(default=40, ge=4, le=1024)
-    backend: Literal["transformers", "vllm"] = "transformers"
+    backend: str = "transformers"
     url: str | None = None
     vllm_python: str | None = None
     template_variables: dict[str, Any] = Field(default_factory=dict)
     force: bool = False
+
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, backend: str) -> str:
+        from affectlens.evaluation.backends import BACKENDS
+
+        return BACKENDS[backend].name
 
     @classmethod
     def checked(cls, **options: Any) -> RunConfig:
@@ -53,7 +60,10 @@ class RunConfig(BaseModel):
 
         Raises:
             DataError: If an option is unknown or out of range.
+            UnknownNameError: If there is no such back end.
         """
+        from affectlens.evaluation.backends import BACKENDS
+
         try:
             config = cls(**options)
         except ValidationError as error:
@@ -62,7 +72,8 @@ class RunConfig(BaseModel):
                 for p in error.errors()
             )
             raise DataError(f"These run options do not work: {problems}.") from None
-        if config.backend != "vllm" and (config.url or config.vllm_python):
+        kind = BACKENDS[config.backend]
+        if not kind.is_server and (config.url or config.vllm_python):
             raise DataError("--url and --vllm-python are for --backend vllm; give that as well.")
         if config.url and config.vllm_python:
             raise DataError(

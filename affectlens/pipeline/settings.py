@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from affectlens.core import EMOTIONS, TONES
-from affectlens.evaluation import ARMS
+from affectlens.evaluation.arms import ARMS, folded_packs
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.generation.decoding import GenerationSettings
 from affectlens.pipeline.rules import (
@@ -28,10 +28,10 @@ from affectlens.steering.refine import CIRCUIT, RESIDUAL, RefineSettings
 
 REPLIES = GenerationSettings()
 CONTINUATIONS = GenerationSettings(max_new_tokens=26)
-REFINED = (0.6, 0.85, 1.2)
-"""Strengths to try for vectors that a descent has made for strength 1."""
-ANALYTIC_UNITS = (5.0, 9.0, 16.0)
-"""Strengths to try for units' own differences, which are small beside what a descent makes."""
+
+
+def _first_strengths() -> tuple[tuple[str, tuple[float, ...]], ...]:
+    return tuple((arm.name, arm.strengths) for arm in ARMS.values() if arm.strengths)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class ActivationsSettings:
 class ProbeSettings:
     """How the probes are fitted: see `affectlens.probes.sweep`."""
 
+    probe: str = "logistic"
     classes: tuple[str, ...] = TONES
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
     folds: int = 5
@@ -153,12 +154,12 @@ class PackSettings:
     Attributes:
         placement: Of the model.
         rms_events: Fitting events on which the size of the residual stream is measured.
-        draws: Of random units.
+        packs: Those that the arms ask for, by name.
     """
 
     placement: Placement = PLACEMENT
     rms_events: int = 32
-    draws: int = 2
+    packs: tuple[str, ...] = field(default_factory=lambda: tuple(folded_packs()))
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class TuneSettings:
         placement: Of the model.
         emotions: Each gets a strength.
         strengths: ``(arm, those tried first)``, in natural units: times the vectors as measured or
-            refined.
+            refined; default: those that the arms name.
         extensions: How often a grid may be widened where its best strength lies at its end.
         scenarios: At most so many of the split; None takes all.
         n_events: Events of them that are answered.
@@ -179,15 +180,7 @@ class TuneSettings:
 
     placement: Placement = PLACEMENT
     emotions: tuple[str, ...] = EMOTIONS
-    strengths: tuple[tuple[str, tuple[float, ...]], ...] = (
-        ("residual", REFINED),
-        ("circuit", REFINED),
-        ("analytic_residual", (0.5, 0.9, 1.6)),
-        ("analytic_circuit", ANALYTIC_UNITS),
-        ("random_units_refined_1", REFINED),
-        ("random_units_refined_2", REFINED),
-        ("random_units_analytic", ANALYTIC_UNITS),
-    )
+    strengths: tuple[tuple[str, tuple[float, ...]], ...] = field(default_factory=_first_strengths)
     extensions: int = 2
     scenarios: int | None = None
     n_events: int = 12
@@ -212,7 +205,7 @@ class EvaluateSettings:
     """
 
     placement: Placement = PLACEMENT
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = field(default_factory=lambda: tuple(ARMS))
     emotions: tuple[str, ...] = EMOTIONS
     scenarios: int | None = None
     n_events: int = 40
@@ -255,7 +248,7 @@ class ReportSettings:
     """
 
     model: str = DEFAULT_MODEL
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = field(default_factory=lambda: tuple(ARMS))
     emotions: tuple[str, ...] = EMOTIONS
     backend: str = "transformers"
     generation: GenerationSettings = REPLIES

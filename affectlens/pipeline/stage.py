@@ -110,6 +110,15 @@ class StageRun:
         keep = set(scenarios)
         return [record for record in corpus if record.scenario in keep]
 
+    def spread_events(self, split: str) -> list[Record]:
+        """`n_events` of the settings from `events`, spread evenly over scenarios and valences."""
+        from affectlens.datasets import Corpus, spread
+
+        events = self.events(split)
+        return spread(
+            Corpus(split, "texts", tuple(events)), min(self.settings.n_events, len(events))
+        )
+
     def made_by(self) -> str:
         """Fingerprint of all it reads but the files of other stages, and of the versions."""
         from affectlens.pipeline.fingerprints import versions

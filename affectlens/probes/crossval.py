@@ -13,9 +13,11 @@ from torch import Tensor
 
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.errors import DataError, unknown
-from affectlens.geometry.logistic import LogisticFit, fit_logistic
+from affectlens.geometry.linear_fit import LinearFit
+from affectlens.probes.estimators import ProbeKind
 from affectlens.probes.folds import assign_folds, group_ids
 
+_TOL = 1e-3
 _CV_TOL = 1e-2  # a probe that is 1 % off chooses the same penalty
 
 
@@ -120,7 +122,7 @@ class Scored:
 
 
 def cross_validate(
-    x: Float[Tensor, "site n d"], design: Design, penalties: Sequence[float]
+    x: Float[Tensor, "site n d"], design: Design, penalties: Sequence[float], probe: ProbeKind
 ) -> Scored:
     """Cross-validate, choose a penalty per site, refit and score.
 
@@ -128,24 +130,26 @@ def cross_validate(
         x: The rows of the design at each site.
         design: Which of them are fitted and held out.
         penalties: Values of scikit-learn's C, ascending.
+        probe: What is fitted.
     """
     left_out: list[tuple[int, ...]] = [(fold,) for fold in range(design.folds)]
     if design.nested:  # a fit without two folds serves as inner fit of either
         left_out += list(combinations(range(design.folds), 2))
     n_classes = len(design.classes)
     masks = torch.stack([design.without(*out) for out in left_out])
-    fits = fit_logistic(x, design.y, penalties, n_classes=n_classes, weight=masks, tol=_CV_TOL)
+    fits = probe.fit(x, design.y, penalties, n_classes=n_classes, weight=masks, tol=_CV_TOL)
     right = _right(fits, x, design.y)
     in_fold = torch.stack([design.fold == fold for fold in range(design.folds)])
     hits = (right[:, : design.folds] & in_fold[:, None]).sum((1, 3))  # [site, penalty]
     cv = hits / design.fit.sum()
     chosen = cv.argmax(1)
-    final = fit_logistic(
+    final = probe.fit(
         x,
         design.y,
         torch.tensor(list(penalties))[chosen][:, None],
         n_classes=n_classes,
         weight=design.fit[None].float(),
+        tol=_TOL,
     )
     if design.nested:
         correct = _nested(right, left_out, in_fold)
@@ -176,7 +180,7 @@ def _nested(
 
 
 def _right(
-    fits: LogisticFit, x: Float[Tensor, "site n d"], y: Int[Tensor, " n"]
+    fits: LinearFit, x: Float[Tensor, "site n d"], y: Int[Tensor, " n"]
 ) -> Bool[Tensor, "site fit penalty n"]:
     """Whether each fit is right about each row."""
     return fits.logits(x).argmax(-1) == y

@@ -20,6 +20,9 @@ def group_ids(keys: Sequence[Hashable]) -> Int[Tensor, " n"]:
 def assign_folds(groups: Int[Tensor, " n"], folds: int, seed: int) -> Int[Tensor, " n"]:
     """Fold of each row; a group lies in one fold, and folds have equally many groups.
 
+    scikit-learn's ``GroupKFold(shuffle=True)`` promises the same, but draws other folds from the
+    same seed: the numbers of every run would change with it.
+
     Raises:
         DataError: If there are fewer groups than folds, or fewer than two folds.
     """

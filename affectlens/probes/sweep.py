@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -23,14 +23,16 @@ from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.places import Site
 from affectlens.core.progress import progress
+from affectlens.core.settings import from_options, identity
 from affectlens.core.statistics import bootstrap_interval
 from affectlens.probes.crossval import Scored, cross_validate, make_design
+from affectlens.probes.estimators import PROBES
 from affectlens.probes.folds import group_ids
+from affectlens.probes.settings import SweepOptions, SweepSettings
 
 logger = logging.getLogger(__name__)
 
 EMBEDDINGS = Site(0, "resid_pre")
-PENALTIES = (0.001, 0.01, 0.1, 1.0)
 _ELEMENTS_AT_ONCE = 1 << 26  # activations held in memory
 _TENSORS = ("accuracy", "ci", "cv_accuracy", "weights", "bias")
 
@@ -191,12 +193,9 @@ def sweep(
     classes: Sequence[str] | None = None,
     position: str | None = None,
     sites: str | Site | Iterable[str | Site] | None = None,
-    penalties: Sequence[float] = PENALTIES,
-    folds: int = 5,
-    draws: int = 1000,
-    seed: int = 0,
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
-    """Fit and score multinomial logistic probes at every site.
+    """Fit and score linear probes at every site.
 
     Args:
         store: Activations with labels. The split ``test`` is held out; the rest is fitted on.
@@ -204,32 +203,27 @@ def sweep(
         position: Which position of the store; default: the one that suits its design.
         sites: Which sites; default: all (they must have one width). Capture ``resid_pre@0`` too
             for the embeddings as a baseline.
-        penalties: Values of scikit-learn's C, of standardised features; the one with the best
-            cross-validated accuracy is taken, the strongest penalty among equals.
-        folds: Folds of scenarios.
-        draws: Bootstrap draws of scenarios for the interval.
-        seed: Of folds and draws.
+        options: See `SweepSettings`: probe, penalties, folds, draws, seed.
 
     Raises:
         DataError: If there are fewer than two classes, or too few scenarios for the folds.
-        UnknownNameError: If a class, position or site does not exist.
+        UnknownNameError: If a probe, class, position, site or option does not exist.
     """
+    settings = from_options(SweepSettings, options, "sweep")
+    kind, tried = PROBES[settings.probe], settings.tried()
     chosen = store.default_position(position)
     wanted = store.default_sites(sites)
     if len({store.width(site) for site in wanted}) > 1:
         kinds = ", ".join(dict.fromkeys(site.kind for site in wanted))
         raise DataError(f"Sites of different width need sweeps apart; choose one of {kinds}.")
-    tried = tuple(sorted({float(c) for c in penalties}))
-    if not tried or tried[0] <= 0:
-        raise DataError("Penalties are values of C: give at least one, all above zero.")
-    design = make_design(store, classes, chosen, folds, seed)
+    design = make_design(store, classes, chosen, settings.folds, settings.seed)
     step = max(1, _ELEMENTS_AT_ONCE // (len(design.rows) * store.width(wanted[0])))
     parts = list[Scored]()
     with progress("Fitting probes", len(wanted)) as advance:
         for start in range(0, len(wanted), step):
             some = wanted[start : start + step]
             x = torch.stack([store.to_torch(site, chosen)[design.rows] for site in some])
-            parts.append(cross_validate(x, design, tried))
+            parts.append(cross_validate(x, design, tried, kind))
             advance(len(some))
     if not all(part.converged for part in parts):
         logger.warning("Some probes did not converge; drop the largest values of C.")
@@ -237,8 +231,8 @@ def sweep(
     ci = bootstrap_interval(
         correct.double().numpy(),
         group_ids(design.held_groups).tolist(),
-        draws=draws,
-        random=torch.Generator().manual_seed(seed),
+        draws=settings.draws,
+        random=torch.Generator().manual_seed(settings.seed),
     )
     return Sweep(
         sites=wanted,
@@ -248,7 +242,7 @@ def sweep(
         cv_accuracy=torch.cat([part.cv_accuracy for part in parts]),
         penalty=tuple(tried[i] for part in parts for i in part.chosen.tolist()),
         penalties=tried,
-        folds=folds,
+        folds=settings.folds,
         held_out="nested cross-validation" if design.nested else "test split",
         counts={"fit": int(design.fit.sum()), "held_out": correct.shape[1]},
         majority=design.majority(),
@@ -260,13 +254,11 @@ def sweep(
             model_name=store.provenance.model_name,
             corpus=store.provenance.corpus,
             parameters={
+                **identity(settings),
+                "penalties": list(tried),
                 "classes": list(design.classes),
                 "position": chosen,
                 "sites": [site.hook_name for site in wanted],
-                "penalties": list(tried),
-                "folds": folds,
-                "draws": draws,
-                "seed": seed,
             },
             inputs={"activations": store.fingerprint},
         ),

@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from affectlens.core import DataError, ModelError
 from affectlens.core.artefact import disk_error
 from affectlens.serving.checking import Server
-from affectlens.serving.vllm.launching import Launch
+from affectlens.serving.contract import Launch
 
 HOST = "127.0.0.1"
 START_SECONDS = 1800.0
@@ -75,40 +75,57 @@ def running(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        child = _Child(process, launch.program, log)
         try:
-            _wait(process, server, log, patience)
+            _wait(child, server, patience)
             try:
                 yield server
             except DataError as error:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
-                    raise ModelError(_ended(process, log, "while it was needed")) from error
+                    raise ModelError(child.ended("while it was needed")) from error
                 raise
         finally:
             _stop(process)
 
 
-def _wait(process: subprocess.Popen[bytes], server: Server, log: Path, patience: float) -> None:
+@dataclass(frozen=True)
+class _Child:
+    """A process that was started.
+
+    Attributes:
+        process: It.
+        program: What it is.
+        log: Where it writes.
+    """
+
+    process: subprocess.Popen[bytes]
+    program: str
+    log: Path
+
+    def ended(self, when: str) -> str:
+        """The sentence about its end."""
+        reason = _reason(self.log)
+        return (
+            f"{self.program} ended {when} (exit status {self.process.returncode}): "
+            f"{reason + ' ' if reason else ''}Its log is {self.log}."
+        )
+
+
+def _wait(child: _Child, server: Server, patience: float) -> None:
     deadline, impatient = time.monotonic() + patience, replace(server, timeout=5)
     while True:
-        if process.poll() is not None:
-            raise ModelError(_ended(process, log, "before it answered"))
+        if child.process.poll() is not None:
+            raise ModelError(child.ended("before it answered"))
         with suppress(DataError):
             if impatient.ask("/health").status == 200:
                 return
         if time.monotonic() > deadline:
             raise ModelError(
-                f"vLLM did not answer within {patience:.0f} seconds; what it did is in {log}."
+                f"{child.program} did not answer within {patience:.0f} seconds; what it did is in "
+                f"{child.log}."
             )
         time.sleep(0.5)
-
-
-def _ended(process: subprocess.Popen[bytes], log: Path, when: str) -> str:
-    reason = _reason(log)
-    return (
-        f"vLLM ended {when} (exit status {process.returncode}): "
-        f"{reason + ' ' if reason else ''}Its log is {log}."
-    )
 
 
 def _reason(log: Path) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from affectlens.serving.vllm.launching import prepare
+from affectlens.serving.servers import SERVERS
 
 
 def start(
+    server: str,
     packs: Sequence[str],
     model: str | None,
     options: Mapping[str, Any],
@@ -20,19 +20,22 @@ def start(
     extra: Sequence[str],
     say: Callable[[str], None],
 ) -> NoReturn:
-    """Become ``vllm serve``; signals and the exit code are its own.
+    """Become a server; signals and the exit code are its own.
 
     Args:
-        packs, model, options, python, extra: See `prepare`.
+        server: A name in `affectlens.serving.servers.SERVERS`.
+        packs, model, options, python, extra: See `affectlens.serving.contract.Prepare`.
         say: Takes one line for people.
 
     Raises:
-        AffectLensError: As `prepare`, before anything is started.
+        UnknownNameError: If there is no such server.
+        AffectLensError: As its `Prepare`, before anything is started.
     """
+    prepare = SERVERS[server].prepare
     launch = prepare(packs, model, options=options, python=python, extra=extra)
     for name in launch.left_out:
         say(f"Plug-in {name} would add routes and is not loaded; name it in VLLM_PLUGINS to do so.")
-    say(f"VLLM_PLUGINS={launch.environment['VLLM_PLUGINS']} {shlex.join(launch.command)}")
+    say(launch.line)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execvpe(launch.command[0], launch.command, dict(launch.environment))

@@ -24,7 +24,6 @@ from affectlens.core import (
     UnknownNameError,
     fingerprint,
 )
-from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.core.errors import unknown
 from affectlens.core.places import WritePoint, in_order
 from affectlens.steering.building import (
@@ -34,10 +33,11 @@ from affectlens.steering.building import (
     merge_packs,
     readout_of,
 )
+from affectlens.steering.formats import format_of
 from affectlens.steering.gates import Gate, Readout, decider
 from affectlens.steering.pack_checks import check_pack
 from affectlens.steering.pack_display import PackDisplay
-from affectlens.steering.pack_file import facts_of, fields_of, tensors_of
+from affectlens.steering.pack_file import facts_of, tensors_of
 from affectlens.steering.pack_places import beginnings
 from affectlens.steering.resolving import resolved
 from affectlens.steering.spec import MODES, SteeringSpec
@@ -162,7 +162,7 @@ class SteeringPack(PackDisplay):
         prompt_lengths: Sequence[int] | None = None,
         force: bool = False,
     ) -> Generator[None, None, None]:
-        """Steer every forward pass of a model inside the block; see `affectlens.steering.hooking.steered_passes`.
+        """Steer every forward pass of a model inside the block; see `affectlens.steering.steering`.
 
         Args:
             model: The model the pack was made for.
@@ -308,12 +308,16 @@ class SteeringPack(PackDisplay):
         return replace(self, readout=readout, gates=gates_of(self, sweep, gates))
 
     def save(self, path: str | Path) -> None:
-        """Write it to one safetensors file, atomically.
+        """Write it to one file, atomically.
+
+        Args:
+            path: Its ending says the format, of `affectlens.steering.formats.FORMATS`; with any
+                other ending it is a safetensors file.
 
         Raises:
             ArtefactError: If the file cannot be written.
         """
-        write_tensors(Path(path), tensors_of(self), self.provenance, facts_of(self))
+        format_of(Path(path)).write(self, Path(path))
 
     @classmethod
     def load(
@@ -327,13 +331,11 @@ class SteeringPack(PackDisplay):
             force: Accept it all the same, if the shapes fit.
 
         Raises:
-            ArtefactError: If the file is missing, cut short, damaged, of a newer version, or holds
-                NaN.
+            ArtefactError: If the file is missing, damaged, of a newer version, or holds NaN.
             MismatchError: If it is no pack, or one for another model.
         """
-        file = read_tensors(Path(path), "pack")
         try:
-            pack = cls(**fields_of(file))
+            pack = cls(**format_of(Path(path)).read(Path(path)))
         except (
             KeyError,
             TypeError,

@@ -14,8 +14,8 @@ import pytest
 from affectlens.core import EMOTIONS, DataError, UnknownNameError
 from affectlens.core.statistics import bootstrap_interval
 from affectlens.evaluation.arm_metrics import ArmMetrics, measure, summarise
-from affectlens.evaluation.arms import Reply
 from affectlens.evaluation.naming import copies_opener, mask_feelings, without_first_sentence
+from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import Scores, score_replies
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from affectlens.core import DataError, UnknownNameError
 from affectlens.core.statistics import paired_difference
-from affectlens.evaluation.arms import Reply
 from affectlens.evaluation.comparisons import MEASURES, compare
+from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import Scores
 from affectlens.evaluation.text_metrics import harmonic
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from affectlens.core.errors import UnknownNameError
-from affectlens.evaluation.arms import ARMS, ArmKind
+from affectlens.evaluation import ARMS, ArmKind
 from affectlens.evaluation.judges import JUDGED, JUDGES, Verdicts, judge_fingerprint, load_judge
 from affectlens.evaluation.judges.registry import JudgeInfo
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from affectlens.core import ArtefactError, DataError
+from affectlens.core import AffectLensError, ArtefactError, DataError
 from affectlens.evaluation import ARMS
+from affectlens.evaluation.arms import folded_packs
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arm_files import load_replies
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.pack_files import TUNED, tuned_file
+from affectlens.pipeline.pack_files import tuned_file
 from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.evaluate import evaluate
-from affectlens.pipeline.stages.evaluate import evaluation_events as events_of
 from affectlens.steering import SteeringPack
 
 
@@ -54,7 +54,7 @@ def make_run(model: Any, folder: Path, **options: Any) -> StageRun:
         positions=dict.fromkeys(("residual", "circuit"), "generated"),
         provenance=Provenance("pack", model=model.fingerprint),
     )
-    for i, name in enumerate(dict.fromkeys(TUNED.values())):
+    for i, name in enumerate(folded_packs()):
         pack.with_recommended("circuit", 1.0 + i).save(folder / tuned_file(name))
     context = RunContext(RunConfig(out=folder, events=1, max_new_tokens=4, **options))
     context.__dict__["model"] = model
@@ -123,13 +123,13 @@ def test_a_stop_in_an_arm_loses_that_one_alone(run: StageRun, monkeypatch: Any) 
 def test_all_arms_answer_the_same_events_of_all_scenarios(model: Any, tmp_path: Path) -> None:
     run = make_run(model, tmp_path)
     everything = replace(run, settings=replace(run.settings, scenarios=None))
-    events = events_of(everything)
+    events = everything.spread_events("test")
     assert len(events) == len({e.scenario for e in events}) == 40
     counts = Counter(e.valence for e in events)
     assert len(counts) == 3 and max(counts.values()) - min(counts.values()) <= 1
-    few = events_of(replace(run, settings=replace(everything.settings, n_events=7)))
+    few = replace(run, settings=replace(everything.settings, n_events=7)).spread_events("test")
     assert len({e.scenario for e in few}) == 7 and len({e.theme for e in few}) >= 6
-    twice = events_of(replace(run, settings=replace(everything.settings, n_events=80)))
+    twice = replace(run, settings=replace(everything.settings, n_events=80)).spread_events("test")
     assert set(Counter(e.scenario for e in twice).values()) == {2}
 
     evaluate(run)
@@ -176,11 +176,11 @@ def test_where_a_server_runs_makes_no_difference(tmp_path: Path) -> None:
         ({"url": "http://127.0.0.1:8000"}, "--backend vllm"),
         ({"vllm_python": "python"}, "--backend vllm"),
         ({"backend": "vllm", "url": "http://x", "vllm_python": "python"}, "one of them"),
-        ({"backend": "vlm"}, "'transformers' or 'vllm'"),
+        ({"backend": "vlm"}, "back end 'vlm'.*vllm"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(AffectLensError, match=says):
         RunConfig.checked(**options)
 
 

@@ -14,6 +14,7 @@ from affectlens.circuits import Circuit, Unit
 from affectlens.circuits.units import unit_sizes
 from affectlens.core import DataError, Provenance
 from affectlens.datasets import Corpus, Message, Record
+from affectlens.evaluation.arms.random_units_refined import RANDOM_UNITS_REFINED
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline import corpus_files as corpora
 from affectlens.pipeline.context import RunContext
@@ -117,7 +118,7 @@ def test_the_descent_is_the_circuit_s(tmp_path: Path) -> None:
         settings = Settings.of(RunConfig(out=tmp_path, seed=seed))
         assert settings.controls.refine == settings.circuit.refine
         assert settings.controls.mix == settings.circuit.mix
-        assert len(set(settings.controls.seeds)) == settings.pack.draws == 2
+        assert len(set(settings.controls.seeds)) == len(RANDOM_UNITS_REFINED) == 2
 
 
 def test_a_refined_circuit_gives_no_random_units(tiny_model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ from affectlens.activations import residual_rms
 from affectlens.circuits import Circuit
 from affectlens.circuits.units import Unit, unit_sizes
 from affectlens.core import TONES, Provenance, Site
-from affectlens.datasets import load
+from affectlens.datasets import load, spread
+from affectlens.evaluation.arms import ARMS, ArmKind, FoldedPack, folded_packs, pack_to_tune
 from affectlens.geometry import Directions
 from affectlens.models.generation.generation import encode_prompt
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.expression import spread
 from affectlens.pipeline.line import STAGES
-from affectlens.pipeline.pack_files import TUNED, untuned_file
+from affectlens.pipeline.pack_files import untuned_file
+from affectlens.pipeline.settings import PackSettings
 from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Sweep
 from affectlens.steering import SteeringPack
@@ -83,7 +85,7 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
         "refined": directions(model),
         "directions": directions(model),
         "circuit_refined": circuit(model),
-        "circuit": circuit(model),
+        "circuit": (circuit_found := circuit(model)),
         **{f"random_units_{i}": circuit(model) for i in (1, 2)},
         **{f"random_units_{i}_refined": circuit(model) for i in (1, 2)},
         "probes": probes,
@@ -91,7 +93,16 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     for name, artefact in found.items():
         artefact.save(tmp_path / f"{name}.safetensors")
     files = pack(run.stage("pack"))
-    assert set(files) == {untuned_file(name) for name in TUNED.values()}
+    assert set(files) == {untuned_file(name) for name in folded_packs()}
+    plain = FoldedPack(
+        "pack_plain", lambda made: SteeringPack.from_circuit(made.circuit(refined=False), model)
+    )
+    with ARMS.adding(ArmKind("plain", "plain", "a toy", "circuit", plain, (2.0,))):
+        stage = replace(run.stage("pack"), settings=PackSettings(packs=("pack_plain",)))
+        assert pack(stage) == [untuned_file("pack_plain")]
+    vectors = SteeringPack.load(tmp_path / untuned_file("pack_plain")).vectors
+    expected = circuit_found.folded(model)[1][:, [1]]
+    torch.testing.assert_close(vectors["circuit.down_proj_out"], expected)
     made = SteeringPack.load(tmp_path / "pack_untuned.safetensors", model)
     assert made.modes == ("residual", "circuit")
     assert made.readout is not None
@@ -121,9 +132,9 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
         "random_units_refined_1": "random_units_1_refined",
         "random_units_refined_2": "random_units_2_refined",
     }  # fmt: skip
-    assert set(source) == set(TUNED)
+    assert set(source) == {name for name, arm in ARMS.items() if arm.strengths}
     for arm, name in source.items():
-        vectors = SteeringPack.load(tmp_path / untuned_file(TUNED[arm])).vectors
+        vectors = SteeringPack.load(tmp_path / untuned_file(pack_to_tune(arm).name)).vectors
         artefact = found[name]
         if isinstance(artefact, Circuit):
             expected = artefact.folded(model)[1][:, [1]]

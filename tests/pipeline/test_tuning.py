@@ -22,14 +22,17 @@ from affectlens.evaluation import (
     generate_replies,
     measure,
 )
+from affectlens.evaluation.arms import folded_packs, pack_to_tune
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.pack_files import TUNED, tuned_file, untuned_file
+from affectlens.pipeline.pack_files import tuned_file, untuned_file
 from affectlens.pipeline.stage import StageRun
-from affectlens.pipeline.stages.tune import tune, tuning_events
+from affectlens.pipeline.stages.tune import tune
 from affectlens.pipeline.tuning import Tuner
 from affectlens.steering import SteeringPack
 from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
+
+ARMED = [name for name, arm in ARMS.items() if arm.strengths]
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def make_run(model: Any, folder: Path, **changes: Any) -> StageRun:
 def test_points_are_what_each_cell_gives_alone(model: Any, tmp_path: Path) -> None:
     """Every strength and emotion generated and measured by itself, in `measure`'s own words."""
     run = make_run(model, tmp_path)
-    events, pack = tuning_events(run), make_pack(model)
+    events, pack = run.spread_events("tune"), make_pack(model)
     assert len({e.scenario for e in events}) == 4
     tuner = Tuner.start(run, events)
     cells = [(s, e) for s in (0.4, 1.5) for e in ("anger", "fear")]
@@ -136,17 +139,17 @@ def test_grids_grow_where_the_best_is_at_their_end(
 
 
 def test_every_tuned_arm_gets_its_strengths(model: Any, tmp_path: Path) -> None:
-    for i, name in enumerate(dict.fromkeys(TUNED.values())):
+    for i, name in enumerate(folded_packs()):
         make_pack(model, i).save(tmp_path / untuned_file(name))
-    grids = tuple((arm, (0.5 + i / 10, 1.0 + i / 10)) for i, arm in enumerate(TUNED))
+    grids = tuple((arm, (0.5 + i / 10, 1.0 + i / 10)) for i, arm in enumerate(ARMED))
     run = make_run(model, tmp_path, strengths=grids, extensions=0, max_perplexity_ratio=1e9)
     files = tune(run)
-    assert set(files) == {"tuning.json", *map(tuned_file, TUNED.values())}
+    assert set(files) == {"tuning.json", *map(tuned_file, folded_packs())}
     told = read_json(tmp_path / "tuning.json")
-    assert set(told["chosen"]) == set(TUNED)
-    assert {arm for arm, _ in told["at_end"]} == set(TUNED)  # two strengths: always an end
+    assert set(told["chosen"]) == set(ARMED)
+    assert {arm for arm, _ in told["at_end"]} == set(ARMED)  # two strengths: always an end
     for arm, grid in grids:
-        pack = SteeringPack.load(tmp_path / tuned_file(TUNED[arm]))
+        pack = SteeringPack.load(tmp_path / tuned_file(pack_to_tune(arm).name))
         assert pack.recommended[ARMS[arm].mode] == told["chosen"][arm]
         assert set(told["chosen"][arm].values()) <= set(grid)
 
@@ -168,7 +171,7 @@ def test_a_grid_is_widened_up_to_the_largest_strength(
 ) -> None:
     """The best is always the strongest: the search ends at the limit and asks for nothing above."""
     run = make_run(model, tmp_path, extensions=4)
-    tuner = Tuner.start(run, tuning_events(run))
+    tuner = Tuner.start(run, run.spread_events("tune"))
     asked: list[float] = []
 
     def points(arm: str, pack: SteeringPack, cells: Sequence[tuple[float, str]]) -> Any:
@@ -187,7 +190,7 @@ def test_arms_that_a_stopped_run_has_measured_are_kept(
 ) -> None:
     grids = (("residual", (0.5, 1.0)), ("circuit", (0.5, 1.0)))
     run = make_run(model, tmp_path, strengths=grids, extensions=0)
-    for name in dict.fromkeys(TUNED.values()):
+    for name in folded_packs():
         make_pack(model).save(tmp_path / untuned_file(name))
     search, searched = Tuner.search, list[str]()
 

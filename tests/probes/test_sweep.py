@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from affectlens.activations import ActivationStore
 from affectlens.core.emotions import EMOTIONS, TONES
 from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
 from affectlens.core.places import Site
-from affectlens.probes import Sweep, sweep
+from affectlens.probes import PROBES, ProbeKind, Sweep, sweep
 from affectlens.probes.folds import assign_folds, group_ids
 from tests.geometry.synthetic import SITES, planted
 
@@ -119,20 +118,18 @@ def test_nested_cross_validation_chooses_each_penalty_without_the_outer_fold() -
     assert abs(float(found.accuracy[0]) * len(y) - right) <= 1.01
 
 
-def test_no_fold_mixes_a_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_fold_mixes_a_scenario() -> None:
     """Whatever is fitted never sees a scenario that it is scored on, nor the test split."""
-    module = importlib.import_module("affectlens.probes.crossval")
     seen: list[torch.Tensor] = []
 
     def spy(*args: Any, weight: torch.Tensor, **options: Any) -> Any:
         seen.append(weight)
-        return original(*args, weight=weight, **options)
+        return PROBES["logistic"].fit(*args, weight=weight, **options)
 
-    original = module.fit_logistic
-    monkeypatch.setattr(module, "fit_logistic", spy)
     store = _store()
-    sweep(store, draws=10)
-    sweep(store.select(split="fit"), draws=10)
+    with PROBES.adding(ProbeKind("spy", "notes what it is given", spy)):
+        sweep(store, probe="spy", draws=10)
+        sweep(store.select(split="fit"), probe="spy", draws=10)
     (flat, final, nested, _), splits = seen, np.array(store.column("split"))
     scenarios = np.array(store.column("scenario"))
     assert len(flat) == 5 and len(nested) == 5 + 10

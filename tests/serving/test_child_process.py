@@ -14,7 +14,7 @@ import pytest
 from affectlens.core import ArtefactError, DataError, ModelError
 from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
-from affectlens.serving.vllm.launching import Launch
+from affectlens.serving.contract import Launch
 
 HEALTHY = """
 import http.server, subprocess, sys
@@ -126,7 +126,7 @@ _OWNER = """
 import sys
 from pathlib import Path
 from affectlens.serving.checking import Server
-from affectlens.serving.vllm.launching import Launch
+from affectlens.serving.contract import Launch
 from affectlens.serving.child_process import running
 script, port, log = sys.argv[1:]
 launch = Launch((sys.executable, "-c", script, port), dict(__import__("os").environ))

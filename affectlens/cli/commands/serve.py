@@ -9,8 +9,6 @@ import typer
 
 from affectlens.cli.program import DEFAULT_RUN, FIRST, example, sentences
 
-BACKENDS = ("vllm",)
-
 
 def add_serve_command(app: typer.Typer) -> None:
     """Add ``serve``; what follows ``--`` goes to the server."""
@@ -31,7 +29,9 @@ def serve(
         list[str] | None,
         typer.Argument(help="After --: more arguments of vllm serve.", metavar="[-- ARGUMENTS]"),
     ] = None,
-    backend: Annotated[str, typer.Option("--backend", help="vllm.")] = "vllm",
+    backend: Annotated[
+        str, typer.Option("--backend", help="A server of `affectlens list servers`.")
+    ] = "vllm",
     model: Annotated[
         str | None,
         typer.Option("--model", help="Default: the model the first pack was made for."),
@@ -79,10 +79,8 @@ def serve(
     """Start vLLM with steering, or --check that a server steers."""
     with sentences():
         from affectlens.core import DataError
-        from affectlens.core.errors import unknown
+        from affectlens.serving.starting import start
 
-        if backend not in BACKENDS:
-            raise unknown("backend", backend, BACKENDS)
         if check is not None:
             if pack and len(pack) > 1:
                 raise DataError("--check looks at one pack; give one --pack.")
@@ -95,9 +93,8 @@ def serve(
             "reserve": reserve,
             "force": force or None,
         }
-        from affectlens.serving.starting import start
-
         start(
+            backend,
             pack or [str(run_folder / "pack.safetensors")],
             model,
             options,

@@ -1,21 +1,84 @@
-"""Arms of the steering comparison, and the replies they are made of.
-
-All arms answer byte-identical neutral prompts with the same decoding; only the ``prompted`` arm has
-a system prompt that asks for the emotion. Beside the two arms that steer as the pack recommends
-(``residual``, ``circuit``) stand controls that leave one thing out each: the refining, the choice
-of units, the direction.
-"""
+"""What an arm is: how its replies come about, and what it is steered with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
-from affectlens.core import DataError
-from affectlens.core.registry import Registry
+    from affectlens.circuits import Circuit
+    from affectlens.geometry import Directions
+    from affectlens.models import LanguageModel
+    from affectlens.probes import Sweep
+    from affectlens.steering import SteeringPack
+
+REFINED = (0.6, 0.85, 1.2)
+"""Strengths to try for vectors that a descent has made for strength 1."""
+ANALYTIC_UNITS = (5.0, 9.0, 16.0)
+"""Strengths to try for units' own differences, which are small beside what a descent makes."""
+
+
+class Ingredients(Protocol):
+    """What has been found in a model; packs are made of it. Each is read when it is asked for."""
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model."""
+        ...
+
+    @property
+    def rms(self) -> Float[Tensor, " n_layers"]:
+        """Mean RMS of the residual after each block."""
+        ...
+
+    @property
+    def sweep(self) -> Sweep:
+        """Its probes."""
+        ...
+
+    def directions(self, *, refined: bool) -> Directions:
+        """Emotion directions, as estimated or refined; those refined lie where one steers."""
+        ...
+
+    def circuit(self, *, refined: bool) -> Circuit:
+        """The circuit, with group differences or refined."""
+        ...
+
+    def random_units(self, draw: int, *, refined: bool) -> Circuit:
+        """As many random units; draws count from 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class FoldedPack:
+    """Vectors of one or several arms, whose strengths are then chosen on tuning scenarios.
+
+    Attributes:
+        name: Of its file.
+        fold: Makes it, with strengths of 1.
+    """
+
+    name: str
+    fold: Callable[[Ingredients], SteeringPack]
+
+
+@dataclass(frozen=True)
+class ImitatingPack:
+    """Vectors that take their strengths from another pack.
+
+    Attributes:
+        name: Of its file.
+        of: The pack it imitates.
+        imitate: Makes it of that pack, strengths chosen, and of a seed.
+    """
+
+    name: str
+    of: FoldedPack
+    imitate: Callable[[SteeringPack, int], SteeringPack]
 
 
 @dataclass(frozen=True)
@@ -27,99 +90,32 @@ class ArmKind:
         title: For people.
         help: One line.
         mode: Steering mode of its pack; "" if it is not steered.
+        pack: What it is steered with; None if it is not.
+        strengths: Of that pack, tried first, in natural units; none if the pack brings them.
+        system: System prompt that asks for an emotion; None if there is none.
     """
 
     name: str
     title: str
     help: str
     mode: str = ""
+    pack: FoldedPack | ImitatingPack | None = None
+    strengths: tuple[float, ...] = ()
+    system: Callable[[str], str] | None = None
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether its replies are to show an emotion; else one reply serves all targets."""
+        return bool(self.mode or self.system)
 
 
-UNSTEERED = "unsteered"
-"""The arm that all others are relative to."""
+def both_modes(found: Ingredients, *, refined: bool) -> SteeringPack:
+    """Directions and circuit in one pack."""
+    from affectlens.steering import SteeringPack
 
-ARMS: Registry[ArmKind] = Registry(
-    "arm",
-    ArmKind(UNSTEERED, "unsteered", "the model as it is"),
-    ArmKind("prompted", "prompted", "a system prompt asks for the emotion"),
-    ArmKind("residual", "residual", "refined directions in the residual stream", "residual"),
-    ArmKind("circuit", "circuit", "refined differences at the circuit's units", "circuit"),
-    ArmKind("analytic_residual", "residual, not refined", "directions as estimated", "residual"),
-    ArmKind("analytic_circuit", "circuit, not refined", "differences of group means", "circuit"),
-    ArmKind(
-        "random_units_refined_1",
-        "random units refined alike, 1",
-        "as many units per sublayer as the circuit, drawn at random and refined",
-        "circuit",
-    ),
-    ArmKind(
-        "random_units_refined_2",
-        "random units refined alike, 2",
-        "the same with another draw",
-        "circuit",
-    ),
-    ArmKind(
-        "random_units_analytic",
-        "random units, not refined",
-        "random units with their own differences of group means",
-        "circuit",
-    ),
-    ArmKind(
-        "random",
-        "random direction, equal norm",
-        "random directions of the norms and strengths of residual",
-        "residual",
-    ),
-)
-"""Every arm of a run, in the order of its tables.
-
-``random_units_*`` have as many units in every sublayer as the circuit, drawn at random (two draws),
-and start from their own group differences; ``random`` has the norms and strengths of ``residual``.
-"""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One generated reply.
-
-    Attributes:
-        arm: One of :data:`ARMS` (or a name of the caller's).
-        event: Id of the scenario-event answered.
-        group: Its scenario: the unit of the bootstrap.
-        valence: Of the event.
-        emotion: The target, or "" in the unsteered arm (one reply serves all targets).
-        prompt: The user's words.
-        text: The reply.
-        tokens: Number of generated tokens.
-        nll: Mean nats per token under the unsteered model given the neutral prompt; NaN if empty.
-    """
-
-    arm: str
-    event: str
-    group: str
-    valence: str
-    emotion: str
-    prompt: str
-    text: str
-    tokens: int
-    nll: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for JSON lines; an empty reply's NaN becomes null."""
-        raw = asdict(self)
-        raw["nll"] = None if np.isnan(self.nll) else round(self.nll, 5)
-        return raw
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Reply:
-        """Inverse of `to_dict`.
-
-        Raises:
-            DataError: If a field is missing or unknown.
-        """
-        try:
-            fields: dict[str, Any] = dict(raw)
-            fields["nll"] = float("nan") if raw["nll"] is None else float(raw["nll"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"A saved reply is damaged ({error}); evaluate again.") from error
+    layers = [site.layer for site in found.directions(refined=True).sites]
+    directions = found.directions(refined=refined)
+    return SteeringPack.merge(
+        SteeringPack.from_directions(directions, found.model, layers=layers, rms=found.rms),
+        SteeringPack.from_circuit(found.circuit(refined=refined), found.model),
+    )

@@ -1,4 +1,4 @@
-"""Controls for the steering comparison."""
+"""The control without the direction: random ones of the norms and strengths of ``residual``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+
+from affectlens.evaluation.arms.base import ArmKind, ImitatingPack
+from affectlens.evaluation.arms.residual import MAIN
 
 if TYPE_CHECKING:
     from affectlens.steering import SteeringPack
@@ -45,3 +48,17 @@ def random_pack(pack: SteeringPack, mode: str = "residual", seed: int = 0) -> St
             inputs={"pack": pack.fingerprint},
         ),
     )
+
+
+def imitate(pack: SteeringPack, seed: int) -> SteeringPack:
+    """Random directions in place of those of the residual stream."""
+    return random_pack(pack, "residual", seed)
+
+
+RANDOM_DIRECTION = ArmKind(
+    "random",
+    "random direction, equal norm",
+    "random directions of the norms and strengths of residual",
+    "residual",
+    ImitatingPack("pack_random", MAIN, imitate),
+)

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from affectlens.core.progress import progress
-from affectlens.pipeline.pack_files import MAIN, PACKS, RANDOM, TUNED, tuned_file
+from affectlens.pipeline.pack_files import tuned_file
 from affectlens.pipeline.settings import EvaluateSettings
 from affectlens.pipeline.stage import StageRun
 
 if TYPE_CHECKING:
-    from affectlens.datasets import Record
+    from affectlens.evaluation import Backend
     from affectlens.steering import SteeringPack
+
+LOG = "vllm.log"
 
 
 def evaluate(run: StageRun) -> Sequence[str]:
     """Generate every arm on the test scenarios; arms that a stopped run has finished are kept."""
-    from affectlens.evaluation import ARMS, arm_requests, generate_replies
-    from affectlens.pipeline.arm_files import Arm
-    from affectlens.pipeline.backend import backend
+    from affectlens.evaluation import ARMS, ImitatingPack, arm_requests, generate_replies
+    from affectlens.pipeline.arm_files import ArmFiles
 
     settings: EvaluateSettings = run.settings
     packs = arm_packs(run)
-    events = evaluation_events(run)
-    arms = [
-        Arm(name, arm_requests(name, events, settings.emotions), packs.get(PACKS.get(name, "")))
-        for name in settings.arms
-    ]
+    events = run.spread_events("test")
+    arms: list[ArmFiles] = []
+    made: list[str] = []
+    for name in settings.arms:
+        kind = ARMS[name].pack
+        pack = None if kind is None else packs[kind.name]
+        arms.append(ArmFiles(name, arm_requests(name, events, settings.emotions), pack))
+        made += [tuned_file(kind.name)] if isinstance(kind, ImitatingPack) else []
     left = [arm for arm in arms if run.force or not arm.done(run)]
     files = {run.folder / tuned_file(name): pack for name, pack in packs.items()}
-    with backend(run, files) if left else nullcontext() as generating:
+    with generating(run, files) if left else nullcontext() as backend:
         for arm in left:
             with progress(f"arm {ARMS[arm.name].title}", len(arm.requests)) as advance:
                 replies = generate_replies(
@@ -40,36 +45,62 @@ def evaluate(run: StageRun) -> Sequence[str]:
                     arm.requests,
                     settings.generation,
                     pack=arm.pack,
-                    backend=generating,
+                    backend=backend,
                     advance=advance,
                 )
             arm.save(run, replies)
-    return [tuned_file(RANDOM), *(arm.file for arm in arms)]
+    return [*dict.fromkeys(made), *(arm.file for arm in arms)]
 
 
 def arm_packs(run: StageRun) -> Mapping[str, SteeringPack]:
-    """The packs of all arms by name; that of the arm ``random`` is made and written here.
+    """The packs of all arms, by name, each once.
 
-    It is a file like the others, because servers read files.
+    Those that imitate another are made and written here: they are files like the others, because
+    servers read files.
     """
-    from affectlens.evaluation import random_pack
+    from affectlens.evaluation import ARMS, ImitatingPack
     from affectlens.steering import SteeringPack
 
     settings: EvaluateSettings = run.settings
-    packs = {
-        name: SteeringPack.load(run.input("tune", tuned_file(name)))
-        for name in dict.fromkeys(TUNED.values())
-    }
-    packs[RANDOM] = random_pack(packs[MAIN], "residual", settings.seed)
-    packs[RANDOM].save(run.folder / tuned_file(RANDOM))
+    kinds = [pack for arm in settings.arms if (pack := ARMS[arm].pack) is not None]
+    packs: dict[str, SteeringPack] = {}
+    for kind in dict.fromkeys(kinds):
+        steered = kind.of if isinstance(kind, ImitatingPack) else kind
+        packs[kind.name] = SteeringPack.load(run.input("tune", tuned_file(steered.name)))
+        if isinstance(kind, ImitatingPack):
+            packs[kind.name] = kind.imitate(packs[kind.name], settings.seed)
+            packs[kind.name].save(run.folder / tuned_file(kind.name))
     return packs
 
 
-def evaluation_events(run: StageRun) -> list[Record]:
-    """Events of the test split, spread evenly over all its scenarios and the valences."""
-    from affectlens.datasets import Corpus
-    from affectlens.pipeline.expression import spread
+@contextmanager
+def generating(
+    run: StageRun, packs: Mapping[Path, SteeringPack], arguments: Sequence[str] = ()
+) -> Generator[Backend]:
+    """The back end of the run, while the block runs.
 
-    settings: EvaluateSettings = run.settings
-    events = run.events("test")
-    return spread(Corpus("test", "texts", tuple(events)), min(settings.n_events, len(events)))
+    Args:
+        run: Says which.
+        packs: File to pack: all that will be steered with.
+        arguments: More for a server of our own.
+
+    Raises:
+        DataError, MismatchError: If a server is not there, not steering, or not this model.
+        ModelError: If there is none, or it does not start.
+    """
+    from affectlens.evaluation import BACKENDS, BackendRequest
+    from affectlens.models.generation.generation import encode_prompt
+
+    config = run.context.config
+    request = BackendRequest(
+        model=run.model,
+        source=config.model,
+        packs=packs,
+        prompt=encode_prompt(run.model, run.events("test")[0].text),
+        url=config.url,
+        python=config.vllm_python,
+        log=run.folder / LOG,
+        arguments=arguments,
+    )
+    with BACKENDS[config.backend].open(request) as backend:
+        yield backend

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from affectlens.pipeline.pack_files import ANALYTIC, MAIN, TUNED, untuned_file
+from affectlens.pipeline.pack_files import untuned_file
 from affectlens.pipeline.settings import PackSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.circuit import CIRCUIT, REFINED_CIRCUIT
@@ -12,47 +15,76 @@ from affectlens.pipeline.stages.controls import random_units, random_units_refin
 from affectlens.pipeline.stages.directions import DIRECTIONS, REFINED_DIRECTIONS
 from affectlens.pipeline.stages.probe import PROBES
 
-UNTUNED = untuned_file(MAIN)
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from affectlens.circuits import Circuit
+    from affectlens.geometry import Directions
+    from affectlens.models import LanguageModel
+    from affectlens.probes import Sweep
 
 
 def pack(run: StageRun) -> Sequence[str]:
-    """Fold directions and circuits into steering packs.
-
-    The pack to use holds the refined directions and circuit, with probes and sizes. Those of the
-    controls hold the same before refining, and random units.
-    """
-    from affectlens.activations import residual_rms
-    from affectlens.circuits import Circuit
-    from affectlens.geometry import Directions
-    from affectlens.models.generation.generation import encode_prompt
-    from affectlens.pipeline.expression import spread
-    from affectlens.probes import Sweep
-    from affectlens.steering import SteeringPack
+    """Fold directions and circuits into the steering packs that the arms ask for."""
+    from affectlens.evaluation.arms import folded_packs
 
     settings: PackSettings = run.settings
-    events = spread(run.corpus("events").filter(split="fit"), settings.rms_events)
-    rms = residual_rms(run.model, [encode_prompt(run.model, event.text) for event in events])
-    refined = Directions.load(run.input("directions", REFINED_DIRECTIONS))
-    layers = [site.layer for site in refined.sites]
+    found, kinds = RunFiles(run), folded_packs()
+    for name in settings.packs:
+        kinds[name].fold(found).save(run.folder / untuned_file(name))
+    return [untuned_file(name) for name in settings.packs]
 
-    def of_units(stage: str, file: str) -> SteeringPack:
-        return SteeringPack.from_circuit(Circuit.load(run.input(stage, file)), run.model)
 
-    def both(directions: Directions, circuit: str) -> SteeringPack:
-        return SteeringPack.merge(
-            SteeringPack.from_directions(directions, run.model, layers=layers, rms=rms),
-            of_units("circuit", circuit),
-        )
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run has found, read from its files: `affectlens.evaluation.arms.Ingredients`."""
 
-    folded = {
-        MAIN: both(refined, REFINED_CIRCUIT).with_readout(Sweep.load(run.input("probe", PROBES))),
-        ANALYTIC: both(Directions.load(run.input("directions", DIRECTIONS)), CIRCUIT),
-        TUNED["random_units_analytic"]: of_units("controls", random_units(1)),
-        **{
-            TUNED[f"random_units_refined_{draw}"]: of_units("controls", random_units_refined(draw))
-            for draw in range(1, settings.draws + 1)
-        },
-    }
-    for name, one in folded.items():
-        one.save(run.folder / untuned_file(name))
-    return [untuned_file(name) for name in folded]
+    run: StageRun
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model of the run."""
+        return self.run.model
+
+    @property
+    def rms(self) -> Float[Tensor, " n_layers"]:
+        """Mean RMS of the residual after each block, on fitting events."""
+        return self._rms
+
+    @cached_property
+    def _rms(self) -> Float[Tensor, " n_layers"]:
+        from affectlens.activations import residual_rms
+        from affectlens.datasets import spread
+        from affectlens.models.generation.generation import encode_prompt
+
+        settings: PackSettings = self.run.settings
+        events = spread(self.run.corpus("events").filter(split="fit"), settings.rms_events)
+        return residual_rms(self.model, [encode_prompt(self.model, event.text) for event in events])
+
+    @property
+    def sweep(self) -> Sweep:
+        """The probes."""
+        from affectlens.probes import Sweep
+
+        return Sweep.load(self.run.input("probe", PROBES))
+
+    def directions(self, *, refined: bool) -> Directions:
+        """As estimated, or refined."""
+        from affectlens.geometry import Directions
+
+        file = REFINED_DIRECTIONS if refined else DIRECTIONS
+        return Directions.load(self.run.input("directions", file))
+
+    def circuit(self, *, refined: bool) -> Circuit:
+        """As found, or refined."""
+        return self._units("circuit", REFINED_CIRCUIT if refined else CIRCUIT)
+
+    def random_units(self, draw: int, *, refined: bool) -> Circuit:
+        """A draw of random units."""
+        return self._units("controls", (random_units_refined if refined else random_units)(draw))
+
+    def _units(self, stage: str, file: str) -> Circuit:
+        from affectlens.circuits import Circuit
+
+        return Circuit.load(self.run.input(stage, file))

@@ -19,6 +19,7 @@ def probe(run: StageRun) -> Sequence[str]:
     settings: ProbeSettings = run.settings
     found = sweep(
         ActivationStore.open(run.input("activations", f"{FOLDER}/replies")),
+        probe=settings.probe,
         classes=settings.classes,
         penalties=settings.penalties,
         folds=settings.folds,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core import ArtefactError, DataError, ModelError
+from affectlens.serving.contract import Launch
 from affectlens.serving.vllm.front_door import FrontDoor
 from affectlens.serving.vllm.settings import KEY, Settings
 
@@ -26,21 +27,6 @@ named = {d.metadata["Name"] for d in m.distributions() if d.metadata["Name"]}
 has = u.find_spec("vllm") is not None
 print(json.dumps({"vllm": has, "command": has and "vllm" in named, "plugins": found}))
 """
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A process to start.
-
-    Attributes:
-        command: Program and arguments.
-        environment: All its variables.
-        left_out: Plug-ins that are not loaded, since they would add routes nobody asked for.
-    """
-
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
-    left_out: tuple[str, ...] = ()
 
 
 def prepare(
@@ -101,7 +87,7 @@ def _files(packs: Sequence[str]) -> dict[str, str]:
     for given in packs:
         name, equals, file = given.partition("=")
         if not equals:
-            name, file = Path(given).name.removesuffix(".safetensors"), given
+            name, file = Path(given).stem, given
         if name in files:
             raise DataError(f"Two packs are called {name}; write NAME=FILE to tell them apart.")
         found = Path(file).expanduser().resolve()
@@ -143,6 +129,8 @@ def launch(
         (found.python, "-m", *found.serve(model), _CONFIG, given, *extra),
         {**environment, "VLLM_PLUGINS": ",".join(allowed)},
         left_out,
+        program="vLLM",
+        shown=("VLLM_PLUGINS",),
     )
 
 

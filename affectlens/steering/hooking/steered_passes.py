@@ -24,9 +24,9 @@ from torch import Tensor
 
 from affectlens.core import DataError, WritePoint
 from affectlens.steering.gates import EMBEDDINGS, GateTable
+from affectlens.steering.hooking.prompt_ends import Calls, Pass, repeat
 from affectlens.steering.positions import inside, interval, intervals
 from affectlens.steering.table import SiteTable, SteeringTable
-from affectlens.steering.hooking.prompt_ends import Calls, Pass, repeat
 
 if TYPE_CHECKING:
     from affectlens.models.generation.generation import GenerationSettings
