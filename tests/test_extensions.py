@@ -346,4 +346,4 @@ def test_a_toy_arm_is_packed_tuned_and_compared() -> None:
     assert settings.pack.packs == (*before.pack.packs, "pack_toy")
     assert settings.tune.strengths == (*before.tune.strengths, ("toy", (0.5, 1.0)))
     assert settings.evaluate.arms == settings.report.arms == (*before.evaluate.arms, "toy")
-    assert str(request.spec) == "anger=1.0;mode=circuit" and request.system is None
+    assert str(request.spec) == "anger=1;mode=circuit" and request.system is None

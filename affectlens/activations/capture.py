@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack
 
 from affectlens.activations.forward.engines import Engine, open_engine
 from affectlens.activations.forward.in_memory import MemorySink
-from affectlens.activations.forward.plan import Plan, make_plan
+from affectlens.activations.forward.plan import CapturePlan, make_plan
 from affectlens.activations.forward.run import Advance, Sink, run_shards
 from affectlens.activations.forward.tokenised import read_texts
 from affectlens.activations.positions import DEFAULT_POSITIONS, Position, parse_positions
@@ -54,7 +54,7 @@ class Prepared:
 
     model: LanguageModel
     engine: Engine
-    plan: Plan
+    plan: CapturePlan
     settings: CaptureSettings
     provenance: Provenance
     facts: Mapping[str, Any]
@@ -257,7 +257,7 @@ def _spared(model: LanguageModel, positions: Sequence[Position]) -> dict[str, st
 def _provenance(
     model: LanguageModel,
     corpus: Corpus,
-    plan: Plan,
+    plan: CapturePlan,
     settings: CaptureSettings,
     steered: Sequence[Mapping[str, Any]],
 ) -> Provenance:

@@ -225,7 +225,7 @@ def last_token(model: LanguageModel, ids: Sequence[int]) -> LastToken:
     prefix = DynamicCache(config=model.hf.config.get_text_config())
     anatomy.base(input_ids=tokens[:, :-1], past_key_values=prefix, use_cache=True)
     running = copy.deepcopy(prefix)
-    kinds = ("resid_pre", "resid_post") if anatomy.parallel else KINDS[:3]
+    kinds = KINDS[:3] if anatomy.has_resid_mid else ("resid_pre", "resid_post")
     sites = [Site(layer, kind) for layer in range(anatomy.n_layers) for kind in kinds]
     states: dict[Site, Tensor] = {}
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from affectlens.core.display import Displayed
 from affectlens.core.errors import DataError
 
 _Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-@dataclass(frozen=True, eq=False)
-class Overlap:
+@dataclass(frozen=True, eq=False, repr=False)
+class Overlap(Displayed):
     """Jaccard indices between emotions, with the allocation-matched chance level.
 
     Under chance every emotion draws its units at random *within each sublayer*, as many as it has
@@ -36,6 +37,20 @@ class Overlap:
     expected: Float[_Array, "emotion emotion"]
     deviation: Float[_Array, "emotion emotion"]
     p_value: Float[_Array, "emotion emotion"]
+
+    def brief(self) -> dict[str, object]:
+        """Emotions, and the means over their pairs."""
+        means = {name: f"{value:.3f}" for name, value in self.summary().items()}
+        return {"emotions": len(self.emotions), **means}
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """A row per pair of unlike emotions."""
+        names = ("jaccard", "expected", "deviation", "p_value")
+        return [
+            {"first": self.emotions[i], "second": self.emotions[j]}
+            | {name: float(getattr(self, name)[i, j]) for name in names}
+            for i, j in zip(*np.triu_indices(len(self.emotions), 1), strict=True)
+        ]
 
     def summary(self) -> dict[str, float]:
         """Means over the pairs of unlike emotions, and observed over expected."""

@@ -17,6 +17,7 @@ from affectlens.core import (
     group_key,
     group_name,
 )
+from affectlens.core.display import Displayed
 from affectlens.core.emotions import inferred_labels
 from affectlens.core.errors import unknown
 from affectlens.core.groups import Groups
@@ -127,8 +128,8 @@ def scenario_of(group: str) -> str:
     return scenario if scenario and valence in VALENCES else group
 
 
-@dataclass(frozen=True)
-class Corpus:
+@dataclass(frozen=True, repr=False)
+class Corpus(Displayed):
     """Records of one design.
 
     Attributes:
@@ -170,6 +171,21 @@ class Corpus:
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
+
+    def brief(self) -> dict[str, object]:
+        """Name, design, records, groups, and how many of the labels occur."""
+        return {
+            "name": self.name,
+            "design": self.design,
+            "records": len(self),
+            "groups": len(self.groups()),
+            "labels": len(self.labels()),
+        }
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """A row per record; its text is that of its last message."""
+        names = ("id", "emotion", "valence", "group", "theme", "split", "role", "text")
+        return [{name: getattr(record, name) for name in names} for record in self.records]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affectlens.core import EMOTIONS
+from affectlens.core.display import Displayed
 from affectlens.core.statistics import bootstrap_interval
 from affectlens.evaluation.reply_scores import Embed, Scores, score_replies
 from affectlens.evaluation.text_metrics import (
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class ArmMetrics:
+@dataclass(frozen=True, repr=False)
+class ArmMetrics(Displayed):
     """What `measure` says about an arm; intervals are 95 % bootstrap intervals over scenarios.
 
     Attributes:
@@ -79,6 +80,18 @@ class ArmMetrics:
     masked_harmonic: float
     masked_harmonic_ci: Interval
     n: int
+
+    def brief(self) -> dict[str, object]:
+        """Replies, and the three numbers by which arms are compared first."""
+        three = ("accuracy", "perplexity_ratio", "harmonic")
+        return {"replies": self.n} | {name: f"{getattr(self, name):.3f}" for name in three}
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Accuracy by target."""
+        return [
+            {"emotion": e, "accuracy": share, "masked_accuracy": self.masked_per_emotion[e]}
+            for e, share in self.per_emotion.items()
+        ]
 
 
 def summarise(scores: Scores, *, seed: int = 0) -> ArmMetrics:

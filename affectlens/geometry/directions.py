@@ -17,7 +17,7 @@ from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, unknown
 from affectlens.core.places import Site
-from affectlens.geometry.displacements import make_plan
+from affectlens.geometry.displacements import make_estimation
 from affectlens.geometry.estimators import group_centred
 from affectlens.geometry.grouping import bootstraps, count_rows, resamplings
 
@@ -185,23 +185,23 @@ def directions(
             is absent, or a site shows no difference at all.
         UnknownNameError: If an estimator, position, site or emotion does not exist.
     """
-    plan = make_plan(store, emotions, estimator, position, sites)
-    weight = resamplings(len(plan.grouping.keys), splits, seed)
-    moved = (plan.displacements(site, weight, clean) for site in plan.sites)
+    made = make_estimation(store, emotions, estimator, position, sites)
+    weight = resamplings(len(made.grouping.keys), splits, seed)
+    moved = (made.displacements(site, weight, clean) for site in made.sites)
     provenance = made_by(
-        plan.store.provenance,
-        plan.store.fingerprint,
+        made.store.provenance,
+        made.store.fingerprint,
         clean,
-        emotions=list(plan.emotions),
+        emotions=list(made.emotions),
         estimator=estimator,
-        position=plan.position,
-        sites=[site.hook_name for site in plan.sites],
+        position=made.position,
+        sites=[site.hook_name for site in made.sites],
         splits=splits,
         seed=seed,
-        groups=len(plan.grouping.keys),
-        rows=count_rows(plan.store.column("split", plan.position)),
+        groups=len(made.grouping.keys),
+        rows=count_rows(made.store.column("split", made.position)),
     )
-    return assemble(moved, plan.emotions, plan.sites, estimator, provenance)
+    return assemble(moved, made.emotions, made.sites, estimator, provenance)
 
 
 def made_by(
@@ -262,11 +262,11 @@ def bootstrap_cosine(
 
     Arguments and errors are those of `directions`; ``draws`` is how often to draw.
     """
-    plan = make_plan(store, emotions, estimator, position, sites)
-    n_groups = len(plan.grouping.keys)
+    made = make_estimation(store, emotions, estimator, position, sites)
+    n_groups = len(made.grouping.keys)
     weight = torch.cat([torch.ones(1, n_groups), bootstraps(n_groups, draws, seed)])
     cosines = list[Tensor]()
-    for site in plan.sites:
-        moved = plan.displacements(site, weight, clean)
+    for site in made.sites:
+        moved = made.displacements(site, weight, clean)
         cosines.append(cosine_similarity(moved[1:], moved[:1], dim=-1))
     return torch.stack(cosines, dim=1)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Estimation:
     """What to estimate from what, settled and checked."""
 
     store: ActivationStore
@@ -107,13 +107,13 @@ def check_moved(
         )
 
 
-def make_plan(
+def make_estimation(
     store: ActivationStore | Mapping[Site, Tensor],
     emotions: Sequence[str] | None,
     estimator: str,
     position: str | None,
     sites: str | Site | Iterable[str | Site] | None,
-) -> Plan:
+) -> Estimation:
     """Settle what `directions` was asked for, or say what is wrong."""
     if emotions is None:
         known = store.label_set if isinstance(store, ActivationStore) else EMOTIONS
@@ -127,7 +127,7 @@ def make_plan(
     grouping = find_groups(store, emotions, chosen)
     check_groups(grouping, method)
     warn_of_test(store.column("split", chosen))
-    return Plan(store, method, chosen, wanted, grouping, tuple(emotions))
+    return Estimation(store, method, chosen, wanted, grouping, tuple(emotions))
 
 
 def chosen_estimator(name: str, emotions: Sequence[str]) -> Estimator:

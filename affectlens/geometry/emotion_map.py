@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.core.display import Displayed
 from affectlens.core.emotions import VAD
 from affectlens.core.errors import DataError
 from affectlens.core.places import Site
@@ -16,8 +17,8 @@ from affectlens.geometry.directions import Directions
 AXES: tuple[str, ...] = ("valence", "arousal", "dominance")
 
 
-@dataclass(frozen=True, eq=False)
-class EmotionMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class EmotionMap(Displayed):
     """Emotions on the plane of the first two principal axes of their centroids.
 
     Attributes:
@@ -31,6 +32,17 @@ class EmotionMap:
     points: Float[Tensor, "emotion 2"]
     explained: Float[Tensor, " 2"]
     axes: Float[Tensor, "2 d_model"]
+
+    def brief(self) -> dict[str, object]:
+        """Emotions, and the share of variance that the plane shows."""
+        return {"emotions": len(self.emotions), "explained": f"{float(self.explained.sum()):.3f}"}
+
+    def table_rows(self) -> list[dict[str, object]]:
+        """Where each emotion lies."""
+        points = self.points.tolist()
+        return [
+            {"emotion": e, "x": x, "y": y} for e, (x, y) in zip(self.emotions, points, strict=True)
+        ]
 
 
 def emotion_map(directions: Directions, site: Site | str) -> EmotionMap:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from affectlens.activations.capture import Sites, prepare
-from affectlens.activations.forward.plan import Plan as CapturePlan
+from affectlens.activations.forward.plan import CapturePlan
 from affectlens.activations.settings import PassOptions, PassSettings
 from affectlens.activations.store.store import ActivationStore
 from affectlens.activations.streaming.sum_sinks import row_index

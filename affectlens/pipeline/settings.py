@@ -59,8 +59,8 @@ class ActivationsSettings:
         placement: Of the model.
         position: Where it is read.
         replies_sites: Of the matched replies, for the probes.
-        expression_sites: Of the expressed emotions, for the directions. Models whose blocks work in
-            parallel have no ``resid_mid``, and it is left out.
+        expression_sites: Of the expressed emotions, for the directions. Where a block has no
+            ``resid_mid``, it is left out.
         dtype: Of the numbers stored.
         max_tokens_per_batch: Padded tokens of a forward pass; its shape changes rounding.
         overlong: What to do with texts that are too long.

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from affectlens.core import DataError
+from affectlens.serving.contract import KEY, PACKS_ROUTE, STATE_ROUTE
 
-KEY = "affectlens"
 PROMPT = "My train was cancelled and I have to wait two hours. I feel"
 _TOKENS = 24
-_STATE = f"/plugins/{KEY}/state"
-_PACKS = f"/plugins/{KEY}/packs"
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def check_server(
         raise DataError(f"{server.url} lists no models: {models.sentence}.")
     name = models.body["data"][0]["id"]
     yield Finding(True, f"{server.url} serves {name}.")
-    before, listed = server.ask(_STATE), server.ask(_PACKS)
+    before, listed = server.ask(STATE_ROUTE), server.ask(PACKS_ROUTE)
     watched = before.status == listed.status == 200
     if watched:
         packs = listed.body["packs"]
@@ -174,7 +172,7 @@ def check_server(
         spec = spec or "anger=2"
     yield from _compare(_Probe(server.ask, name, prompt), spec, pack)
     if watched:
-        yield _moved(before.body, server.ask(_STATE))
+        yield _moved(before.body, server.ask(STATE_ROUTE))
 
 
 def _strong(packs: Any, pack: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What a server of steered models has to offer: a command that starts it."""
+"""What a server of steered models has to offer: names, routes, a command that starts it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+KEY = "affectlens"
+"""Of a request's spec, of a server's settings, and of our routes."""
+ROUTES = f"/plugins/{KEY}"
+PACKS_ROUTE, STATE_ROUTE = f"{ROUTES}/packs", f"{ROUTES}/state"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def random_directions(
     model: Any, emotions: tuple[str, ...] = EMOTIONS, *, mid: bool = True, seed: int = 5
 ) -> Directions:
     """Unit directions at resid_post, and at resid_mid where the family has one."""
-    kinds = ["resid_mid"] if mid and not model.anatomy.parallel else []
+    kinds = ["resid_mid"] if mid and model.anatomy.has_resid_mid else []
     sites = tuple(Site(i, kind) for i in range(model.n_layers) for kind in (*kinds, "resid_post"))
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(len(sites), len(emotions), model.d_model, generator=generator)

@@ -30,7 +30,7 @@ def test_each_unit_equals_the_definition(each_model: Any, design: str) -> None:
     corpus, directions = small_corpus(design), random_directions(each_model)
     found = contributions(each_model, corpus, directions, max_tokens_per_batch=150)
     anatomy = each_model.anatomy
-    assert found.attn_site == ("resid_post" if anatomy.parallel else "resid_mid")
+    assert found.attn_site == ("resid_mid" if anatomy.has_resid_mid else "resid_post")
     for e, emotion in enumerate(EMOTIONS):
         records = record_of(corpus, emotion)
         neurons = torch.zeros(anatomy.n_layers, anatomy.d_mlp)
@@ -103,7 +103,7 @@ def test_equals_zero_ablation(each_model: Any, kind: str) -> None:
     part = anatomy.blocks[1]
     norm = part.attn_post_norm if kind == "attn" else part.mlp_post_norm
     # In a parallel block nothing else reads the attention's output before the block ends.
-    mid = kind == "attn" and not anatomy.parallel
+    mid = kind == "attn" and anatomy.has_resid_mid
     v = direction(directions, 1, "resid_mid" if mid else "resid_post")
     width = anatomy.d_head if kind == "attn" else 1
     for unit in (0, 3):

@@ -50,7 +50,7 @@ def brute_force(model: Any, ids: list[int], directions: Any) -> dict[str, Tensor
         (p.block, lambda x, i=p.layer: seen.__setitem__(("post", i), x[0, -1].clone()), "out")
         for p in parts
     ]
-    if not model.anatomy.parallel:
+    if model.anatomy.has_resid_mid:
         looks += [
             (
                 p.mid_reader,
@@ -82,7 +82,7 @@ def brute_force(model: Any, ids: list[int], directions: Any) -> dict[str, Tensor
     out = {name: torch.zeros(len(EMOTIONS), n, 2) for name in ("late", "middle", "logit")}
     for part in parts:
         for p, kind in enumerate(("attn", "mlp")):
-            where = "mid" if kind == "attn" and not model.anatomy.parallel else "post"
+            where = "mid" if kind == "attn" and model.anatomy.has_resid_mid else "post"
             sigma = seen[where, part.layer].square().mean().sqrt()
             v = direction(directions, part.layer, f"resid_{where}")
             for e in range(len(EMOTIONS)):

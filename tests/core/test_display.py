@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
+from sample import arm
 
 import affectlens as al
 from affectlens.core.display import Displayed
 from affectlens.core.errors import DataError, ModelError, UnknownNameError
+from affectlens.geometry import emotion_map
 from tests.circuits.test_circuit import random_circuit
 from tests.conftest import make_tiny
-from tests.geometry.synthetic import planted
+from tests.geometry.synthetic import SITES, planted
 from tests.steering.oracle import random_pack
 
 
@@ -51,6 +54,10 @@ def artefacts() -> dict[str, Any]:
         "Sweep": al.sweep(store, draws=50),
         "Circuit": random_circuit(model),
         "SteeringPack": random_pack(model),
+        "Corpus": al.datasets.load("replies"),
+        "EmotionMap": emotion_map(al.directions(store), SITES[0]),
+        "Overlap": random_circuit(model).overlap("neurons"),
+        "ArmMetrics": arm(0.5, 0.4, 2.0),
         "Moments": al.moments(model, al.datasets.load("replies").filter(split="tune"),
                               sites="resid_post@0", positions="last", by="emotion"),
     }  # fmt: skip
@@ -66,7 +73,29 @@ KINDS: dict[str, tuple[str, Callable[[Any], int]]] = {
         lambda found: sum(v[..., 0].numel() for v in found.vectors.values()),
     ),
     "Moments": ("classes=7", lambda found: len(found.classes)),
+    "Corpus": ("design=replies", lambda found: len(found.records)),
+    "EmotionMap": ("explained=", lambda found: len(found.emotions)),
+    "Overlap": ("ratio=", lambda found: len(found.emotions) * (len(found.emotions) - 1) // 2),
+    "ArmMetrics": ("accuracy=0.500", lambda found: len(found.per_emotion)),
 }
+
+
+def subclasses(cls: type) -> set[type]:
+    return {cls, *(one for sub in cls.__subclasses__() for one in subclasses(sub))}
+
+
+def test_every_artefact_shows_itself_alike() -> None:
+    """Whatever is public and says what made it, and all that shows itself anywhere."""
+    public = [getattr(al, name) for name in al.__all__]
+    classes = {cls for cls in public if isinstance(cls, type) and is_dataclass(cls)}
+    made = {cls for cls in classes if "provenance" in cls.__dataclass_fields__}
+    shown = {cls for cls in subclasses(Displayed) if cls.__module__.startswith("affectlens.")}
+    assert set(KINDS) <= {cls.__name__ for cls in shown} and len(made) >= 5
+    for cls in made | shown - {Displayed}:
+        assert issubclass(cls, Displayed), f"{cls.__name__} has no line, table and rows"
+        own = {"__repr__", "_repr_html_", "to_pandas"} & set(vars(cls))
+        assert not own, f"{cls.__name__} has {own} of its own; write dataclass(repr=False)"
+        assert cls.brief.__doc__ and cls.table_rows.__doc__
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +115,7 @@ def test_numbers_of_a_frame_are_those_of_the_artefact(artefacts: dict[str, Any])
     assert sweep.to_pandas()["accuracy"].tolist() == sweep.accuracy.tolist()
 
 
-@pytest.mark.parametrize("kind", ["Directions", "Sweep", "Circuit"])
+@pytest.mark.parametrize("kind", ["Directions", "Sweep", "Circuit", "EmotionMap", "Overlap"])
 def test_what_the_report_draws_is_plotted(artefacts: dict[str, Any], kind: str) -> None:
     from affectlens.plotting import FIGURES
 

@@ -48,7 +48,7 @@ def test_numbers_and_shapes(family: str, tiny_model: Any) -> None:
     assert (anatomy.n_layers, anatomy.d_model, anatomy.d_mlp) == (N_LAYERS, D_MODEL, D_MLP)
     assert (anatomy.n_heads, anatomy.n_kv_heads, anatomy.d_head) == (N_HEADS, kv, d_head)
     assert anatomy.family == type(model.hf).__name__
-    assert anatomy.parallel == (family == "gpt_neox")
+    assert anatomy.has_resid_mid == (family != "gpt_neox")
     called = model.hf.model.decoder if family == "opt" else model.hf.base_model
     assert anatomy.base is called and anatomy.model is model.hf
     assert all(part.flat == (family == "opt") for part in anatomy.blocks)

@@ -21,7 +21,7 @@ IDS = torch.tensor([[5, 17, 33, 42, 8, 99, 120, 7, 66, 150, 31, 12], [*range(60,
 
 
 def sites_of(model: Any) -> list[Site]:
-    kinds = [kind for kind in KINDS if kind != "resid_mid" or not model.anatomy.parallel]
+    kinds = [kind for kind in KINDS if kind != "resid_mid" or model.anatomy.has_resid_mid]
     return [Site(layer, kind) for layer in range(model.n_layers) for kind in kinds]
 
 

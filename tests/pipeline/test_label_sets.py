@@ -18,8 +18,9 @@ from affectlens.geometry import directions
 from affectlens.geometry.streaming import stream_directions
 from affectlens.pipeline.corpus_files import load_corpus, save_corpus
 from affectlens.probes import sweep
+from affectlens.serving.contract import KEY
 from affectlens.serving.vllm.front_door import FrontDoor
-from affectlens.serving.vllm.settings import KEY, Settings
+from affectlens.serving.vllm.settings import Settings
 from affectlens.steering import SteeringPack
 from tests.on_disk import save_model
 

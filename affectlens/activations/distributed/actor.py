@@ -14,7 +14,7 @@ import torch
 
 from affectlens.activations.capture import CAPTURE_VERSION, Sites, prepare
 from affectlens.activations.forward.engines import open_engine
-from affectlens.activations.forward.plan import Plan
+from affectlens.activations.forward.plan import CapturePlan
 from affectlens.activations.forward.run import run_shards
 from affectlens.activations.settings import CaptureSettings
 from affectlens.activations.store.folder import open_folder
@@ -97,7 +97,7 @@ class Work:
         key_length: How many tokens an attention pattern spans, if some are read.
     """
 
-    plan: Plan
+    plan: CapturePlan
     spec: StoreSpec
     settings: CaptureSettings
     key_length: int | None

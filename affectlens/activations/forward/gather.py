@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from affectlens.activations.forward.buffers import Block
-from affectlens.activations.forward.plan import Plan
+from affectlens.activations.forward.plan import CapturePlan
 from affectlens.activations.forward.tokenised import Ints, before, ranges
 
 _FUSED = ("cpu", "cuda")
@@ -93,12 +93,12 @@ class Batch:
     picks: Mapping[str, Pick]
 
 
-def make_batch(plan: Plan, texts: Ints, device: torch.device, padding: str) -> Batch:
+def make_batch(plan: CapturePlan, texts: Ints, device: torch.device, padding: str) -> Batch:
     """Pad texts to one length and find what is read of them.
 
     Args:
         plan: What the texts are part of.
-        texts: Their indices, consecutive in `Plan.order`.
+        texts: Their indices, consecutive in `CapturePlan.order`.
         device: Where the model takes its input.
         padding: Side on which short texts are filled up, ``"right"`` or ``"left"``.
     """

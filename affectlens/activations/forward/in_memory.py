@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from affectlens.activations.forward.plan import Plan
+from affectlens.activations.forward.plan import CapturePlan
 from affectlens.activations.store.shard_file import DTYPES, torch_dtype
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance
@@ -29,7 +29,7 @@ class MemorySink:
         DataError: If it is one for disks only.
     """
 
-    def __init__(self, plan: Plan, dtype: str) -> None:
+    def __init__(self, plan: CapturePlan, dtype: str) -> None:
         if not DTYPES.get(dtype, torch.float32).is_floating_point:
             raise DataError(f"{dtype} is for stores on disk; name a folder, or use bfloat16.")
         self._plan, self._dtype = plan, dtype

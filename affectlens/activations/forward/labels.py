@@ -11,12 +11,12 @@ from affectlens.activations.store.manifest import row_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from affectlens.activations.forward.plan import Plan
+    from affectlens.activations.forward.plan import CapturePlan
 
 _OF_RECORD = ("id", "emotion", "valence", "group", "scenario", "theme", "split", "role")
 
 
-def plan_table(plan: Plan) -> pa.Table:
+def plan_table(plan: CapturePlan) -> pa.Table:
     """The labels of every row and where it lies (``stored``), position by position.
 
     The strings of a record are made once and repeated by index, however many rows it has.

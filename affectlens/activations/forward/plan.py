@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class CapturePlan:
     """What is run, in which order, and where its rows go.
 
     Attributes:
@@ -129,7 +129,7 @@ def make_plan(
     max_tokens_per_batch: int,
     shard_bytes: int,
     mix_lengths: bool = True,
-) -> Plan:
+) -> CapturePlan:
     """Cut texts into batches and batches into shards.
 
     Args:
@@ -144,7 +144,7 @@ def make_plan(
     sizes = np.sum([_rows_of(texts, position) for position in positions], axis=0) * row_bytes
     batches = _batches(texts.lengths, sizes, max_tokens_per_batch, shard_bytes, mix_lengths)
     shards = _shards([int(sizes[batch].sum()) for batch in batches], shard_bytes)
-    return Plan(texts, tuple(widths), dict(widths), tuple(positions), batches, shards)
+    return CapturePlan(texts, tuple(widths), dict(widths), tuple(positions), batches, shards)
 
 
 def _batches(

@@ -13,7 +13,7 @@ from torch import Tensor
 from affectlens.activations.forward.buffers import Block
 from affectlens.activations.forward.engines import Engine
 from affectlens.activations.forward.gather import Batch, Derived, Pick, make_batch
-from affectlens.activations.forward.plan import Plan
+from affectlens.activations.forward.plan import CapturePlan
 from affectlens.activations.forward.tokenised import Ints
 from affectlens.core.errors import ModelError, unknown
 from affectlens.core.places import Site
@@ -55,7 +55,7 @@ class Sink(Protocol):
 
 
 def run_shards(
-    plan: Plan,
+    plan: CapturePlan,
     engine: Engine,
     sink: Sink,
     shards: Iterable[int],
@@ -99,7 +99,7 @@ class _Runner:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: CapturePlan,
         engine: Engine,
         sink: Sink,
         device: torch.device,
@@ -165,7 +165,7 @@ class _Runner:
         return batch, None
 
 
-def _forward(plan: Plan, engine: Engine, batch: Batch, block: Block) -> Rows:
+def _forward(plan: CapturePlan, engine: Engine, batch: Batch, block: Block) -> Rows:
     """One pass; the rows of every site and position, in the block."""
     block.clear()
     rows: Rows = {}

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.activations.forward.plan import Plan
+from affectlens.activations.forward.plan import CapturePlan
 from affectlens.activations.forward.tokenised import Ints, before
 from affectlens.activations.streaming.accumulators import (
     ROWS_AT_ONCE,
@@ -55,7 +55,7 @@ class RowIndex:
     id_of: Callable[[int], str]
 
     @classmethod
-    def of_plan(cls, plan: Plan, position: str) -> RowIndex:
+    def of_plan(cls, plan: CapturePlan, position: str) -> RowIndex:
         """Of one position of a plan."""
         return cls(
             items=plan.order,
@@ -78,7 +78,7 @@ class RowIndex:
         return items, self.token[items] + rows - self.corpus[items]
 
 
-def row_index(plan: Plan) -> dict[str, RowIndex]:
+def row_index(plan: CapturePlan) -> dict[str, RowIndex]:
     """Of every position of a plan."""
     return {position.name: RowIndex.of_plan(plan, position.name) for position in plan.positions}
 

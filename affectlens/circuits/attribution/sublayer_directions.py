@@ -54,7 +54,7 @@ def sublayer_directions(directions: Directions, anatomy: Anatomy) -> SublayerDir
             f"The directions have width {directions.vectors.shape[-1]}, the model "
             f"{anatomy.d_model}; make them for this model."
         )
-    mid = not anatomy.parallel and all(Site(layer, "resid_mid") in have for layer in layers)
+    mid = anatomy.has_resid_mid and all(Site(layer, "resid_mid") in have for layer in layers)
     attn_site = "resid_mid" if mid else "resid_post"
     index = {site: i for i, site in enumerate(directions.sites)}
     picked = [

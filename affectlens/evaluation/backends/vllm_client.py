@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from affectlens.core import DataError, MismatchError
 from affectlens.evaluation.backends.base import Advance, Ids
 from affectlens.serving.checking import Answer, Server
-from affectlens.serving.vllm.request_fields import KEY, PACK
+from affectlens.serving.contract import KEY, PACKS_ROUTE
+from affectlens.serving.vllm.request_fields import PACK
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
@@ -26,8 +27,6 @@ TIMEOUT = 1800.0
 
 TOLERANCE = 0.5
 """Nats per token by which a server's model may differ from ours: enough for number formats."""
-
-_PACKS = f"/plugins/{KEY}/packs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +63,11 @@ class Vllm:
         for pack in packs.values():
             pack.require_model(model)
         served = _served(server)
-        listed = server.ask(_PACKS)
+        listed = server.ask(PACKS_ROUTE)
         if listed.status == 404:
             raise DataError(
-                f"The server at {server.url} has no {_PACKS}: it runs without AffectLens' plug-in; "
-                f"start it with: {_command(packs)}"
+                f"The server at {server.url} has no {PACKS_ROUTE}: it runs without AffectLens' "
+                f"plug-in; start it with: {_command(packs)}"
             )
         have = _checked(server, listed)["packs"]
         names = {str(one["fingerprint"]): str(one["name"]) for one in have}

@@ -95,11 +95,6 @@ class BlockParts:
     flat: bool = False
 
     @property
-    def parallel(self) -> bool:
-        """Whether attention and MLP read the same residual (GPT-NeoX): there is no resid_mid."""
-        return bool(self.attn_adds) and bool(self.mlp_adds) and self.mid_reader is None
-
-    @property
     def level(self) -> Level:
         """How far the block is taken apart."""
         if self.n_heads or self.n_neurons:
@@ -190,9 +185,9 @@ class Anatomy:
     known_by: str
 
     @property
-    def parallel(self) -> bool:
-        """Whether any block has no resid_mid, as it has one sublayer or adds two at once."""
-        return any(block.mid_reader is None for block in self.blocks)
+    def has_resid_mid(self) -> bool:
+        """Whether every block has one; none has that adds one sublayer only, or two at once."""
+        return all(block.mid_reader is not None for block in self.blocks)
 
     @property
     def causal(self) -> bool:

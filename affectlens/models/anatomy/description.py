@@ -63,7 +63,7 @@ def _anatomy_facts(source: str) -> dict[str, Any]:
     facts: dict[str, Any] = {name: getattr(anatomy, name) for name in numbers}
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     return facts | {
-        "parallel": anatomy.parallel,
+        "resid_mid": anatomy.has_resid_mid,
         "post_norms": anatomy.blocks[0].attn_post_norm is not None,
         "vocabulary": int(hf.get_input_embeddings().weight.shape[0]),
         "context_length": anatomy.context_length,

@@ -27,7 +27,7 @@ def activations(run: StageRun) -> Mapping[str, str]:
     }
     written: dict[str, str] = {}
     for name, (corpus, sites) in corpora.items():
-        if run.model.anatomy.parallel:
+        if not run.model.anatomy.has_resid_mid:
             sites = sites.replace("resid_mid,", "")
         # Goes on where a stopped run was; what other parameters made is replaced.
         store = capture(

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from affectlens.core.errors import unknown
+from affectlens.serving.contract import KEY
 from affectlens.serving.vllm.client_checks import refuse_misplaced
 from affectlens.serving.vllm.front_door import Refused
 from affectlens.serving.vllm.request_fields import PACK, PROMPT, READ, extra_args
-from affectlens.serving.vllm.settings import KEY
 
 
 def keeping(to_beam_search_params: Any) -> Any:

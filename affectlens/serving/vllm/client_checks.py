@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from affectlens.serving.contract import KEY
 from affectlens.serving.vllm.front_door import Refused
 from affectlens.serving.vllm.request_fields import READ
-from affectlens.serving.vllm.settings import KEY
 
 
 def looking(to_sampling_params: Any) -> Any:

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core import AffectLensError, DataError, UnknownNameError
+from affectlens.serving.contract import KEY, ROUTES
 from affectlens.serving.vllm import pack_management as management
 from affectlens.serving.vllm.front_door import Conflict
-from affectlens.serving.vllm.settings import KEY
 
-PREFIX = f"/plugins/{KEY}"
 _SCRAPE = "/metrics"
 _PATIENCE = 2.0
 """Seconds that a scrape waits for the workers before it shows what it knows."""
@@ -64,7 +63,7 @@ class Endpoints:
             ("/state", "GET", self.state),
         ):
             app.router.routes.append(
-                routing.Route(PREFIX + path, self._answering(handler), methods=[method])
+                routing.Route(ROUTES + path, self._answering(handler), methods=[method])
             )
         app.add_middleware(_Refreshing, endpoints=self)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from affectlens.core import AffectLensError, DataError
 from affectlens.core.errors import unknown
+from affectlens.serving.contract import KEY
 from affectlens.serving.loaded_packs import probes_of
 from affectlens.serving.vllm.metrics import metrics
 from affectlens.serving.vllm.request_fields import (
@@ -24,7 +25,7 @@ from affectlens.serving.vllm.request_fields import (
     Asked,
     extra_args,
 )
-from affectlens.serving.vllm.settings import KEY, Settings
+from affectlens.serving.vllm.settings import Settings
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.spec import SteeringSpec
 

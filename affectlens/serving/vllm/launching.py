@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core import ArtefactError, DataError, ModelError
-from affectlens.serving.contract import Launch
+from affectlens.serving.contract import KEY, Launch
 from affectlens.serving.vllm.front_door import FrontDoor
-from affectlens.serving.vllm.settings import KEY, Settings
+from affectlens.serving.vllm.settings import Settings
 
 INSTALL = "pip install vllm && pip install --no-deps affectlens jaxtyping"
 _CONFIG = "--additional-config"

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.serving.contract import KEY
 from affectlens.serving.readings import Columns
-from affectlens.serving.vllm.settings import KEY
 
 ATTRIBUTE = "_affectlens_scores"
 """Of vLLM's output of a step: request id to classes, layers and scores."""

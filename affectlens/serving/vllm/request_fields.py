@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from affectlens.serving.vllm.settings import KEY
+from affectlens.serving.contract import KEY
 
 PACK, READ, CACHE_KEY, PROMPT = f"{KEY}_pack", f"{KEY}_read", f"{KEY}_key", f"{KEY}_prompt"
 NAMES = (KEY, PACK, READ, CACHE_KEY, PROMPT)

@@ -9,12 +9,10 @@ from typing import Any
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
+from affectlens.serving.contract import KEY
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.operators.add import ADD
 from affectlens.steering.pack import SteeringPack
-
-KEY = "affectlens"
-"""Of our part of vLLM's ``additional_config``, and of a request's spec in ``extra_args``."""
 
 RESERVE = ("packs", "all")
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from affectlens.core.jsonl import json_line
+from affectlens.serving.contract import KEY
 from affectlens.serving.vllm.live_readings import joined
 from affectlens.serving.vllm.request_fields import READ
-from affectlens.serving.vllm.settings import KEY
 
 _DATA = "data: "
 

@@ -25,7 +25,7 @@ Values = dict[Site, Tensor]
 
 
 def sites_of(model: LanguageModel, kinds: tuple[str, ...] = KINDS) -> list[Site]:
-    kinds = tuple(kind for kind in kinds if kind != "resid_mid" or not model.anatomy.parallel)
+    kinds = tuple(kind for kind in kinds if kind != "resid_mid" or model.anatomy.has_resid_mid)
     return [Site(layer, kind) for layer in range(model.n_layers) for kind in kinds]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from affectlens.activations.forward import gather
 from affectlens.activations.forward.buffers import Block
 from affectlens.activations.forward.gather import make_batch
-from affectlens.activations.forward.plan import Plan, make_plan
+from affectlens.activations.forward.plan import CapturePlan, make_plan
 from affectlens.activations.forward.tokenised import Texts
 from affectlens.activations.positions import Position
 from affectlens.core.places import Site
@@ -62,7 +62,7 @@ some_positions = st.lists(st.sampled_from(POSITIONS), min_size=1, unique=True)
 quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def plan_of(texts: Texts, budget: tuple[int, int], positions: Sequence[Position]) -> Plan:
+def plan_of(texts: Texts, budget: tuple[int, int], positions: Sequence[Position]) -> CapturePlan:
     return make_plan(
         texts,
         WIDTHS,
@@ -73,7 +73,7 @@ def plan_of(texts: Texts, budget: tuple[int, int], positions: Sequence[Position]
     )
 
 
-def rows_of(plan: Plan, text: int, position: Position) -> int:
+def rows_of(plan: CapturePlan, text: int, position: Position) -> int:
     start, stop = plan.texts.spans[position.name][text]
     return 1 if position.pooled else int(stop - start)
 
@@ -173,7 +173,7 @@ def test_a_batch_holds_its_tokens_and_gathers_its_rows(
             _check_batch(plan, texts_of_batch, batch, padding)
 
 
-def _check_batch(plan: Plan, chosen: Any, batch: gather.Batch, padding: str) -> None:
+def _check_batch(plan: CapturePlan, chosen: Any, batch: gather.Batch, padding: str) -> None:
     texts = plan.texts
     rows = [texts.ids[texts.offsets[i] : texts.offsets[i + 1]].tolist() for i in chosen]
     longest = max(map(len, rows))
