@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,26 +53,8 @@ def models_check(
 ) -> None:
     """Run a model on a prompt and hold every sum that is relied on against its own numbers."""
     with sentences():
-        import torch
-
         from affectlens.cli.tables import print_facts
         from affectlens.models import load_model
-        from affectlens.models.anatomy.levels import levels
-        from affectlens.models.anatomy.selfcheck import largest_errors
-        from affectlens.models.weights import ENGLISH
+        from affectlens.models.anatomy.prompt_check import check
 
-        model = load_model(name)
-        encoded: Any = model.tokenizer(prompt or ENGLISH)
-        ids = torch.tensor([encoded["input_ids"]], device=model.device)
-        errors = largest_errors(model.hf, model.anatomy, ids)
-        rows = {
-            f"layers {layers}": f"{level}: {what}" for layers, level, what in levels(model.anatomy)
-        }
-        for kind, (error, layer) in errors.items():
-            rows[kind] = f"largest relative error {error:.1e} (layer {layer})"
-        worst = max(error for error, _ in errors.values()) if errors else 0.0
-        print_facts(
-            {"family": f"{model.anatomy.family}, known by {model.anatomy.known_by}"}
-            | rows
-            | {"largest error": f"{worst:.1e} on {ids.shape[1]} tokens in {model.dtype}"}
-        )
+        print_facts(check(load_model(name), prompt))
