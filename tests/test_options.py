@@ -24,6 +24,7 @@ from affectlens.cli.commands import activations as commands
 from affectlens.core.errors import UnknownNameError
 from affectlens.geometry import group_sums
 from affectlens.geometry.streaming import StreamOptions, StreamSettings
+from affectlens.probes.settings import SweepOptions, SweepSettings
 
 PAIRS: list[tuple[type[Any], Any]] = [
     (PassSettings, PassOptions),
@@ -31,6 +32,7 @@ PAIRS: list[tuple[type[Any], Any]] = [
     (RaySettings, RayOptions),
     (StreamSettings, StreamOptions),
     (CircuitSearchSettings, CircuitSearchOptions),
+    (SweepSettings, SweepOptions),
 ]
 
 
@@ -60,6 +62,7 @@ def test_settings_document_each_option_once(settings: type[Any], options: Any) -
         (al.stream_directions, (None, None), "split", "splits"),
         (group_sums, (None, None), "sed", "seed"),
         (al.find_circuit, (None, None, None), "budgets", "budget"),
+        (al.sweep, (None,), "penalty", "penalties"),
     ],
 )
 def test_an_unknown_option_is_refused_in_a_sentence_that_names_the_nearest(

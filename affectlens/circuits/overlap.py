@@ -43,7 +43,7 @@ class Overlap(Displayed):
         means = {name: f"{value:.3f}" for name, value in self.summary().items()}
         return {"emotions": len(self.emotions), **means}
 
-    def table_rows(self) -> list[dict[str, object]]:
+    def table_rows(self) -> Sequence[Mapping[str, object]]:
         """A row per pair of unlike emotions."""
         names = ("jaccard", "expected", "deviation", "p_value")
         return [

@@ -214,10 +214,22 @@ def _expand_one(part: str | Site, n_layers: int) -> list[Site]:
         raise unknown("site", part, [*_BY_KIND, "resid_post@8", "blocks.0.hook_resid_post"])
     if not layers:
         return [Site(layer, kind) for layer in range(n_layers)]
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", layers)
-    if match is None:
-        raise unknown("layer", layers, [str(i) for i in range(n_layers)])
-    first, last = int(match[1]), int(match[2] or match[1])
-    if last >= n_layers or first > last:
-        raise unknown("layer", layers, [f"0-{n_layers - 1}", *map(str, range(n_layers))])
-    return [Site(layer, kind) for layer in range(first, last + 1)]
+    return [Site(layer, kind) for layer in layer_range(layers, n_layers)]
+
+
+def layer_range(text: str, n_layers: int, *others: str) -> range:
+    """Read ``"8"`` or ``"4-9"``, both ends included.
+
+    Args:
+        text: What a user wrote.
+        n_layers: How many blocks the model has.
+        others: What else may stand there, for the message.
+
+    Raises:
+        UnknownNameError: If a layer does not exist, or the range is empty.
+    """
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, n_layers)
+    if not first <= last < n_layers:
+        raise unknown("layer", text, [f"0-{n_layers - 1}", *others, *map(str, range(n_layers))])
+    return range(first, last + 1)

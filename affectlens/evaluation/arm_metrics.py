@@ -81,7 +81,7 @@ class ArmMetrics(Displayed):
     masked_harmonic_ci: Interval
     n: int
 
-    def brief(self) -> dict[str, object]:
+    def brief(self) -> Mapping[str, object]:
         """Replies, and the three numbers by which arms are compared first."""
         three = ("accuracy", "perplexity_ratio", "harmonic")
         return {"replies": self.n} | {name: f"{getattr(self, name):.3f}" for name in three}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from affectlens.core import DataError, MismatchError, Provenance, Site
 from affectlens.core.errors import unknown
+from affectlens.core.places import layer_range
 from affectlens.steering.gates import EMBEDDINGS, Readout, decided
 
 if TYPE_CHECKING:
@@ -34,13 +34,7 @@ def layer_numbers(layers: Layers, n_layers: int) -> tuple[int, ...]:
     numbers: list[int] = []
     parts = layers.split(",") if isinstance(layers, str) else [str(n) for n in layers]
     for part in (p.strip() for p in parts):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if part == "all":
-            numbers += range(n_layers)
-        elif match and int(match[1]) <= int(match[2] or match[1]) < n_layers:
-            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-        else:
-            raise unknown("layer", part, [f"0-{n_layers - 1}", "all", *map(str, range(n_layers))])
+        numbers += range(n_layers) if part == "all" else layer_range(part, n_layers, "all")
     if not numbers:
         raise unknown("layer", "", [f"0-{n_layers - 1}", "all"])
     return tuple(sorted(set(numbers)))

@@ -67,7 +67,7 @@ def heads_after_norm(
     """
     refuse_listeners(model.hf, "Head scores")
     anatomy = model.anatomy
-    if anatomy.parallel or not anatomy.n_heads:
+    if not (anatomy.has_resid_mid and anatomy.n_heads):
         raise ModelError(
             f"{model.name} has no residual between attention and MLP, or no heads, so nothing can "
             "be read between them; use contributions."

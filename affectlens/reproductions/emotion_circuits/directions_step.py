@@ -116,7 +116,7 @@ def read_groups(model: LanguageModel, corpus: Corpus, *, normed: bool) -> Grid:
     Raises:
         DataError: If the model has no residual between attention and MLP.
     """
-    if model.anatomy.parallel:
+    if not model.anatomy.has_resid_mid:
         raise DataError(
             f"{model.name} adds attention and MLP at once, so there is no residual between them; "
             "this study reads one, so name a model with sequential blocks."

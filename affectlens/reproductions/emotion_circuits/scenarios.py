@@ -165,7 +165,7 @@ def save_events(path: Path, events: Sequence[Event]) -> None:
 
 def spread_events(events: Sequence[Event], n: int | None) -> list[Event]:
     """At most so many, spread over scenarios and valences."""
-    from affectlens.pipeline.expression import spread
+    from affectlens.datasets import spread
 
     if n is None or n >= len(events):
         return list(events)
