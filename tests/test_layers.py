@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -95,91 +97,119 @@ def test_the_check_itself_sees_wrong_imports() -> None:
     assert "affectlens.core.errors.unknown" in imported_by("affectlens.core.places")
 
 
-# One process has the third-party packages loaded (a first child finds out which those are) and
-# goes from layer to layer: a fresh child for each module, then all modules of the layer.
-_FORKS = """
-import importlib, json, os, sys
-layers = json.loads(sys.argv[1])
-out, into = os.pipe()
-if os.fork() == 0:
-    for module in sum(layers, []):
-        importlib.import_module(module)
-    others = [name for name in sys.modules if not name.startswith(("affectlens", "__"))]
-    os.write(into, json.dumps(others).encode())
-    os._exit(0)
-os.close(into)
-with os.fdopen(out) as told:
-    others = json.load(told)
-os.wait()
-for name in others:
+def imported_when_loaded(module: str) -> set[str]:
+    """Files of ours that must have run before a module has, besides the packages it lies in."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    found: set[str] = set()
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in FILES else str(node.module))
+    return found & set(FILES) - {module}
+
+
+def circle(edges: Mapping[str, set[str]]) -> list[str]:
+    """Modules that wait for each other; empty if there are none."""
     try:
-        importlib.import_module(name)
-    except Exception:
-        pass
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_module_waits_for_itself() -> None:
+    """So each of them can be the first to be imported, whatever was or was not loaded before."""
+    assert not circle({module: imported_when_loaded(module) for module in FILES})
+
+
+def test_the_check_itself_sees_circles() -> None:
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+    assert "affectlens.core.errors" in imported_when_loaded("affectlens.core.places")
+
+
+# Package after package is loaded, the rightmost last: whatever one of them brings along is new. Of
+# two that do not know each other each comes first once, the other time in a process of its own.
+_PACKAGES = """
+import importlib, json, os, sys
 def ours():
     return {name for name in sys.modules if name.startswith("affectlens.")}
-assert not ours()
-for layer in layers:
+def load(package):
     before = ours()
-    for module in layer:
-        sys.stdout.flush()
+    for module in package:
+        importlib.import_module(module)
+    print(json.dumps([package[0], sorted(ours() - before)]), flush=True)
+for first, *beside in json.loads(sys.argv[1]):
+    for package in beside:
         if os.fork() == 0:
             code = 1
             try:
-                importlib.import_module(module)
-                print(json.dumps([module, sorted(ours() - before)]), flush=True)
+                load(package)
                 code = 0
             finally:
                 os._exit(code)
-        _, status = os.wait()
-        if status:
-            print(json.dumps([module, None]), flush=True)
-    for module in layer:
-        try:
+        assert os.wait()[1] == 0
+    load(first)
+    for package in beside:
+        for module in package:
             importlib.import_module(module)
-        except Exception:
-            pass
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_importing_a_module_loads_nothing_to_its_right() -> None:
-    """Nor of a package beside its own; what lies left of it is loaded already."""
-    by_rank = [
-        [name for name in MODULES if RANK[layer(name)] == rank] for rank in range(len(LAYERS))
-    ]
-    answer = run(_FORKS, json.dumps(by_rank))
-    loaded = dict(json.loads(line) for line in answer.splitlines() if line.startswith("["))
-    assert set(loaded) == set(MODULES)
-    broken = [name for name, names in loaded.items() if names is None]
-    assert not broken, f"cannot be imported: {broken}"
-    wrong = {
-        module: bad
-        for module, names in loaded.items()
-        if (bad := [name for name in names if layer(name) != layer(module)])
+def test_importing_a_package_loads_nothing_to_its_right() -> None:
+    """Nor one beside it, however the import is written; what lies left of it is loaded already."""
+    packages = {
+        name: [module for module in MODULES if layer(module) == name]
+        for names in LAYERS
+        for name in names
     }
-    assert not wrong
+    answer = run(_PACKAGES, json.dumps([[packages[name] for name in names] for names in LAYERS]))
+    loaded = dict(json.loads(line) for line in answer.splitlines() if line.startswith("["))
+    assert {layer(first) for first in loaded} == set(packages)
+    assert {first: names for first, names in loaded.items() if first not in names} == {}
+    for first, names in loaded.items():
+        wrong = [name for name in names if layer(name) != layer(first)]
+        assert not wrong, f"{layer(first)} loads {wrong}"
 
 
+# All that is loaded after the modules of each argument, which are separated by commas.
 _LOADED = """
 import importlib, json, sys
-for module in sys.argv[1:]:
-    importlib.import_module(module)
-print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+for modules in sys.argv[1:]:
+    for module in modules.split(","):
+        importlib.import_module(module)
+    print(json.dumps(sorted(sys.modules)))
 """
 
 
+def loaded_after(*modules: Iterable[str]) -> list[set[str]]:
+    """What one process has loaded after some modules, then after some more."""
+    said = run(_LOADED, *(",".join(some) for some in modules))
+    return [set(json.loads(line)) for line in said.splitlines()]
+
+
+def roots(modules: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
 def test_what_a_server_loads_is_torch_and_core() -> None:
-    loaded = set(json.loads(run(_LOADED, *SERVED, *(m for m in FILES if layer_is_core(m)))))
-    assert not loaded & set(HEAVY)
-    assert "transformers" not in loaded
-    ours = run(
-        "import sys, importlib\nfor m in sys.argv[1:]: importlib.import_module(m)\n"
-        "print([n for n in sys.modules if n.startswith('affectlens.')])",
-        *SERVED,
-    )
-    layers = {layer(name) for name in ast.literal_eval(ours)}
-    assert layers <= {"core", "steering"}
+    core = [name for name in MODULES if layer(name) == "core"]
+    served, with_all_of_core = loaded_after(SERVED, core)
+    assert not roots(with_all_of_core) & {"transformers", *HEAVY}
+    ours = {layer(name) for name in served if name.startswith("affectlens.")}
+    assert ours <= {"core", "steering"}
 
 
 @pytest.mark.parametrize("module", [*SERVED, *PLUGIN])
@@ -201,12 +231,8 @@ def test_served_modules_name_only_torch_safetensors_and_core(module: str) -> Non
 
 
 def test_light_modules_load_no_torch() -> None:
-    loaded = set(json.loads(run(_LOADED, *LIGHT)))
-    assert not loaded & {"torch", "numpy", "transformers", "pyarrow", *HEAVY}
-
-
-def layer_is_core(module: str) -> bool:
-    return module.startswith("affectlens.core")
+    (loaded,) = loaded_after(LIGHT)
+    assert not roots(loaded) & {"torch", "numpy", "transformers", "pyarrow", *HEAVY}
 
 
 def run(script: str, *arguments: str) -> str:

@@ -5,21 +5,48 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-
-def affectlens(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from affectlens.cli import main; main()", *arguments]
-    env = {**os.environ, "COLUMNS": "200", **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=1200)
+from affectlens.cli import main
 
 
-def test_every_stage_is_a_command(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Done:
+    """What a command leaves."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Program = Callable[..., Done]
+
+
+@pytest.fixture
+def affectlens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Program:
+    """The console script in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["affectlens", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Done(int(ended.value.code or 0), *capfd.readouterr())
+
+    return call
+
+
+def test_every_stage_is_a_command(affectlens: Program) -> None:
     from affectlens.pipeline.line import STAGES
 
-    text = affectlens("--help", cwd=tmp_path).stdout
+    text = affectlens("--help").stdout
     for stage in STAGES.values():
         assert f" {stage.name} " in text
 
@@ -38,26 +65,32 @@ def test_every_stage_is_a_command(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_end_in_one_sentence(
-    tmp_path: Path, arguments: tuple[str, ...], says: str
+    affectlens: Program, tmp_path: Path, arguments: tuple[str, ...], says: str
 ) -> None:
     (tmp_path / "a_file").write_text("")
     (tmp_path / "short.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
-    done = affectlens(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
+    done = affectlens(*arguments)
+    assert done.code == 1 and not done.stdout
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     sentences = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(sentences) == 1
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = affectlens("datasets", "show", "replis", "--debug", cwd=tmp_path)
-    assert done.returncode != 0 and "Traceback" in done.stderr
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_process_of_its_own_shows_the_traceback_if_asked(tmp_path: Path, debug: bool) -> None:
+    command = [sys.executable, "-m", "affectlens", "datasets", "show", "replis"]
+    done = subprocess.run(
+        [*command, "--debug"] if debug else command,
+        cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == debug
+    assert debug or done.stderr.startswith("Error: Unknown corpus")
 
 
-def test_datasets_commands(tmp_path: Path) -> None:
-    assert "840" in affectlens("datasets", "list", cwd=tmp_path).stdout
-    shown = affectlens("datasets", "show", "replies", "-n", "3", cwd=tmp_path).stdout
-    assert len(shown.splitlines()) == 3
-    checked = affectlens("datasets", "check", "replies", cwd=tmp_path)
-    assert checked.returncode == 0 and "clean" in checked.stdout
+def test_datasets_commands(affectlens: Program) -> None:
+    assert "840" in affectlens("datasets", "list").stdout
+    assert len(affectlens("datasets", "show", "replies", "-n", "3").stdout.splitlines()) == 3
+    checked = affectlens("datasets", "check", "replies")
+    assert checked.code == 0 and "clean" in checked.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ class Clerk:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
+    # By value: a process that imports this file loads all that it imports, at each start.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield ray
     ray.shutdown()
 

@@ -128,7 +128,7 @@ def test_a_loaded_model_and_a_url_do_as_well(
     options: dict[str, Any] = {**WHAT, "out": f"local://{tmp_path}/s", "threads": 1}
     capture_with_ray(model, corpus, workers=1, advance=lambda n, _: ran.append(n), **options)
     assert contents(tmp_path / "s") == expected
-    capture_with_ray(model, corpus, advance=lambda n, _: ran.append(n), **options)
+    capture_with_ray(model, corpus, workers=1, advance=lambda n, _: ran.append(n), **options)
     assert sum(ran) == N_TEXTS  # the second time there was nothing to run
 
 
