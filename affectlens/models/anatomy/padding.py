@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -124,9 +125,9 @@ def _tried(probe: Callable[[], Tensor]) -> Tensor | None:
 def _row(model: LanguageModel) -> list[int]:
     """Some tokens, all different where the vocabulary allows it, none of them padding."""
     embedding: Any = model.hf.get_input_embeddings()
-    vocab = int(embedding.weight.shape[0])
+    vocab, pad = int(embedding.weight.shape[0]), model.pad_id
     ids = ((5 + 7 * i) % vocab for i in range(vocab))
-    return [i for i in ids if i != model.pad_id][: _FIRST + _REST]
+    return list(islice((i for i in ids if i != pad), _FIRST + _REST))
 
 
 class _Probe:
