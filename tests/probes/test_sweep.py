@@ -231,12 +231,3 @@ def test_save_and_load(tmp_path: Path) -> None:
     write_tensors(tmp_path / "bad.safetensors", file.tensors, file.provenance, extra)
     with pytest.raises(ArtefactError, match="do not fit"):
         Sweep.load(tmp_path / "bad.safetensors")
-
-
-@pytest.mark.model
-def test_seven_tones_are_read_from_unseen_replies(real_model: Any) -> None:
-    from affectlens.activations import capture
-    from affectlens.datasets import load
-
-    store = capture(real_model, load("replies"), sites="resid_post@15")
-    assert float(sweep(store, draws=100).to_dict()["accuracy"]) >= 0.85
