@@ -272,7 +272,7 @@ def test_exports_know_the_names_that_steering_knows(files: Path, tmp_path: Path)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    out, texts = tmp_path / "s", save_texts(tmp_path / "many.jsonl", 6000)
+    out, texts = tmp_path / "s", save_texts(tmp_path / "many.jsonl", 600)
     options = ("--sites", "resid_post,mlp_out", "--positions", "all", "--shard-mib", "1")
     options += ("--max-tokens-per-batch", "64")
     command = [sys.executable, "-c", "from affectlens.cli import main; main()", "capture"]
@@ -280,7 +280,7 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
     said, complained = tmp_path / "said", tmp_path / "complained"
     with said.open("wb") as output, complained.open("wb") as errors:
         running = subprocess.Popen(
-            [*command, *options, "--ray"],
+            [*command, *options, "--ray-workers", "1"],
             env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
             stdout=output,
             stderr=errors,
@@ -294,6 +294,8 @@ def test_interrupted_with_ray_it_says_how_to_go_on(files: Path, tmp_path: Path) 
             time.sleep(0.005)
 
     wait_until(lambda: list(out.glob("shards/*.json")))
+    # The only worker: until another one has loaded the model nobody writes, so the capture cannot
+    # end before it is interrupted.
     os.kill(actors(running.pid)[0], signal.SIGKILL)
     wait_until(lambda: "worker was lost" in complained.read_text())
     running.send_signal(signal.SIGINT)

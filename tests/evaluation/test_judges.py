@@ -119,7 +119,7 @@ class TestEncoderJudge:
     def test_garbled_text_has_no_emotion(self, judge, unseen):
         texts = [record.text for corpus in unseen.values() for record in corpus]
         pieces = sorted({word for text in texts for word in text.split()})
-        report = refusal_report(judge, texts, n=360, seed=99, pieces=pieces)
+        report = refusal_report(judge, texts, n=180, seed=99, pieces=pieces)
         assert set(report["trained"]["by_kind"]) == set(TRAINED)
         assert set(report["held_out"]["by_kind"]) == set(HELD_OUT)
         assert report["trained"]["emotion_found"] <= 0.1
