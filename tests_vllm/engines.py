@@ -176,7 +176,7 @@ def elsewhere(
     folder: Path,
     *,
     environment: Mapping[str, str] | None = None,
-    timeout: float = 400,
+    timeout: float = 1200,
     gpu_compiler: bool = False,
     refused: Sequence[Mapping[str, Any]] = (),
     **options: Any,

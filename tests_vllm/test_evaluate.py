@@ -24,6 +24,7 @@ from affectlens.pipeline import RunConfig
 from affectlens.pipeline.arm_files import load_replies
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.pack_files import tuned_file
+from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.evaluate import arm_packs, evaluate, generating
 from affectlens.steering import SteeringPack
@@ -32,7 +33,7 @@ from tests_vllm.reference import EVENTS
 from tests_vllm.reference import random_pack as some_pack
 
 PYTHON = os.environ.get("VLLM_PYTHON", str(ROOT / ".venv-vllm" / "bin" / "python"))
-NEW = 12
+NEW, N_EVENTS = 12, 2
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_run(folder: Path, **options: Any) -> StageRun:
-    context = RunContext(
-        RunConfig.checked(out=folder, dtype="float32", events=1, max_new_tokens=NEW, **options)
-    )
-    return context.stage("evaluate")
+    config = RunConfig.checked(out=folder, dtype="float32", max_new_tokens=NEW, **options)
+    settings = Settings.of(config)
+    few = replace(settings.evaluate, n_events=N_EVENTS)
+    return RunContext(config, replace(settings, evaluate=few)).stage("evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_the_arms_are_the_same(here: StageRun, server: Vllm, tmp_path: Path) -> 
         ours = load_replies(here.folder / "replies" / f"{arm}.jsonl")
         theirs = load_replies(tmp_path / "replies" / f"{arm}.jsonl")
         assert theirs == ours
-        assert len(ours) == (3 if arm == "unsteered" else 3 * len(EMOTIONS))
+        assert len(ours) == N_EVENTS * (1 if arm == "unsteered" else len(EMOTIONS))
 
 
 def test_settings_and_requests_of_all_kinds(

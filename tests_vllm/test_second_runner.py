@@ -34,11 +34,15 @@ SHARED = [
 
 @pytest.fixture(scope="module")
 def run(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All cases at once, all unsteered, half steered, and equal prompts twice."""
+    """Eight unsteered, half of them steered, all cases at once, and equal prompts twice.
+
+    The unsteered come first, so that an engine without the plug-in need be asked no more than that
+    to be in the same state: under the interpreter every token is slow.
+    """
     bare = [of_case(case, spec=None) for case in cases[:8]]
     half = [of_case(case) if i % 2 else one for i, (case, one) in enumerate(zip(cases, bare))]  # noqa: B905
     return elsewhere(
-        [[of_case(case, read=True) for case in cases], bare, half, SHARED, SHARED],
+        [bare, half, [of_case(case, read=True) for case in cases], SHARED, SHARED],
         tmp_path_factory.mktemp("second"),
         environment=SECOND_RUNNER, settings=SETTINGS, enforce_eager=True, **ROOM,
     )  # fmt: skip
@@ -49,12 +53,12 @@ def test_it_is_the_second_runner(run: Run) -> None:
 
 
 def test_all_in_one_batch(run: Run, cases: list[Case]) -> None:
-    require_equal(run.rounds[0], cases)
+    require_equal(run.rounds[2], cases)
     assert run.states[0]["slots_in_use"] == 0 and run.states[0]["steered_tokens"] > 100
 
 
 def test_readings(run: Run, cases: list[Case]) -> None:
-    for answer, case in zip(run.rounds[0], cases, strict=True):
+    for answer, case in zip(run.rounds[2], cases, strict=True):
         assert answer.reading is not None
         for found, wanted in zip(answer.reading["tokens"], case.readings, strict=True):
             assert all(close(found[at], layer) for at, layer in enumerate(wanted))
@@ -63,12 +67,11 @@ def test_readings(run: Run, cases: list[Case]) -> None:
 def test_unsteered_requests_are_bit_identical(run: Run, cases: list[Case], tmp_path: Path) -> None:
     bare = [of_case(case, spec=None) for case in cases[:8]]
     without = elsewhere(
-        [[of_case(case, spec=None) for case in cases], bare], tmp_path,
-        environment={**SECOND_RUNNER, **WITHOUT}, **ROOM,
-    ).rounds[1]  # fmt: skip
-    assert same(run.rounds[1], without)
-    assert same(run.rounds[2][::2], without[::2])
-    assert not same(run.rounds[2][1::2], without[1::2])
+        [bare, bare], tmp_path, environment={**SECOND_RUNNER, **WITHOUT}, **ROOM,
+    ).rounds  # fmt: skip
+    assert same(run.rounds[0], without[0])
+    assert same(run.rounds[1][::2], without[1][::2])
+    assert not same(run.rounds[1][1::2], without[1][1::2])
 
 
 def test_the_prefix_cache(run: Run) -> None:
