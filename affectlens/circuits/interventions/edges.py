@@ -140,7 +140,7 @@ def order(model: LanguageModel, at: WritePoint | Receiver) -> tuple[int, int]:
             f"{at.hook_name} is no sender of edges: what it holds was written by others; name a "
             "sublayer, heads, neurons, or resid_pre of block 0."
         )
-    late = sublayer == "mlp" and not model.anatomy.blocks[at.layer].parallel
+    late = sublayer == "mlp" and model.anatomy.blocks[at.layer].mid_reader is not None
     return at.layer, int(late)
 
 
