@@ -13,6 +13,9 @@ from .circuits.evidence import ablate as ablate
 from .circuits.interventions import Intervention as Intervention
 from .circuits.interventions import intervening as intervening
 from .circuits.tasks import CarryOver as CarryOver
+from .circuits.tasks import Elicitation as Elicitation
+from .circuits.tasks import Projection as Projection
+from .circuits.tasks import Recognition as Recognition
 from .core import EMOTIONS as EMOTIONS
 from .core import TONES as TONES
 from .core import AffectLensError as AffectLensError

@@ -24,15 +24,27 @@ def expressed(run: StageRun) -> Corpus:
 
 def refine_corpora(run: StageRun, mix: RefineMix, emotions: Sequence[str]) -> list[Corpus]:
     """What vectors are refined on, in the order of the mix."""
+    replies = run.corpus("replies").filter(role="direction", emotion=tuple(emotions))
+    return mixed(expressed(run), replies, mix)
+
+
+def mixed(expression: Corpus, replies: Corpus, mix: RefineMix) -> list[Corpus]:
+    """The pools of a mix, in its order.
+
+    Args:
+        expression: What the model expressed, its own replies and the authored tones.
+        replies: Matched replies of the role ``direction``.
+        mix: Which, and how often.
+    """
     from affectlens.datasets import Corpus
 
-    expression = expressed(run)
     pools: Mapping[str, Corpus] = {
         **{
             name: Corpus(name, "replies", tuple(r for r in expression if _from(name, r.group)))
             for name in ("own", "tones")
+            if name in mix.pools
         },
-        "replies": run.corpus("replies").filter(role="direction", emotion=tuple(emotions)),
+        "replies": replies,
     }
     return [pools[name] for name in mix.pools]
 

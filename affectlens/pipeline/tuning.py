@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,9 +24,40 @@ from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
+    from affectlens.evaluation.judges import Judge
+    from affectlens.evaluation.topic import Embedder
+    from affectlens.models import LanguageModel
     from affectlens.pipeline.settings import TuneSettings
-    from affectlens.pipeline.stage import StageRun
     from affectlens.steering import SteeringPack
+
+
+class Ruler(Protocol):
+    """What strengths are measured with: a stage at work, or whatever has a model and judges."""
+
+    @property
+    def settings(self) -> Any:
+        """`TuneSettings`."""
+        ...
+
+    @property
+    def model(self) -> LanguageModel:
+        """What is steered."""
+        ...
+
+    @property
+    def judge(self) -> Judge:
+        """The blind judge."""
+        ...
+
+    @property
+    def lexicon(self) -> Judge:
+        """The second judge."""
+        ...
+
+    @property
+    def embed(self) -> Embedder:
+        """Sentence embeddings."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,12 +70,12 @@ class Tuner:
         unsteered: Replies to them, the reference for perplexity and topic.
     """
 
-    run: StageRun
+    run: Ruler
     events: Sequence[Record]
     unsteered: Sequence[Reply]
 
     @classmethod
-    def start(cls, run: StageRun, events: Sequence[Record]) -> Tuner:
+    def start(cls, run: Ruler, events: Sequence[Record]) -> Tuner:
         """Generate the unsteered replies, once for all arms."""
         settings: TuneSettings = run.settings
         plain = [Request(event, "") for event in events]

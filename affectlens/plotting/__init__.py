@@ -7,6 +7,7 @@ from affectlens.plotting.circuit import (
     influence_profile,
     overlap_heatmap,
 )
+from affectlens.plotting.efficiency import efficiency_curves
 from affectlens.plotting.figures import FIGURES, Figure, plot
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
 from affectlens.plotting.judges import confusion
@@ -25,6 +26,7 @@ __all__ = [
     "confusion",
     "contribution_map",
     "cosine_heatmap",
+    "efficiency_curves",
     "emotion_map",
     "influence_profile",
     "overlap_heatmap",

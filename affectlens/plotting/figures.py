@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from affectlens.circuits import Circuit
+from affectlens.circuits.evidence.efficiency import EfficiencyCurve
 from affectlens.circuits.overlap import Overlap
 from affectlens.core.errors import DataError
 from affectlens.core.registry import Registry
@@ -20,6 +21,7 @@ from affectlens.plotting.circuit import (
     influence_profile,
     overlap_heatmap,
 )
+from affectlens.plotting.efficiency import efficiency_curves
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
 from affectlens.plotting.judges import confusion
 from affectlens.plotting.probes import probe_accuracy
@@ -137,6 +139,12 @@ FIGURES = Registry(
         "emotion heard by arm and target",
         some(ArmMetrics),
         per_emotion_heatmap,
+    ),
+    Figure(
+        "efficiency_curves",
+        "emotion heard and perplexity ratio by number of units",
+        a(EfficiencyCurve),
+        efficiency_curves,
     ),
     Figure("confusion", "how a judge reads texts of known tone", a_judge_report, confusion),
 )

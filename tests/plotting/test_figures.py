@@ -19,6 +19,7 @@ from affectlens.evaluation import ARMS, StrengthPoint
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting import DirectionsSummary, SweepSummary, style
 from affectlens.plotting.geometry import _frame, _place_labels
+from tests.circuits.test_efficiency import planted
 
 DATA = sample()
 
@@ -38,6 +39,7 @@ def all_figures() -> dict[str, Any]:
         "strength_curves": figures.strength_curves(t.points[:42], t.chosen["residual"]),
         "arms_bars": figures.arms_bars(DATA.arms),
         "per_emotion_heatmap": figures.per_emotion_heatmap(DATA.arms),
+        "efficiency_curves": figures.efficiency_curves(planted()),
         "confusion": figures.confusion(DATA.judges[0]),
     }
 
@@ -52,6 +54,23 @@ def traces(figure: str, **match: Any) -> list[Any]:
 
 def test_every_public_figure_is_tested_here():
     assert set(FIGURES) == set(figures.FIGURES)
+
+
+def test_efficiency_curves_hold_every_choice_and_the_band_of_draws():
+    curve = planted()
+    masked = [t for t in traces("efficiency_curves") if t.yaxis == "y2"]
+    (line,) = [t for t in masked if t.name == "circuit"]
+    np.testing.assert_allclose(line.y, curve.heights("circuit").mean(1))
+    (mean,) = [t for t in masked if t.name == "random (2)"]
+    np.testing.assert_allclose(mean.y, curve.heights("random").mean(1))
+    top, bottom = [t for t in masked if t.showlegend is False and t.line.width == 0]
+    draws = np.stack([curve.heights(f"random_{n}").mean(1) for n in (1, 2)])
+    np.testing.assert_allclose(top.y, draws.max(0))
+    np.testing.assert_allclose(bottom.y, draws.min(0))
+    one = figures.efficiency_curves(curve, "fear")
+    rows = np.array(curve.targets) == "fear"
+    (own,) = [t for t in one.data if t.name == "circuit" and t.yaxis == "y2"]
+    np.testing.assert_allclose(own.y, curve.heights("circuit")[:, rows].mean(1))
 
 
 def test_probe_accuracy_holds_curve_band_and_chance():

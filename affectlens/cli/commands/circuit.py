@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.commands.efficiency import efficiency
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 circuit_app = typer.Typer()
@@ -16,6 +17,11 @@ _SHOWN = example(
     "affectlens circuit ablate --out runs/mine --counts 8,32,128",
     "affectlens circuit ablate --circuit my.safetensors --corpus replies --role test --kind heads",
 )
+
+
+circuit_app.command(
+    "efficiency", epilog=example("affectlens circuit efficiency --out runs/mine --counts 16,32,64")
+)(efficiency)
 
 
 @circuit_app.command("ablate", epilog=_SHOWN)
