@@ -21,6 +21,7 @@ from .core import TONES as TONES
 from .core import AffectLensError as AffectLensError
 from .core import ModelError as ModelError
 from .core import Site as Site
+from .core import WritePoint as WritePoint
 from .evaluation import ARMS as ARMS
 from .evaluation import ArmMetrics as ArmMetrics
 from .evaluation.evaluate import evaluate as evaluate
