@@ -20,7 +20,7 @@ READ, WRITTEN, N_EVENTS, STEPS = 'travel', ('civic', 'shopping', 'messages'), 2,
     "activations": "THEME = 'work'",
     "serving": "THEME = 'work'",
 }
-"""What follows the cell tagged ``parameters``, as papermill would put it."""
+"""What follows the cell tagged ``parameters``, as papermill would put it; others are small."""
 CLAIMS = {
     "quickstart": (
         # Seven tones of scenarios that nothing was fitted on or chosen by.
@@ -32,6 +32,7 @@ CLAIMS = {
         "assert float(difference) <= 1e-2 * float(stored.abs().max())",
         "assert torch.allclose(values['transformers'], values['nnsight'], rtol=1e-2, atol=1e-1)",
     ),
+    "circuits": ("assert set(curve.findings()) == set(circuit.emotions)",),
     "serving": ("assert float(sweep.accuracy[best]) > 3 / 7",),
 }
 """What must be true at the end, on the eighth as well."""
@@ -43,11 +44,12 @@ def code_cell(source: str) -> Any:
     return nbformat.v4.new_code_cell(source)
 
 
-def with_parameters(notebook: Any, parameters: str) -> None:
-    """Put a cell after the tagged one."""
+def make_smaller(notebook: Any, name: str) -> None:
+    """Put a cell after the tagged one, if the notebook has one."""
     tagged = [i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ())]
-    assert len(tagged) == 1
-    notebook.cells.insert(tagged[0] + 1, code_cell(parameters))
+    assert len(tagged) == (name in SMALLER)
+    for i in tagged:
+        notebook.cells.insert(i + 1, code_cell(SMALLER[name]))
 
 
 @pytest.mark.model
@@ -62,7 +64,7 @@ def test_runs(path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         monkeypatch.setenv("VLLM_PYTHON", str(FOLDER / "nowhere"))
     notebook = nbformat.read(path, as_version=4)
     if not folder:
-        with_parameters(notebook, SMALLER[path.stem])
+        make_smaller(notebook, path.stem)
         notebook.cells.append(code_cell("\n".join(CLAIMS[path.stem])))
     client = NotebookClient(
         notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}
