@@ -3,84 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from affectlens.core.progress import progress
-from affectlens.evaluation import (
-    ARMS,
-    Reply,
-    Request,
-    StrengthPoint,
-    beyond,
-    choose_strengths,
-    generate_replies,
-    perplexity_ratio,
-    score_replies,
-)
+from affectlens.evaluation.arms import ARMS, UNSTEERED
+from affectlens.evaluation.perplexity import perplexity_ratio
+from affectlens.evaluation.replies import Request, generate_replies
+from affectlens.evaluation.reply import Reply
+from affectlens.evaluation.reply_scores import score_replies
+from affectlens.evaluation.tuning import StrengthPoint, beyond, choose_strengths
 from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
     from affectlens.evaluation.judges import Judge
-    from affectlens.evaluation.topic import Embedder
+    from affectlens.evaluation.reply_scores import Embed
     from affectlens.models import LanguageModel
-    from affectlens.pipeline.settings import TuneSettings
+    from affectlens.models.generation.decoding import GenerationSettings
     from affectlens.steering import SteeringPack
 
 
-class Ruler(Protocol):
-    """What strengths are measured with: a stage at work, or whatever has a model and judges."""
+class SearchRules(Protocol):
+    """How strengths are looked for."""
 
     @property
-    def settings(self) -> Any:
-        """`TuneSettings`."""
+    def emotions(self) -> tuple[str, ...]:
+        """Each gets a strength."""
         ...
 
     @property
-    def model(self) -> LanguageModel:
-        """What is steered."""
+    def generation(self) -> GenerationSettings:
+        """Of all replies."""
         ...
 
     @property
-    def judge(self) -> Judge:
-        """The blind judge."""
+    def max_perplexity_ratio(self) -> float:
+        """Strengths that cost more are not considered."""
         ...
 
     @property
-    def lexicon(self) -> Judge:
-        """The second judge."""
-        ...
-
-    @property
-    def embed(self) -> Embedder:
-        """Sentence embeddings."""
+    def extensions(self) -> int:
+        """How often a grid may be widened where its best strength lies at its end."""
         ...
 
 
 @dataclass(frozen=True)
-class Tuner:
+class StrengthSearch:
     """What all arms share when their strengths are chosen.
 
     Attributes:
-        run: Model, judges, decoding.
+        model: Generates, and puts a perplexity on every reply.
+        judge, lexicon: Whose verdicts are scored.
+        embed: Sentence embeddings, for the topic.
+        rules: How strengths are looked for.
         events: Neutral prompts of the tuning split.
         unsteered: Replies to them, the reference for perplexity and topic.
     """
 
-    run: Ruler
+    model: LanguageModel
+    judge: Judge
+    lexicon: Judge
+    embed: Embed
+    rules: SearchRules
     events: Sequence[Record]
-    unsteered: Sequence[Reply]
+    unsteered: Sequence[Reply] = ()
 
-    @classmethod
-    def start(cls, run: Ruler, events: Sequence[Record]) -> Tuner:
-        """Generate the unsteered replies, once for all arms."""
-        settings: TuneSettings = run.settings
-        plain = [Request(event, "") for event in events]
-        replies = generate_replies(run.model, "unsteered", plain, settings.generation)
-        return cls(run, events, replies)
+    def started(self) -> StrengthSearch:
+        """The same with the unsteered replies, generated once for all arms."""
+        plain = [Request(event, "") for event in self.events]
+        replies = generate_replies(self.model, UNSTEERED, plain, self.rules.generation)
+        return replace(self, unsteered=replies)
 
     def search(
         self, arm: str, pack: SteeringPack, strengths: Sequence[float]
@@ -95,10 +90,9 @@ class Tuner:
         Returns:
             Every strength that was tried, emotion by emotion.
         """
-        settings: TuneSettings = self.run.settings
-        points = self.points(arm, pack, [(s, e) for s in strengths for e in settings.emotions])
-        for _ in range(settings.extensions):
-            limit = settings.max_perplexity_ratio
+        points = self.points(arm, pack, [(s, e) for s in strengths for e in self.rules.emotions])
+        for _ in range(self.rules.extensions):
+            limit = self.rules.max_perplexity_ratio
             chosen = choose_strengths(points, max_perplexity_ratio=limit)
             further = beyond(points, chosen, largest=MAX_STRENGTH["natural"])
             if not further:
@@ -116,7 +110,6 @@ class Tuner:
             pack: The vectors.
             cells: (strength in natural units, emotion).
         """
-        settings: TuneSettings = self.run.settings
         mode = ARMS[arm].mode
         requests = [
             Request(event, e, SteeringSpec({e: s}, mode=mode, unit="natural"))
@@ -125,15 +118,15 @@ class Tuner:
         ]
         with progress(f"tuning {ARMS[arm].title}", len(requests)) as advance:
             replies = generate_replies(
-                self.run.model, arm, requests, settings.generation, pack=pack, advance=advance
+                self.model, arm, requests, self.rules.generation, pack=pack, advance=advance
             )
         scores = score_replies(
             replies,
             self.unsteered,
-            judge=self.run.judge,
-            lexicon=self.run.lexicon,
-            embed=self.run.embed,
-            emotions=settings.emotions,
+            judge=self.judge,
+            lexicon=self.lexicon,
+            embed=self.embed,
+            emotions=self.rules.emotions,
             naming=False,
         )
         points: list[StrengthPoint] = []

@@ -24,13 +24,12 @@ from affectlens.evaluation import (
     perplexity_ratio,
     score_replies,
 )
+from affectlens.evaluation.strength_search import StrengthSearch
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.corpus_files import EXPRESSION, load_corpus, mixed
-from affectlens.pipeline.expression import spread
 from affectlens.pipeline.fingerprints import versions
 from affectlens.pipeline.rules import MIX, RefineMix
 from affectlens.pipeline.settings import REPLIES, TuneSettings
-from affectlens.pipeline.tuning import Tuner
 from affectlens.steering.refine.settings import CIRCUIT as REFINE
 from affectlens.steering.refine.settings import RefineSettings
 from affectlens.steering.spec import SteeringSpec
@@ -38,9 +37,6 @@ from affectlens.steering.spec import SteeringSpec
 if TYPE_CHECKING:
     from affectlens.circuits import Circuit
     from affectlens.datasets import Corpus, Record
-    from affectlens.evaluation.judges import Judge
-    from affectlens.evaluation.topic import Embedder
-    from affectlens.models import LanguageModel
     from affectlens.models.generation.decoding import GenerationSettings
     from affectlens.steering import SteeringPack
 
@@ -162,7 +158,7 @@ class Efficiency:
         return self.folder / self._key / f"{arm}_{count}.json"
 
     def _events(self, split: str, count: int) -> list[Record]:
-        from affectlens.datasets import load
+        from affectlens.datasets import load, spread
 
         return spread(load("events").filter(split=split), count)
 
@@ -201,29 +197,27 @@ class Efficiency:
         tried = self.settings.strengths
         if len(tried) == 1:
             return dict.fromkeys(self.circuit.emotions, tried[0])
-        points = self._tuner.search("circuit", pack, tried)
+        points = self._search.search("circuit", pack, tried)
         limit = self.settings.max_perplexity_ratio
         best = choose_strengths(points, max_perplexity_ratio=limit)["circuit"]
         return {emotion: best[emotion] for emotion in self.circuit.emotions}
 
     @cached_property
-    def _ruler(self) -> _Ruler:
-        asked = self.settings
-        settings = TuneSettings(
+    def _search(self) -> StrengthSearch:
+        asked, run = self.settings, self.context
+        rules = TuneSettings(
             emotions=self.circuit.emotions,
             max_perplexity_ratio=asked.max_perplexity_ratio,
             generation=asked.generation,
         )
-        return _Ruler(self.context, settings)
-
-    @cached_property
-    def _tuner(self) -> Tuner:
-        return Tuner.start(self._ruler, self._events("tune", self.settings.tune_events))
+        events = self._events("tune", asked.tune_events)
+        search = StrengthSearch(run.model, run.judge, run.lexicon, run.embed, rules, events)
+        return search.started()
 
     def _curve(self, unsteered: list[Reply]) -> EfficiencyCurve:
         asked, emotions = self.settings, self.circuit.emotions
         cells = [
-            _cell(self._file(arm, count), unsteered, self._ruler, emotions)
+            _cell(self._file(arm, count), unsteered, self.context, emotions)
             for arm in asked.arms
             for count in asked.counts
         ]
@@ -254,30 +248,6 @@ class Efficiency:
 
 
 @dataclass(frozen=True)
-class _Ruler:
-    """What `Tuner` asks of a run."""
-
-    context: RunContext
-    settings: TuneSettings
-
-    @property
-    def model(self) -> LanguageModel:
-        return self.context.model
-
-    @property
-    def judge(self) -> Judge:
-        return self.context.judge
-
-    @property
-    def lexicon(self) -> Judge:
-        return self.context.lexicon
-
-    @property
-    def embed(self) -> Embedder:
-        return self.context.embed
-
-
-@dataclass(frozen=True)
 class _Cell:
     """What one arm's replies at one count score."""
 
@@ -286,14 +256,16 @@ class _Cell:
     strengths: list[float]
 
 
-def _cell(path: Path, unsteered: Sequence[Reply], ruler: _Ruler, emotions: Sequence[str]) -> _Cell:
+def _cell(
+    path: Path, unsteered: Sequence[Reply], run: RunContext, emotions: Sequence[str]
+) -> _Cell:
     replies = _replies(path)
     scores = score_replies(
         replies,
         unsteered,
-        judge=ruler.judge,
-        lexicon=ruler.lexicon,
-        embed=ruler.embed,
+        judge=run.judge,
+        lexicon=run.lexicon,
+        embed=run.embed,
         emotions=emotions,
     )
     by_target = [[r for r in replies if r.emotion == emotion] for emotion in emotions]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from affectlens.core.artefact import canonical_json
+from affectlens.evaluation import strength_search
 from affectlens.pipeline import RunConfig, expression, stages
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.engine import Runner, Stage
@@ -220,10 +221,11 @@ def _is_number(node: ast.AST) -> bool:
 def modules() -> list[Path]:
     folder = Path(inspect.getfile(stages)).parent
     beside = [Path(inspect.getfile(expression)).parent / f"{n}.py" for n in _BESIDE]
+    beside.append(Path(inspect.getfile(strength_search)))
     return [*sorted(folder.glob("*.py")), *beside]
 
 
-_BESIDE = ("expression", "tuning", "arm_files", "corpus_files", "report_examples")
+_BESIDE = ("expression", "arm_files", "corpus_files", "report_examples")
 """Where stages have some of their work done."""
 
 

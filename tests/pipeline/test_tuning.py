@@ -23,12 +23,12 @@ from affectlens.evaluation import (
     measure,
 )
 from affectlens.evaluation.arms import folded_packs, pack_to_tune
+from affectlens.evaluation.strength_search import StrengthSearch
 from affectlens.pipeline import RunConfig
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.pack_files import tuned_file, untuned_file
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.tune import tune
-from affectlens.pipeline.tuning import Tuner
 from affectlens.steering import SteeringPack
 from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
 
@@ -85,12 +85,18 @@ def make_run(model: Any, folder: Path, **changes: Any) -> StageRun:
     return replace(run, settings=replace(run.settings, n_events=4, **changes))
 
 
+def searching(run: StageRun) -> StrengthSearch:
+    """What the stage makes of its run."""
+    events = run.spread_events("tune")
+    return StrengthSearch(run.model, run.judge, run.lexicon, run.embed, run.settings, events)
+
+
 def test_points_are_what_each_cell_gives_alone(model: Any, tmp_path: Path) -> None:
     """Every strength and emotion generated and measured by itself, in `measure`'s own words."""
     run = make_run(model, tmp_path)
     events, pack = run.spread_events("tune"), make_pack(model)
     assert len({e.scenario for e in events}) == 4
-    tuner = Tuner.start(run, events)
+    tuner = searching(run).started()
     cells = [(s, e) for s in (0.4, 1.5) for e in ("anger", "fear")]
     found = tuner.points("analytic_circuit", pack, cells)
     settings = run.settings.generation
@@ -116,14 +122,14 @@ def test_grids_grow_where_the_best_is_at_their_end(
     """Anger's best lies at 7, fear's in the middle of the grid; only anger's grid goes on."""
     asked: list[list[tuple[float, str]]] = []
 
-    def points(self: Tuner, arm: str, _pack: Any, cells: Any) -> list[StrengthPoint]:
+    def points(self: StrengthSearch, arm: str, _pack: Any, cells: Any) -> list[StrengthPoint]:
         asked.append(list(cells))
         best = {"anger": 7.0, "fear": 2.0}
         return [StrengthPoint(arm, e, s, 0.5, 2.0, 1 / (1 + abs(s - best[e]))) for s, e in cells]
 
-    monkeypatch.setattr(Tuner, "points", points)
+    monkeypatch.setattr(StrengthSearch, "points", points)
     run = make_run(model, tmp_path, emotions=("anger", "fear"), extensions=3)
-    tuner = Tuner(run, (), ())
+    tuner = searching(run)
     found = tuner.search("analytic_circuit", make_pack(model), (1.0, 2.0, 4.0))
     assert asked == [
         [(s, e) for s in (1.0, 2.0, 4.0) for e in ("anger", "fear")],
@@ -132,7 +138,7 @@ def test_grids_grow_where_the_best_is_at_their_end(
     ]
     assert len(found) == 8
     asked.clear()
-    Tuner(replace(run, settings=replace(run.settings, extensions=0)), (), ()).search(
+    searching(replace(run, settings=replace(run.settings, extensions=0))).search(
         "analytic_circuit", make_pack(model), (1.0, 2.0)
     )
     assert len(asked) == 1
@@ -171,7 +177,7 @@ def test_a_grid_is_widened_up_to_the_largest_strength(
 ) -> None:
     """The best is always the strongest: the search ends at the limit and asks for nothing above."""
     run = make_run(model, tmp_path, extensions=4)
-    tuner = Tuner.start(run, run.spread_events("tune"))
+    tuner = searching(run).started()
     asked: list[float] = []
 
     def points(arm: str, pack: SteeringPack, cells: Sequence[tuple[float, str]]) -> Any:
@@ -180,7 +186,7 @@ def test_a_grid_is_widened_up_to_the_largest_strength(
             SteeringSpec({e: s}, mode="circuit", unit="natural")  # as the real one does
         return [StrengthPoint(arm, e, s, 0.0, 1.0, s) for s, e in cells]
 
-    monkeypatch.setattr(Tuner, "points", lambda _self, *given: points(*given))
+    monkeypatch.setattr(StrengthSearch, "points", lambda _self, *given: points(*given))
     tuner.search("analytic_circuit", make_pack(model), (5, 9, 16))
     assert max(asked) == MAX_STRENGTH["natural"]
 
@@ -192,15 +198,15 @@ def test_arms_that_a_stopped_run_has_measured_are_kept(
     run = make_run(model, tmp_path, strengths=grids, extensions=0)
     for name in folded_packs():
         make_pack(model).save(tmp_path / untuned_file(name))
-    search, searched = Tuner.search, list[str]()
+    search, searched = StrengthSearch.search, list[str]()
 
-    def stopped(self: Tuner, arm: str, *given: Any) -> Any:
+    def stopped(self: StrengthSearch, arm: str, *given: Any) -> Any:
         searched.append(arm)
         if arm == "circuit" and len(searched) == 2:
             raise KeyboardInterrupt
         return search(self, arm, *given)
 
-    monkeypatch.setattr(Tuner, "search", stopped)
+    monkeypatch.setattr(StrengthSearch, "search", stopped)
     (tmp_path / "state").mkdir()
     with pytest.raises(KeyboardInterrupt):
         tune(run)

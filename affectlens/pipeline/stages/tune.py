@@ -17,7 +17,7 @@ def tune(run: StageRun) -> Sequence[str]:
     """Choose a strength per arm and emotion; arms that a stopped run has measured are kept."""
     from affectlens.evaluation import ARMS, beyond, choose_strengths
     from affectlens.evaluation.arms import folded_packs, pack_to_tune
-    from affectlens.pipeline.tuning import Tuner
+    from affectlens.evaluation.strength_search import StrengthSearch
     from affectlens.pipeline.tuning_files import ArmPoints
     from affectlens.steering import SteeringPack
 
@@ -32,9 +32,11 @@ def tune(run: StageRun) -> Sequence[str]:
     measured = {arm.arm: known for arm in arms if (known := arm.known()) is not None}
     left = [arm for arm in arms if arm.arm not in measured]
     if left:
-        tuner = Tuner.start(run, run.spread_events("tune"))
+        events = run.spread_events("tune")
+        search = StrengthSearch(run.model, run.judge, run.lexicon, run.embed, settings, events)
+        search = search.started()
         for arm in left:
-            measured[arm.arm] = tuner.search(arm.arm, arm.pack, arm.strengths)
+            measured[arm.arm] = search.search(arm.arm, arm.pack, arm.strengths)
             arm.save(measured[arm.arm])
     points = [point for arm in arms for point in measured[arm.arm]]
     chosen = choose_strengths(points, max_perplexity_ratio=limit)
