@@ -48,26 +48,25 @@ class Watching:
         self.entered: list[str] = []
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        if event != "call":
+        if event != "call" or (here := place(frame)) is None:
             return
         back = frame.f_back
         while back is not None and back.f_globals.get("__name__", "").startswith(BETWEEN):
             back = back.f_back
-        here, caller = place(frame), place(back)
-        if here and caller and here[0] > caller[0]:
+        caller = place(back)
+        if caller and here[0] > caller[0]:
             self.climbs.setdefault((package(caller), package(here)), f"{caller[1]} → {here[1]}")
-        if here and back is not None and back.f_globals is globals():
+        if back is not None and back.f_globals is globals():
             self.entered.append(package(here))
 
 
-def walk() -> str:
-    model = make_tiny("llama", max_position_embeddings=1024)
+def walk(model: al.LanguageModel) -> str:
     corpus = al.datasets.load("replies").filter(role="direction", emotion=("anger", "fear"))
     few = tuple(r for r in corpus if r.scenario in corpus.scenarios()[:6])
     corpus = type(corpus)("few", corpus.design, few)
-    acts = al.capture(model, corpus, sites="resid_mid,resid_post", positions="mean:reply")
+    acts = al.capture(model, corpus, sites="resid_post", positions="mean:reply")
     directions = al.directions(acts, emotions=("anger", "fear"))
-    al.sweep(acts, folds=3, draws=10)
+    al.sweep(acts, folds=3, draws=10, penalties=(0.1,), sites="resid_post@1")
     circuit = al.find_circuit(
         model, corpus, directions, budget=Budget(total=6, neuron_share=0.5), split=None
     )
@@ -77,10 +76,11 @@ def walk() -> str:
 
 
 def test_the_walk_never_climbs() -> None:
+    model = make_tiny("llama", max_position_embeddings=1024)
     watching = Watching()
     sys.setprofile(watching)
     try:
-        walk()
+        walk(model)
     finally:
         sys.setprofile(None)
     order = list(dict.fromkeys(name for name in watching.entered if name in RANK))

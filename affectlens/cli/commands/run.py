@@ -28,7 +28,8 @@ Events = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 Backend = Annotated[
-    str, typer.Option("--backend", help="What generates the arms: transformers or vllm.")
+    str,
+    typer.Option("--backend", help="What generates the arms; see `affectlens list backends`."),
 ]
 Url = Annotated[
     str | None,
