@@ -19,6 +19,7 @@ READ, WRITTEN, N_EVENTS, STEPS = 'travel', ('civic', 'shopping', 'messages'), 2,
 """,
     "activations": "THEME = 'work'",
     "serving": "THEME = 'work'",
+    "circuits": "THEMES, DRAWS, SPACING = 'work', 2, 6",
 }
 """What follows the cell tagged ``parameters``, as papermill would put it; others are small."""
 CLAIMS = {
@@ -32,8 +33,13 @@ CLAIMS = {
         "assert float(difference) <= 1e-2 * float(stored.abs().max())",
         "assert torch.allclose(values['transformers'], values['nnsight'], rtol=1e-2, atol=1e-1)",
     ),
-    "circuits": ("assert set(curve.findings()) == set(circuit.emotions)",),
     "serving": ("assert float(sweep.accuracy[best]) > 3 / 7",),
+    "circuits": (
+        "assert set(curve.findings()) == set(circuit.emotions)",
+        # From the word that differs, to the last token.
+        "assert float(restored[0, 0]) > 0.5 and float(restored[-1, -1]) > 0.5",
+        "assert correlation >= 0.8",
+    ),
 }
 """What must be true at the end, on the eighth as well."""
 
