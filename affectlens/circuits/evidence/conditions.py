@@ -21,9 +21,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from affectlens.circuits.evidence.items import Ids, Item, Question
-from affectlens.circuits.evidence.replay import Seen, beginning_at, lowest, watching
 from affectlens.circuits.interventions import Intervention, intervening, replace
 from affectlens.circuits.last_token_replay import repeated
+from affectlens.circuits.replay import Seen, beginning_at, lowest, watching
 from affectlens.core.places import WritePoint
 from affectlens.models.generation.likelihood import reply_nll
 from affectlens.models.step import accepted
