@@ -104,6 +104,12 @@ def a_task() -> Any:
     return TaskKind("toy", "A toy of a task", "replies", CarryOver.of)
 
 
+def a_strategy() -> Any:
+    from affectlens.circuits.ranking import Strategy
+
+    return Strategy("toy", "A toy of a strategy", lambda search: search.circuit)
+
+
 def an_operator() -> Any:
     from affectlens.steering.operators import Operator
 
@@ -205,6 +211,7 @@ TOYS = {
     "estimators": an_estimator,
     "interventions": an_intervention,
     "tasks": a_task,
+    "strategies": a_strategy,
     "operators": an_operator,
     "probes": a_probe,
     "formats": a_format,

@@ -16,6 +16,7 @@ TABLES: Mapping[str, str] = {
     "probes": "affectlens.probes:PROBES",
     "interventions": "affectlens.circuits.interventions:INTERVENTIONS",
     "tasks": "affectlens.circuits.tasks:TASKS",
+    "strategies": "affectlens.circuits.ranking:STRATEGIES",
     "operators": "affectlens.steering.operators:OPERATORS",
     "formats": "affectlens.steering.formats:FORMATS",
     "servers": "affectlens.serving.servers:SERVERS",
