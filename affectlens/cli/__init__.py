@@ -1,7 +1,7 @@
 """The command line: argument parsing only; each command calls one function below it."""
 
 from affectlens.cli.commands.activations import add_capture_command, store_app
-from affectlens.cli.commands.circuit import circuit_app
+from affectlens.cli.commands.circuit_attribution import circuit_app
 from affectlens.cli.commands.datasets import datasets_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app

@@ -123,6 +123,26 @@ def print_ablation(curve: AblationCurve, saved: Path, *, as_json: bool) -> None:
     out.print(f"Saved: {saved}", soft_wrap=True)
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], saved: Path, *, as_json: bool) -> None:
+    """Rows as JSON lines, or as a table of the first forty and where all of them are."""
+    from rich.table import Table
+
+    out = stdout()
+    if as_json:
+        for row in rows:
+            out.out(json_line(row))
+        return
+    shown = rows[:40]
+    table = Table(*(rows[0] if rows else ()))
+    for row in shown:
+        cells = (f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values())
+        table.add_row(*cells)
+    out.print(table)
+    if len(rows) > len(shown):
+        out.print(f"{len(rows) - len(shown)} more rows: --json prints all of them.")
+    out.print(f"Saved: {saved}", soft_wrap=True)
+
+
 def print_entries(tables: Mapping[str, Registry[Any]]) -> None:
     """What can be added by name, of each kind."""
     from rich.table import Table

@@ -7,6 +7,7 @@ from affectlens.plotting.circuit import (
     influence_profile,
     overlap_heatmap,
 )
+from affectlens.plotting.effects import edge_sankey, effect_map
 from affectlens.plotting.efficiency import efficiency_curves
 from affectlens.plotting.figures import FIGURES, Figure, plot
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
@@ -26,6 +27,8 @@ __all__ = [
     "confusion",
     "contribution_map",
     "cosine_heatmap",
+    "edge_sankey",
+    "effect_map",
     "efficiency_curves",
     "emotion_map",
     "influence_profile",

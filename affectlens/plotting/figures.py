@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from affectlens.circuits import Circuit
+from affectlens.circuits.attribution.edge_scores import EdgeScores
+from affectlens.circuits.attribution.scores import UnitScores
 from affectlens.circuits.evidence.efficiency import EfficiencyCurve
 from affectlens.circuits.overlap import Overlap
 from affectlens.core.errors import DataError
@@ -21,6 +23,7 @@ from affectlens.plotting.circuit import (
     influence_profile,
     overlap_heatmap,
 )
+from affectlens.plotting.effects import edge_sankey, effect_map
 from affectlens.plotting.efficiency import efficiency_curves
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
 from affectlens.plotting.judges import confusion
@@ -145,6 +148,18 @@ FIGURES = Registry(
         "emotion heard and perplexity ratio by number of units",
         a(EfficiencyCurve),
         efficiency_curves,
+    ),
+    Figure(
+        "effect_map",
+        "what each head is worth to a task, later layers included",
+        a(UnitScores),
+        effect_map,
+    ),
+    Figure(
+        "edge_sankey",
+        "the strongest edges between heads, MLPs and the unembedding",
+        a(EdgeScores),
+        edge_sankey,
     ),
     Figure("confusion", "how a judge reads texts of known tone", a_judge_report, confusion),
 )

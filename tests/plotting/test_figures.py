@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sample import LAYERS, judged, sample, unmeasured
 
 from affectlens import plotting as figures
+from affectlens.circuits.attribution.edge_scores import EdgeScores, Sender
+from affectlens.circuits.attribution.scores import UnitScores
+from affectlens.circuits.interventions import Receiver
 from affectlens.circuits.overlap import Overlap
-from affectlens.core import EMOTIONS
+from affectlens.core import EMOTIONS, Provenance
 from affectlens.evaluation import ARMS, StrengthPoint
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting import DirectionsSummary, SweepSummary, style
@@ -22,6 +26,27 @@ from affectlens.plotting.geometry import _frame, _place_labels
 from tests.circuits.test_efficiency import planted
 
 DATA = sample()
+
+
+WRITTEN = {"head 0.1": "promotes ' dread'; suppresses ' joy'"}
+
+
+def unit_scores() -> UnitScores:
+    heads = torch.arange(24.0).view(2, 3, 4) - 12
+    none = torch.full((2, 3, 2), torch.nan)
+    return UnitScores("exact", ("anger", "fear"), heads, none, none, Provenance("unit_scores"))
+
+
+def edge_scores() -> EdgeScores:
+    values = torch.tensor([[[torch.nan, 1.0], [torch.nan, 0.0]], [[0.2, -3.0], [torch.nan, 0.5]]])
+    return EdgeScores(
+        "EAP",
+        ("anger", "fear"),
+        (Sender(0, "head", 1), Sender(0, "mlp")),
+        (Receiver(0, "mlp"), Receiver(1, "final")),
+        values,
+        Provenance("edge_scores"),
+    )
 
 
 def all_figures() -> dict[str, Any]:
@@ -40,6 +65,8 @@ def all_figures() -> dict[str, Any]:
         "arms_bars": figures.arms_bars(DATA.arms),
         "per_emotion_heatmap": figures.per_emotion_heatmap(DATA.arms),
         "efficiency_curves": figures.efficiency_curves(planted()),
+        "effect_map": figures.effect_map(unit_scores(), "fear", direct=unit_scores()),
+        "edge_sankey": figures.edge_sankey(edge_scores(), "fear", count=2, written=WRITTEN),
         "confusion": figures.confusion(DATA.judges[0]),
     }
 
@@ -50,6 +77,18 @@ FIGURES = all_figures()
 def traces(figure: str, **match: Any) -> list[Any]:
     found = FIGURES[figure].data
     return [t for t in found if all(getattr(t, key) == value for key, value in match.items())]
+
+
+def test_maps_and_edges_hold_the_scores() -> None:
+    direct, total = FIGURES["effect_map"].data
+    for panel in (direct, total):
+        np.testing.assert_array_equal(np.asarray(panel.z), unit_scores().heads[1].numpy())
+    assert (total.zmin, total.zmax) == (-11.0, 11.0)
+    (flow,) = FIGURES["edge_sankey"].data
+    assert list(flow.node.label) == ["head 0.1", "mlp 0", "into unembedding"]
+    assert list(flow.link.value) == [3.0, 0.5] and list(flow.link.customdata) == [-3.0, 0.5]
+    assert list(flow.link.source) == [0, 1] and list(flow.link.target) == [2, 2]
+    assert flow.node.customdata[0] == WRITTEN["head 0.1"]
 
 
 def test_every_public_figure_is_tested_here():

@@ -1,0 +1,225 @@
+"""What units and edges are worth on a task, and circuits by that, from files and names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affectlens.core import ArtefactError, DataError
+
+if TYPE_CHECKING:
+    from affectlens.circuits import Circuit, UnitMeans
+    from affectlens.circuits.attribution.edge_scores import EdgeScores
+    from affectlens.circuits.attribution.scores import UnitScores
+    from affectlens.circuits.tasks import Task
+    from affectlens.models import LanguageModel
+    from affectlens.pipeline.corpus_choice import CorpusChoice
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """A model and the texts of a task, as `affectlens circuit` names them.
+
+    Attributes:
+        circuit_file: Of `Circuit.save`: its emotions, and its model by default.
+        corpus: Texts of the task.
+        means: Replies that the units' means are taken of.
+        task: A name in `TASKS`.
+        items: At most so many items of the task; None: all.
+        model: Default: the name of the model the circuit was found in.
+        device, dtype: See `load_model`.
+    """
+
+    circuit_file: Path
+    corpus: CorpusChoice
+    means: CorpusChoice
+    task: str = "carry_over"
+    items: int | None = None
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """What a request names, loaded."""
+
+    circuit: Circuit
+    model: LanguageModel
+    task: Task
+    means: UnitMeans
+
+
+def load(request: TaskRequest) -> Ready:
+    """Load what is asked.
+
+    Raises:
+        ArtefactError: If there is no circuit, or it is damaged.
+        MismatchError: If it is of another model.
+        UnknownNameError: If there is no such task.
+        DataError: If task and means share texts, or the texts do not do.
+    """
+    from affectlens.circuits import Circuit, unit_means
+    from affectlens.circuits.tasks import TASKS
+    from affectlens.models import load_model
+    from affectlens.pipeline.ablate import apart
+
+    row = TASKS[request.task]
+    if not request.circuit_file.is_file():
+        raise ArtefactError(
+            f"There is no circuit {request.circuit_file}; find one with `affectlens circuit`, or "
+            "name one with --circuit or --out."
+        )
+    circuit = Circuit.load(request.circuit_file)
+    texts, others = request.corpus.load(), request.means.load()
+    apart(texts, others)
+    name = request.model or circuit.provenance.model_name
+    model = load_model(name, device=request.device, dtype=request.dtype)
+    circuit.provenance.require_model(model.fingerprint, model.name)
+    task = row.make(model, texts, circuit.emotions)
+    if request.items is not None:
+        task = task.first(request.items)
+    means = unit_means(model, others, circuit.emotions, position="mean:reply")
+    return Ready(circuit, model, task, means)
+
+
+def patch_maps(request: TaskRequest, emotions: Sequence[str] | None = None) -> UnitScores:
+    """Exact total effects of all heads and sublayers; neurons by attribution patching.
+
+    Raises:
+        ArtefactError, MismatchError, UnknownNameError, DataError: As `load`; also if an emotion is
+            none of the circuit's.
+    """
+    from affectlens.circuits.attribution.gradients import gradient_scores
+    from affectlens.circuits.attribution.scores import UnitScores
+    from affectlens.circuits.attribution.slopes import Against
+    from affectlens.circuits.attribution.total_effect import total_effects
+    from affectlens.core.artefact import Provenance
+
+    given = load(request)
+    names = _emotions(given.circuit, emotions)
+    whole = (given.model, given.task, given.means, names)
+    return UnitScores(
+        method="exact total effect (neurons: attribution patching)",
+        emotions=tuple(names),
+        heads=total_effects(*whole),
+        neurons=gradient_scores(given.model, given.task, Against(given.means), names).neurons,
+        sublayers=total_effects(*whole, kind="sublayers"),
+        provenance=Provenance(
+            kind="unit_scores",
+            model=given.model.fingerprint,
+            model_name=given.model.name,
+            corpus=given.task.fingerprint,
+            parameters={"task": given.task.name, "method": "exact", "against": "means"},
+        ),
+    )
+
+
+def edges_of(
+    request: TaskRequest,
+    emotions: Sequence[str] | None = None,
+    *,
+    steps: int = 1,
+    corrected: bool = False,
+) -> tuple[EdgeScores, dict[str, str]]:
+    """Scores of all edges, and what each sender writes, in tokens.
+
+    With more than one step, texts are held against their like in another tone, of equal length.
+
+    Raises:
+        ArtefactError, MismatchError, UnknownNameError, DataError: As `load`; also if no two texts
+            are of equal length where steps ask for that.
+    """
+    from affectlens.circuits.attribution.edges import EdgeSettings, edge_scores
+    from affectlens.circuits.attribution.slopes import Against
+    from affectlens.circuits.tasks import pairs
+    from affectlens.circuits.written_tokens import written_tokens
+
+    given = load(request)
+    names = _emotions(given.circuit, emotions)
+    settings = EdgeSettings(steps=steps, corrected=corrected)
+    against = Against(given.means)
+    if steps > 1:
+        against = Against(pairs={name: pairs(given.task, name) for name in names})
+    scores = edge_scores(given.model, given.task, against, names, settings)
+    return scores, written_tokens(given.model, given.means, scores.senders)
+
+
+def find_by_strategy(
+    request: TaskRequest, strategy: str, neurons: int, heads: int, *, delta: str = "group"
+) -> Circuit:
+    """A circuit by a strategy's name, with the differences of the circuit it begins with.
+
+    Raises:
+        ArtefactError, MismatchError, UnknownNameError, DataError: As `load` and `find_by`.
+    """
+    from affectlens.circuits.ranking import STRATEGIES, Search, find_by
+    from affectlens.circuits.ranking.deltas import with_delta_by
+
+    STRATEGIES[strategy]  # before weights are read
+    given = load(request)
+    search = Search(
+        given.model, given.circuit, given.task, given.means, neurons=neurons, heads=heads
+    )
+    found = find_by(strategy, search)
+    return with_delta_by(delta, found, given.model, request.corpus.load(), given.task)
+
+
+def rows_of(scores: UnitScores, direct: Circuit) -> list[dict[str, Any]]:
+    """A row per emotion and head: direct contribution and total effect."""
+    found = list[dict[str, Any]]()
+    for e, emotion in enumerate(scores.emotions):
+        own = direct.emotions.index(emotion)
+        for layer in range(scores.heads.shape[1]):
+            for head in range(int(direct.sizes[layer, 0])):
+                found.append(
+                    {
+                        "emotion": emotion,
+                        "layer": layer,
+                        "head": head,
+                        "direct": float(direct.head_scores[own, layer, head]),
+                        "total": float(scores.heads[e, layer, head]),
+                    }
+                )
+    return found
+
+
+def save_patch_figures(scores: UnitScores, direct: Circuit, beside: Path) -> None:
+    """Draw a map of each emotion next to a file, as HTML."""
+    from affectlens.circuits.attribution.scores import UnitScores
+    from affectlens.plotting.effects import effect_map
+
+    own = [direct.emotions.index(emotion) for emotion in scores.emotions]
+    written = UnitScores(
+        "direct contribution",
+        scores.emotions,
+        direct.head_scores[own],
+        direct.neuron_scores[own],
+        scores.sublayers * float("nan"),
+        direct.provenance,
+    )
+    for emotion in scores.emotions:
+        figure = effect_map(scores, emotion, direct=written)
+        figure.write_html(beside.with_name(f"{beside.stem}_{emotion}.html"))
+
+
+def save_edge_figures(
+    scores: EdgeScores, written: Mapping[str, str], beside: Path, count: int
+) -> None:
+    """Draw the strongest edges of each emotion next to a file, as HTML."""
+    from affectlens.plotting.effects import edge_sankey
+
+    for emotion in scores.emotions:
+        figure = edge_sankey(scores, emotion, count=count, written=written)
+        figure.write_html(beside.with_name(f"{beside.stem}_{emotion}.html"))
+
+
+def _emotions(circuit: Circuit, wanted: Sequence[str] | None) -> list[str]:
+    from affectlens.core.emotions import emotion_name
+
+    names = [emotion_name(name, circuit.emotions) for name in wanted or circuit.emotions]
+    if len(set(names)) < len(names):
+        raise DataError(f"An emotion is named twice: {', '.join(names)}.")
+    return names
