@@ -27,6 +27,9 @@ from affectlens.core.places import WritePoint
 from affectlens.models.anatomy.transformer_lens import unwrap
 from tests.circuits.test_interventions import IDS, logits
 
+FAMILIES = ("llama", "gemma3", "gpt_neox", "olmo2", "opt")
+"""Norms before, after and on both sides of a sublayer, parallel blocks, two axes as one."""
+
 
 def states(model: Any) -> Tensor:
     """What the final norm reads."""
@@ -44,9 +47,10 @@ def all_edges(model: Any, sender: Intervention) -> list[Edge]:
     return [Edge(sender, one) for one in receivers(model) if order(model, one) > after]
 
 
-def test_all_edges_of_a_sender_are_the_sender(each_model: Any) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_edges_of_a_sender_are_the_sender(tiny_model: Any, family: str) -> None:
     """If everyone reads the change, it is as if it had been written."""
-    model = each_model
+    model = tiny_model(family)
     last = Receiver(model.n_layers, "final")
     for at, mask in (
         heads(model, 0, [1]),
@@ -64,8 +68,9 @@ def test_all_edges_of_a_sender_are_the_sender(each_model: Any) -> None:
         assert not torch.allclose(found, logits(model), atol=1e-3)
 
 
-def test_into_all_heads_is_into_the_attention(each_model: Any) -> None:
-    model = each_model
+@pytest.mark.parametrize("family", FAMILIES)
+def test_into_all_heads_is_into_the_attention(tiny_model: Any, family: str) -> None:
+    model = tiny_model(family)
     at, mask = heads(model, 0, [1])
     sender, receiver = Intervention(at, zero(), mask), Receiver(2, "attn")
     with patching_edges(model, [Edge(sender, receiver)]):
@@ -79,9 +84,12 @@ def test_into_all_heads_is_into_the_attention(each_model: Any) -> None:
     assert not torch.allclose(one, logits(model), atol=1e-4)
 
 
-def test_an_edge_into_the_unembedding_is_what_the_sender_writes(each_model: Any) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_edge_into_the_unembedding_is_what_the_sender_writes(
+    tiny_model: Any, family: str
+) -> None:
     """Only the final state moves, and by the difference of what the sublayer adds."""
-    model = each_model
+    model = tiny_model(family)
     part = model.anatomy.blocks[1]
     at, mask = heads(model, 1, [0])
     donor = donor_values(model, [at], IDS.flip(0))[at]

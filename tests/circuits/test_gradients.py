@@ -100,8 +100,7 @@ def linear() -> Any:
     return model, _Linear(task, model.d_model), means, pairs_of(task, "fear")
 
 
-@pytest.mark.parametrize("path", ["none", "inputs", "activations"])
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("path", "steps"), [("none", 1), ("inputs", 1), ("activations", 3)])
 def test_on_a_linear_model_scores_are_exact(linear: Any, path: str, steps: int) -> None:
     model, task, means, pairs = linear
     exact = total_effects(model, task, means, ["fear"])

@@ -75,7 +75,7 @@ def test_what_it_ranks_first_matters_more_than_random_units(tiny_model: Any) -> 
     for effect in ablate(
         model, task, circuit, means, AblationSettings(counts=(12,), draws=4)
     ).effects():
-        assert effect.drop > 0 and effect.drop > 3 * abs(effect.random)
+        assert effect.change > 0 and effect.change > 3 * abs(effect.random)
 
 
 def test_reranked_takes_the_highest_of_the_whole_model(tiny_model: Any) -> None:
