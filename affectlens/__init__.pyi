@@ -16,6 +16,8 @@ from .circuits.tasks import CarryOver as CarryOver
 from .circuits.tasks import Elicitation as Elicitation
 from .circuits.tasks import Projection as Projection
 from .circuits.tasks import Recognition as Recognition
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
 from .core import EMOTIONS as EMOTIONS
 from .core import TONES as TONES
 from .core import AffectLensError as AffectLensError

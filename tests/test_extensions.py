@@ -203,8 +203,15 @@ def a_reproduction() -> Any:
     )
 
 
+def a_quantiser() -> Any:
+    from affectlens.models.quantisers import Quantiser
+
+    return Quantiser("toy", "A toy of a quantiser", "torch", dict)
+
+
 TOYS = {
     "reproductions": a_reproduction,
+    "quantisers": a_quantiser,
     "engines": an_engine,
     "exports": an_export,
     "corpora": a_corpus,

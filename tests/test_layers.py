@@ -30,6 +30,7 @@ LAYERS = (
     ("plotting",),
     ("reports",),
     ("pipeline",),
+    ("comparison",),
     ("reproductions",),
     ("cli",),
     ("__main__",),

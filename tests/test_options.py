@@ -21,6 +21,7 @@ from affectlens.activations.settings import (
 from affectlens.activations.streaming.moments import weighted_sums
 from affectlens.circuits.find import CircuitSearchOptions, CircuitSearchSettings
 from affectlens.cli.commands import activations as commands
+from affectlens.comparison.settings import ComparisonOptions, ComparisonSettings
 from affectlens.core.errors import UnknownNameError
 from affectlens.geometry import group_sums
 from affectlens.geometry.streaming import StreamOptions, StreamSettings
@@ -33,6 +34,7 @@ PAIRS: list[tuple[type[Any], Any]] = [
     (StreamSettings, StreamOptions),
     (CircuitSearchSettings, CircuitSearchOptions),
     (SweepSettings, SweepOptions),
+    (ComparisonSettings, ComparisonOptions),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from affectlens.cli.commands.activations import add_capture_command, store_app
 from affectlens.cli.commands.circuit_attribution import circuit_app
+from affectlens.cli.commands.compare import add_compare_command
 from affectlens.cli.commands.datasets import datasets_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
@@ -20,6 +21,7 @@ add_serve_command(app)
 add_reproduce_command(app)
 add_stage_commands(app, {"circuit": circuit_app})
 add_capture_command(app)
+add_compare_command(app)
 app.add_typer(store_app, name="store", rich_help_panel=PARTS)
 app.add_typer(models_app, name="models", rich_help_panel=PARTS)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=PARTS)

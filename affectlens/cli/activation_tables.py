@@ -42,6 +42,7 @@ def capture_with_progress(
     out: str,
     device: str | None,
     device_map: str | None,
+    quantize: str | None,
     model_dtype: str | None,
     workers: int,
     address: str | None,
@@ -54,6 +55,7 @@ def capture_with_progress(
         corpus: What to run.
         out: Folder or URL.
         device, device_map, model_dtype: As `load_model`.
+        quantize: Name of a quantiser.
         workers: Ray actors; 0 to do it in this process.
         address: Of a Ray cluster.
         **options: As `affectlens.activations.capture`.
@@ -63,6 +65,8 @@ def capture_with_progress(
 
     if workers and device_map is not None:
         raise DataError("Ray gives each actor one device; leave out --ray or --device-map.")
+    if workers and quantize is not None:
+        raise DataError("Ray's actors load models unquantised; leave out --ray or --quantize.")
     texts = corpus.load()  # before the model: a slip of the pen should not cost a minute
     pace = _Pace()
     if workers:
@@ -82,7 +86,13 @@ def capture_with_progress(
     else:
         from affectlens.models import load_model
 
-        loaded = load_model(model, device=device, dtype=model_dtype, device_map=device_map)
+        loaded = load_model(
+            model,
+            device=device,
+            dtype=model_dtype,
+            device_map=device_map,
+            quantization_config=quantize,
+        )
         pace = _Pace()
         store = capture(loaded, texts, out=out, advance=pace, **options)
     ran = f"wrote {out}" if pace.tokens else f"{out} was finished before"

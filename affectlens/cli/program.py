@@ -37,6 +37,10 @@ DeviceMap = Annotated[
     str | None,
     typer.Option("--device-map", help="auto: over all devices, main memory and the disk."),
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option("--quantize", help="While loading: int8, int4, bnb8, bnb4, hqq8, hqq4."),
+]
 Dtype = Annotated[
     str | None, typer.Option("--dtype", help="bfloat16, float16, float32; default: what is fast.")
 ]

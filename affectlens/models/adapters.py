@@ -8,7 +8,8 @@ off (``disable_adapter``), and merged, at any time. PEFT need not be installed t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,35 @@ def has_adapters(hf: nn.Module) -> bool:
 def active_adapters(hf: nn.Module) -> tuple[str, ...]:
     """Names of the adapters that act just now, in no weight and switched on."""
     return tuple(dict.fromkeys(name for _, module in _wrapped(hf) for name in _acting(module)))
+
+
+@contextmanager
+def adapters_off(hf: nn.Module, name: str) -> Generator[None, None, None]:
+    """Switch every adapter that acts off for the length of the block.
+
+    Args:
+        hf: The model.
+        name: For messages.
+
+    Raises:
+        ModelError: If none acts, so that there is nothing to switch off.
+    """
+    acting: list[Any] = [module for _, module in _wrapped(hf) if _acting(module)]
+    if not acting:
+        raise ModelError(
+            f"{name} has no adapter at work that could be switched off (a merged one cannot); give "
+            "the base and the tuned model."
+        )
+    trained = {id(p): p.requires_grad for p in hf.parameters()}
+    try:
+        for module in acting:
+            module.enable_adapters(False)
+        yield
+    finally:
+        for module in acting:
+            module.enable_adapters(True)
+        for parameter in hf.parameters():  # PEFT changes what is trained along with it
+            parameter.requires_grad_(trained[id(parameter)])
 
 
 def adapter_facts(hf: nn.Module) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from affectlens.core.errors import DataError, UnknownNameError, unknown
 from affectlens.models.devices import pick_device
+from affectlens.models.quantisers import quantisation
 
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 """Ways in which accelerate spreads a model by itself."""
@@ -45,8 +46,10 @@ class Spread:
             text (``"20GiB"``).
         offload_folder: Where weights go that are kept on the disk and cannot be read from the
             checkpoint itself.
-        quantization_config: Quantises while loading; one of transformers, for example
-            ``BitsAndBytesConfig(load_in_4bit=True)``. Checkpoints that are quantised need none.
+        quantization_config: Quantises while loading: a name of
+            `affectlens.models.quantisers.QUANTISERS` (``"int8"``, ``"bnb4"``), or a config of
+            transformers, for example ``BitsAndBytesConfig(load_in_4bit=True)``. Checkpoints that
+            are quantised need none.
     """
 
     device_map: str | Mapping[str, Any] | None = None
@@ -58,12 +61,13 @@ class Spread:
         """What ``from_pretrained`` of transformers is given; empty for a model on one device.
 
         Raises:
-            UnknownNameError: If there is no such strategy, or a device does not exist.
+            UnknownNameError: If there is no such strategy or quantiser, or a device does not exist.
+            ModelError: If what a quantiser needs is not installed.
             DataError: If memory or a folder is given without a map.
         """
         given: dict[str, Any] = {}
         if self.quantization_config is not None:
-            given["quantization_config"] = self.quantization_config
+            given["quantization_config"] = quantisation(self.quantization_config)
         if self.device_map is None:
             if self.max_memory is not None or self.offload_folder is not None:
                 raise DataError(

@@ -56,6 +56,8 @@ class RunContext:
             config.model,
             device=config.device,
             dtype=config.dtype,
+            device_map=config.device_map,
+            quantization_config=config.quantize,
             template_variables=config.template_variables,
         )
 

@@ -88,7 +88,8 @@ def _files_key(config: RunConfig) -> str | None:
     looks = [(n, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns) for n, s in stats]
     if not looks:
         return None
-    return fingerprint(config.model, config.template_variables, looks, versions(), SCHEME)
+    told = (config.model, config.template_variables, config.quantize, config.dtype)
+    return fingerprint(*told, looks, versions(), SCHEME)
 
 
 def _corpora(run: RunContext) -> str:

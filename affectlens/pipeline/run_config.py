@@ -20,6 +20,9 @@ class RunConfig(BaseModel):
         out: Run folder.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, or None for the best there is.
         dtype: ``"bfloat16"``, ``"float16"``, ``"float32"``, or None for what the device is fast at.
+        device_map: Spreads the model over devices, main memory and disk; see `load_model`.
+        quantize: Name of a quantiser, see `affectlens.models.quantisers.QUANTISERS`; what it makes
+            of the weights is another model in every key.
         events: At most so many scenarios (three events each) to tune on and to test on; None = all.
         seed: Of everything random: folds, bootstrap, random direction.
         max_new_tokens: Length of generated replies.
@@ -38,6 +41,8 @@ class RunConfig(BaseModel):
     out: Path = Path("runs/demo")
     device: str | None = None
     dtype: str | None = None
+    device_map: str | None = None
+    quantize: str | None = None
     events: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     max_new_tokens: int = Field(default=40, ge=4, le=1024)
@@ -75,6 +80,13 @@ class RunConfig(BaseModel):
         kind = BACKENDS[config.backend]
         if not kind.is_server and (config.url or config.vllm_python):
             raise DataError("--url and --vllm-python are for --backend vllm; give that as well.")
+        if config.backend == "vllm" and (config.quantize or config.device_map):
+            raise DataError(
+                "A vLLM server loads the model in its own way; leave out --backend vllm, or "
+                "--quantize and --device-map."
+            )
+        if config.device_map is not None and config.device is not None:
+            raise DataError("Give --device for one device or --device-map for several, not both.")
         if config.url and config.vllm_python:
             raise DataError(
                 "--url names a server that runs already, --vllm-python starts one; give one of "

@@ -33,6 +33,7 @@ class SteerRequest:
         system: System prompt of both.
         max_new_tokens: Longest reply.
         device, dtype, device_map: See `load_model`.
+        quantize: Name of a quantiser; see `affectlens.models.quantisers.QUANTISERS`.
         force: Accept a pack of another model of the same shape.
         template_variables: What the chat template is told; default: what it was told when the pack
             was made.
@@ -48,6 +49,7 @@ class SteerRequest:
     device: str | None = None
     dtype: str | None = None
     device_map: str | None = None
+    quantize: str | None = None
     force: bool = False
     template_variables: Mapping[str, Any] | None = None
 
@@ -85,6 +87,7 @@ def steer_beside(request: SteerRequest) -> SideBySide:
         device=request.device,
         dtype=request.dtype,
         device_map=request.device_map,
+        quantization_config=request.quantize,
         template_variables=told,
     )
     ids = encode_prompt(loaded, request.prompt, request.system)

@@ -40,7 +40,7 @@ def test_groups_stand_in_order_and_hold_what_belongs_together() -> None:
     assert panels == {
         FIRST: ["run", "steer", "serve", "reproduce"],
         STAGE: [name for name in STAGES if name != "circuit"] + ["circuit"],  # has its own
-        PARTS: ["capture", "list", "store", "models", "datasets"],
+        PARTS: ["capture", "compare", "list", "store", "models", "datasets"],
     }
 
 

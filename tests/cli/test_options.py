@@ -21,9 +21,9 @@ from tests.steering.oracle import random_pack
 COLLECT = {"serve --pack", "steer --emotion", "capture --column", "capture --split",
            "capture --role", "capture --emotion", "store export --split", "store export --emotion",
            "store export --role", "datasets show --column",
-           "datasets check --column", "reproduce --correct",
+           "datasets check --column", "reproduce --correct", "compare --column",
            "reproduce --template-var",
-           *(f"{one} --template-var" for one in ("run", "steer", "capture", *STAGES))}  # fmt: skip
+           *(f"{one} --template-var" for one in ("run", "steer", "capture", "compare", *STAGES))}  # fmt: skip
 """Each of these has a test of what becomes of several, here or with what takes them."""
 
 

@@ -14,6 +14,7 @@ from affectlens.cli.program import (
     Device,
     DeviceMap,
     Labels,
+    Quantize,
     Several,
     TemplateVar,
     example,
@@ -77,6 +78,7 @@ def capture(
     ] = None,
     device: Device = None,
     device_map: DeviceMap = None,
+    quantize: Quantize = None,
     template_var: TemplateVar = None,
     max_tokens_per_batch: Annotated[
         int, typer.Option("--max-tokens-per-batch", min=1, help="Padded tokens of one pass.")
@@ -119,6 +121,7 @@ def capture(
             out=out,
             device=device,
             device_map=device_map,
+            quantize=quantize,
             model_dtype=model_dtype,
             workers=(ray_workers or 2) if ray or ray_workers or ray_address else 0,
             address=ray_address,

@@ -26,6 +26,7 @@ TABLES: Mapping[str, str] = {
     "stages": "affectlens.pipeline.line:STAGES",
     "reproductions": "affectlens.reproductions:REPRODUCTIONS",
     "engines": "affectlens.activations:ENGINES",
+    "quantisers": "affectlens.models.quantisers:QUANTISERS",
     "exports": "affectlens.activations.store.export:FORMATS",
     "figures": "affectlens.plotting:FIGURES",
     "sections": "affectlens.reports:SECTIONS",

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.program import DEFAULT_MODEL, example, sentences
+from affectlens.cli.program import (
+    DEFAULT_MODEL,
+    Device,
+    DeviceMap,
+    Dtype,
+    Quantize,
+    example,
+    sentences,
+)
 
 models_app = typer.Typer(
     help="Names, weights and anatomy of models.",
@@ -50,6 +58,10 @@ def models_check(
     prompt: Annotated[
         str | None, typer.Option(help="Text to run; default: an English sentence.")
     ] = None,
+    device: Device = None,
+    device_map: DeviceMap = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
 ) -> None:
     """Run a model on a prompt and hold every sum that is relied on against its own numbers."""
     with sentences():
@@ -57,4 +69,11 @@ def models_check(
         from affectlens.models import load_model
         from affectlens.models.anatomy.prompt_check import check
 
-        print_facts(check(load_model(name), prompt))
+        model = load_model(
+            name,
+            device=device,
+            device_map=device_map,
+            dtype=dtype,
+            quantization_config=quantize,
+        )
+        print_facts(check(model, prompt))

@@ -14,7 +14,9 @@ from affectlens.cli.program import (
     FIRST,
     STAGE,
     Device,
+    DeviceMap,
     Dtype,
+    Quantize,
     TemplateVar,
     example,
     sentences,
@@ -81,21 +83,26 @@ def _add(
         model: Model = DEFAULT_MODEL,
         out: Out = DEFAULT_RUN,
         device: Device = None,
+        device_map: DeviceMap = None,
         dtype: Dtype = None,
+        quantize: Quantize = None,
         events: Events = None,
         seed: Seed = 0,
         template_var: TemplateVar = None,
         force: Force = False,
     ) -> None:
         if context.invoked_subcommand is None:
-            _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
-                 template_var=template_var, force=force)  # fmt: skip
+            _run(until, model=model, out=out, device=device, device_map=device_map, dtype=dtype,
+                 quantize=quantize, events=events, seed=seed, template_var=template_var,
+                 force=force)  # fmt: skip
 
     def command_with_backend(
         model: Model = DEFAULT_MODEL,
         out: Out = DEFAULT_RUN,
         device: Device = None,
+        device_map: DeviceMap = None,
         dtype: Dtype = None,
+        quantize: Quantize = None,
         events: Events = None,
         seed: Seed = 0,
         template_var: TemplateVar = None,
@@ -104,9 +111,9 @@ def _add(
         vllm_python: VllmPython = None,
         force: Force = False,
     ) -> None:
-        _run(until, model=model, out=out, device=device, dtype=dtype, events=events, seed=seed,
-             template_var=template_var, backend=backend, url=url, vllm_python=vllm_python,
-             force=force)  # fmt: skip
+        _run(until, model=model, out=out, device=device, device_map=device_map, dtype=dtype,
+             quantize=quantize, events=events, seed=seed, template_var=template_var,
+             backend=backend, url=url, vllm_python=vllm_python, force=force)  # fmt: skip
 
     if group is not None:
         group.callback(invoke_without_command=True, help=text, epilog=example(shown))(command)

@@ -13,6 +13,7 @@ from affectlens.cli.program import (
     Device,
     DeviceMap,
     Dtype,
+    Quantize,
     TemplateVar,
     example,
     sentences,
@@ -44,6 +45,7 @@ def steer(
     device: Device = None,
     device_map: DeviceMap = None,
     dtype: Dtype = None,
+    quantize: Quantize = None,
     template_var: TemplateVar = None,
     force: Annotated[bool, typer.Option("--force", help="Use a pack of another model.")] = False,
 ) -> None:
@@ -64,6 +66,7 @@ def steer(
             device=device,
             device_map=device_map,
             dtype=dtype,
+            quantize=quantize,
             force=force,
             template_variables=None if template_var is None else parse_variables(template_var),
         )
