@@ -8,7 +8,8 @@ from typing import Any
 from affectlens.core.errors import ModelError
 from affectlens.models import registry
 from affectlens.models.adapters import base_of, is_adapter_folder
-from affectlens.models.anatomy.anatomy import find_anatomy
+from affectlens.models.anatomy.anatomy import Anatomy, find_anatomy
+from affectlens.models.anatomy.discovery import discover
 from affectlens.models.anatomy.levels import levels
 
 
@@ -42,6 +43,37 @@ def describe(source: str) -> dict[str, Any]:
     return about | _anatomy_facts(source)
 
 
+def anatomy_without_weights(hf: Any) -> Anatomy | None:
+    """The parts of a model on PyTorch's meta device; None if only its weights can tell.
+
+    A pass without values tells what is added to what. What needs values is left to the weights:
+    blocks that scale by a stored number, routers that look at what they chose.
+
+    Args:
+        hf: The model, with eager attention, in bfloat16.
+    """
+    try:
+        return find_anatomy(hf)
+    except ModelError:  # no adapter knows it
+        pass
+    for told in _TOLD:
+        try:
+            found = discover(hf, **told)
+        except (ModelError, NotImplementedError, RuntimeError):
+            continue
+        if all(part.level != "stream" for part in found.blocks):
+            return found
+    return None
+
+
+_TOLD: tuple[dict[str, Any], ...] = (
+    {},
+    {"attention_mask": None},
+    {"attention_mask": None, "use_cache": True},
+)
+"""Some models look at the values of the mask, some at positions if there is no mask or cache."""
+
+
 def _anatomy_facts(source: str) -> dict[str, Any]:
     import torch
 
@@ -54,11 +86,17 @@ def _anatomy_facts(source: str) -> dict[str, Any]:
     path = Path(where)
     config = read_config(where)
     with one_sentence(source), torch.device("meta"):
-        hf: Any = auto_class(config).from_config(config)
-    try:
-        anatomy = find_anatomy(hf)
-    except ModelError:  # no adapter: only a pass over its weights can tell
-        anatomy = load_model(source).anatomy
+        # Other attention looks at the values of its mask, which are none here; experts that are
+        # multiplied in groups take 16 bits alone.
+        hf: Any = auto_class(config).from_config(
+            config, attn_implementation="eager", dtype=torch.bfloat16
+        )
+        hf.eval()
+    anatomy = anatomy_without_weights(hf)
+    if anatomy is None:
+        anatomy, told_by = load_model(source).anatomy, "its weights"
+    else:
+        told_by = f"its config; `affectlens models check {source}` proves it on its weights"
     numbers = ("family", "n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_mlp")
     facts: dict[str, Any] = {name: getattr(anatomy, name) for name in numbers}
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
@@ -71,5 +109,6 @@ def _anatomy_facts(source: str) -> dict[str, Any]:
         "dtype": str(config.dtype or "float32").removeprefix("torch."),
         "weight_bytes": sum(file.stat().st_size for file in files) or None,
         "known_by": anatomy.known_by,
+        "told_by": told_by,
         **{f"layers {layers}": f"{level}: {what}" for layers, level, what in levels(anatomy)},
     }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from affectlens.core.errors import ModelError
 from affectlens.models.anatomy.anatomy import Anatomy, find_anatomy
+from affectlens.models.anatomy.mixing import Mixing
 from affectlens.models.anatomy.roles import block_parts
 from affectlens.models.anatomy.selfcheck import check_anatomy, prompt, run
 from affectlens.models.anatomy.sums import following
@@ -41,19 +42,25 @@ def take_apart(hf: Any) -> Anatomy:
         return check_anatomy(hf, discover(hf))
 
 
-def discover(hf: Any) -> Anatomy:
+def discover(hf: Any, **told: Any) -> Anatomy:
     """Find the parts of a model by running it on four tokens.
+
+    Args:
+        hf: The model.
+        told: What it is told besides the tokens, otherwise than by default; see
+            `affectlens.models.anatomy.selfcheck.run`.
 
     Raises:
         ModelError: As `take_apart`.
     """
     family, config = type(hf).__name__, text_config(hf)
     d_model = _d_model(hf, config)
-    blocks = find_blocks(hf, d_model)
+    blocks = find_blocks(hf, d_model, **told)
     with following(blocks) as calls, _after(hf, blocks) as norms:
-        run(hf, family, prompt(hf))
+        run(hf, family, prompt(hf), **told)
+    mixing = Mixing()
     parts = tuple(
-        block_parts(layer, block, call)
+        block_parts(layer, block, call, mixing)
         for layer, (block, call) in enumerate(zip(blocks, calls, strict=True))
     )
     n_heads = max(part.n_heads for part in parts)
@@ -81,12 +88,13 @@ def text_config(hf: Any) -> Any:
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
-def find_blocks(hf: Any, d_model: int) -> list[nn.Module]:
+def find_blocks(hf: Any, d_model: int, **told: Any) -> list[nn.Module]:
     """The decoder blocks: the longest list whose members pass a stream on, one to the next.
 
     Args:
         hf: The model.
         d_model: Width of the stream.
+        told: As in `discover`.
 
     Raises:
         ModelError: If there is none.
@@ -111,7 +119,7 @@ def find_blocks(hf: Any, d_model: int) -> list[nn.Module]:
         for module in {member for members in lists for member in members}:
             stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(after).remove)
-        run(hf, type(hf).__name__, ids)
+        run(hf, type(hf).__name__, ids, **told)
     shape = (*ids.shape, d_model)
 
     def passes_on(members: list[nn.Module]) -> bool:
@@ -119,8 +127,7 @@ def find_blocks(hf: Any, d_model: int) -> list[nn.Module]:
         if not all(isinstance(x, Tensor) and tuple(x.shape) == shape for end in ends for x in end):
             return False
         return all(
-            one[1] is two[0] or bool(torch.equal(cast("Tensor", one[1]), cast("Tensor", two[0])))
-            for one, two in pairwise(ends)
+            _same(cast("Tensor", one[1]), cast("Tensor", two[0])) for one, two in pairwise(ends)
         )
 
     found = [members for members in lists if passes_on(members)]
@@ -131,6 +138,11 @@ def find_blocks(hf: Any, d_model: int) -> list[nn.Module]:
             "language model."
         )
     return max(found, key=len)
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """Whether it is one tensor, or another with the same values (which the meta device lacks)."""
+    return one is two or (not one.is_meta and bool(torch.equal(one, two)))
 
 
 def _tower(hf: Any) -> nn.Module:

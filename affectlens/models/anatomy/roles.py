@@ -11,17 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from affectlens.models.anatomy.anatomy import PARALLEL, BlockParts, Term
-from affectlens.models.anatomy.sums import BlockCall, ModuleCall, Sum, run_again
+from affectlens.models.anatomy.mixing import Mixing
+from affectlens.models.anatomy.sums import BlockCall, ModuleCall, Sum
 from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.linear_map import shape_in_out
 from affectlens.models.mixtures.mixture import Mixture, find_mixture
-
-ROUNDING = {torch.bfloat16: 0.02, torch.float16: 5e-3}
-"""Relative change of a token that is put down to rounding, by number format."""
 
 Role = Literal["mixer", "mlp", "carried"]
 """``carried``: the stream itself, perhaps after a norm."""
@@ -47,20 +44,21 @@ class _Added:
         return None if self.module is self.source else self.module
 
 
-def block_parts(layer: int, block: nn.Module, call: BlockCall) -> BlockParts:
+def block_parts(layer: int, block: nn.Module, call: BlockCall, mixing: Mixing) -> BlockParts:
     """The parts of a block that has run once.
 
     Args:
         layer: Its index.
         block: The block.
         call: What it did, see `affectlens.models.anatomy.sums.following`.
+        mixing: What is known of blocks before it.
     """
     if call.sum is None:
         return only_stream(layer, block, "its output is no plain sum of what its parts give")
     repeated = [module for module in call.sum if module and call.calls[module].times > 1]
     if repeated:
         return only_stream(layer, block, f"its {_named(repeated[0])} runs more than once")
-    return _Roles(layer, block, call, call.sum).parts()
+    return _Roles(layer, block, call, call.sum, mixing).parts()
 
 
 def only_stream(layer: int, block: nn.Module, why: str) -> BlockParts:
@@ -72,8 +70,11 @@ def only_stream(layer: int, block: nn.Module, why: str) -> BlockParts:
 class _Roles:
     """Finds the parts of one block."""
 
-    def __init__(self, layer: int, block: nn.Module, call: BlockCall, post: Sum) -> None:
+    def __init__(
+        self, layer: int, block: nn.Module, call: BlockCall, post: Sum, mixing: Mixing
+    ) -> None:
         self.layer, self.block, self.call, self.post = layer, block, call, post
+        self.mixing = mixing
         self.order = {module: i for i, module in enumerate(call.calls)}
         self.known: dict[nn.Module, _Added] = {}
         for one in call.calls.values():
@@ -152,7 +153,7 @@ class _Roles:
                 return _Added(module, behind[0].source, behind[0].role)
             if "carried" in roles:  # the stream is normed again after the mixer (MiniMax)
                 return _Added(module, module, "carried")
-        if self._attention(module) or _mixes(module, call):
+        if self._attention(module) or self.mixing(module, call):
             return _Added(module, module, "mixer")
         return _Added(module, module, "mlp")
 
@@ -299,23 +300,3 @@ def _is_mixture(module: nn.Module) -> bool:
 def _width(call: ModuleCall) -> int:
     value: Any = call.args[0] if call.args else next(iter(call.kwargs.values()))
     return int(value.shape[-1])
-
-
-def _mixes(module: nn.Module, call: ModuleCall) -> bool:
-    """Whether what it gives at later tokens depends on the first one."""
-
-    def moved(value: Tensor) -> Tensor:
-        value = value.clone()
-        value.view(-1, value.shape[-1])[0] += 1 + value.abs().mean()
-        return value
-
-    if call.output is None or not (call.args or call.kwargs):
-        return False
-    again, now = (run_again(module, call, change) for change in (moved, torch.clone))
-    if again is None or now is None:
-        return any(key in call.kwargs for key in ("attention_mask", "past_key_values"))
-    width = now.shape[-1]
-    others, before = (x.float().reshape(-1, width)[1:] for x in (again, now))
-    error = (others - before).norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-12)
-    # Experts are run on the tokens they get together, which rounds otherwise when one moves.
-    return bool(error.max() > ROUNDING.get(now.dtype, 1e-3))

@@ -77,15 +77,24 @@ def prompt(hf: Any) -> Int[Tensor, "1 4"]:
     return ids.remainder(embedding.weight.shape[0]).unsqueeze(0)
 
 
-def run(hf: Any, family: str, ids: Int[Tensor, "batch pos"]) -> None:
+def run(hf: Any, family: str, ids: Int[Tensor, "batch pos"], **told: Any) -> None:
     """Run a model on token ids, without a cache.
+
+    Args:
+        hf: The model.
+        family: For the message.
+        ids: Tokens, none of them padding.
+        told: What the model is told otherwise than by default.
 
     Raises:
         ModelError: If it cannot.
     """
     try:
         with torch.no_grad():
-            hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            hf(
+                input_ids=ids,
+                **{"attention_mask": torch.ones_like(ids), "use_cache": False, **told},
+            )
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ModelError(
             f"{family}: the model does not run on a plain prompt ({first_line(error)})."
