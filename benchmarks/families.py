@@ -27,7 +27,7 @@ from affectlens.steering import SteeringPack
 
 EMOTIONS = ("anger", "fear")
 FIVE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
 def shapes(size: str) -> dict[str, Any]:
@@ -75,14 +75,14 @@ def shapes(size: str) -> dict[str, Any]:
     }
 
 
-def made(config: Any, size: str) -> LanguageModel:
+def made(config: Any, size: str, device: torch.device | str = "cpu") -> LanguageModel:
     """A random model; its tokenizer is never used."""
     from tokenizers import Tokenizer, models
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
     hf = AutoModelForCausalLM.from_config(config)
-    hf = hf.to(torch.float32 if size == "tiny" else torch.bfloat16).eval()
+    hf = hf.to(device, torch.float32 if size == "tiny" else torch.bfloat16).eval()
     words = Tokenizer(models.WordLevel({"<pad>": 0, "a": 1}, unk_token="<pad>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="a")
     return load_model(hf, tokenizer=tokenizer)
@@ -126,11 +126,12 @@ def contenders(model: LanguageModel, ids: Tensor) -> dict[str, Callable[[], obje
         for kind in FIVE
         if kind != "resid_mid" or part.mid_reader is not None
     ]
-    last = torch.arange(1, len(ids) + 1) * ids.shape[1] - 1
+    last = torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1
     part = [part for part in anatomy.blocks if part.experts is not None][-1]
     assert part.experts is not None
     neurons = Site(part.layer, "mlp_post")
-    every = torch.arange(ids.numel())
+    every = torch.arange(ids.numel(), device=ids.device)
+    start = torch.zeros(1, dtype=torch.long, device=ids.device)
 
     def bare() -> None:
         anatomy.base(input_ids=ids, use_cache=False)
@@ -145,9 +146,7 @@ def contenders(model: LanguageModel, ids: Tensor) -> dict[str, Callable[[], obje
 
     def one_pass() -> None:
         found: list[Tensor] = []
-        engine.forward(
-            ids, mask, [neurons], lambda _s, x: found.append(x.rows(every, torch.tensor([0])))
-        )
+        engine.forward(ids, mask, [neurons], lambda _s, x: found.append(x.rows(every, start)))
 
     def pass_per_expert() -> None:
         experts = part.experts.experts.source

@@ -86,11 +86,14 @@ class Batch:
         ids: Token ids.
         mask: 1 for real tokens.
         picks: By position.
+        left: Whether any text is filled up on the left; known here, so that nobody has to look at
+            the mask, which would wait for the device.
     """
 
     ids: Int[Tensor, "batch pos"]
     mask: Int[Tensor, "batch pos"]
     picks: Mapping[str, Pick]
+    left: bool
 
 
 def make_batch(plan: CapturePlan, texts: Ints, device: torch.device, padding: str) -> Batch:
@@ -125,7 +128,8 @@ def make_batch(plan: CapturePlan, texts: Ints, device: torch.device, padding: st
         )
         for i, position in enumerate(plan.positions)
     }
-    return Batch(on_device[0].view(n, longest), on_device[1].view(n, longest), picks)
+    left = padding == "left" and int(lengths.min()) < longest
+    return Batch(on_device[0].view(n, longest), on_device[1].view(n, longest), picks, left)
 
 
 def _sent(parts: Sequence[Ints], device: torch.device) -> tuple[Tensor, ...]:
@@ -149,6 +153,8 @@ def mean_rows(
         return embedding_bag(index, tokens, bags, mode="mean")
     ends = torch.cat([bags[1:], bags.new_tensor([len(index)])])
     widths = ends - bags
-    owner = torch.arange(len(bags), device=bags.device).repeat_interleave(widths)
+    owner = torch.arange(len(bags), device=bags.device)
+    # Told how many there will be, no device has to be waited for.
+    owner = owner.repeat_interleave(widths, output_size=len(index))
     sums = tokens.new_zeros(len(bags), tokens.shape[1])
     return sums.index_add_(0, owner, tokens.index_select(0, index)) / widths[:, None]

@@ -178,7 +178,7 @@ def _forward(plan: CapturePlan, engine: Engine, batch: Batch, block: Block) -> R
         for position, pick in picks[value.device].items():
             rows[site, position] = pick(value, block)
 
-    engine.forward(batch.ids, batch.mask, plan.sites, read)
+    engine.forward(batch.ids, batch.mask, plan.sites, read, left=batch.left)
     return rows
 
 

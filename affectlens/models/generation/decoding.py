@@ -147,6 +147,6 @@ def sample(
     cumulative = kept.cumsum(-1)
     target = uniform[:, None].to(cumulative) * cumulative[:, -1:]
     # Rounding must not lead past the last token that was kept.
-    last = (before < top_p).sum(-1, keepdim=True) - 1
+    last = ((before < top_p).sum(-1, keepdim=True) - 1).clamp_min(0)  # none of what is not finite
     drawn = torch.searchsorted(cumulative, target, right=True).minimum(last)
     return index.gather(1, drawn)[:, 0]

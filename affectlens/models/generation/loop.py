@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.core import ModelError
@@ -59,6 +59,7 @@ class Loop:
             self.seen[i, : width - len(ids)] = ids[0]
             self.seen[i, width - len(ids) : width] = torch.tensor(ids)
         self.seen = self.seen.to(model.device)
+        self.sound = torch.empty(0)  # of each row, whether the last logits are finite
         self.width = width
         size = settings.no_repeat_ngram
         texts = [self.prompts[row] for row in self.rows]
@@ -75,8 +76,11 @@ class Loop:
         for step in range(settings.max_new_tokens):
             token = self._choose(logits, step, active)
             ended = ended | torch.isin(token, self.eos)
-            flags = ended.tolist()
-            for i, value, stop in zip(active, token.tolist(), flags, strict=True):
+            # One copy from the device a step.
+            tokens, ends, sound = torch.stack([token, ended.long(), self.sound.long()]).tolist()
+            self._require_finite(sound, active)
+            flags = [bool(end) for end in ends]
+            for i, value, stop in zip(active, tokens, flags, strict=True):
                 if not stop:
                     replies[i].append(value)
                     if self.bans is not None:
@@ -87,8 +91,9 @@ class Loop:
                 break
             self.seen[:, self.width + step] = token
             if finished * remaining >= len(active):  # dropping rows costs about one step
-                keep = (~ended).nonzero()[:, 0]
-                active = [i for i, stop in zip(active, flags, strict=True) if not stop]
+                kept = [i for i, stop in enumerate(flags) if not stop]
+                keep = torch.tensor(kept, device=token.device)
+                active = [active[i] for i in kept]
                 token, ended = token[keep], ended[keep]
                 self._keep(keep)
                 self._announce([self.rows[i] for i in active])
@@ -136,7 +141,7 @@ class Loop:
         if len(self.scores) == 0:
             self.scores = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
         scores = self.scores[: len(active)].copy_(logits)
-        self._require_finite(scores.amax(-1).isfinite(), active)
+        self.sound = scores.amax(-1).isfinite()
         penalise_repetition(scores, self.seen[:, : self.width + step], settings.repetition_penalty)
         if self.bans is not None:
             for i, row in enumerate(active):
@@ -147,9 +152,9 @@ class Loop:
             return likeliest(scores)
         return sample(scores, self.noise[:, step], settings.temperature, settings.top_p)
 
-    def _require_finite(self, finite: Bool[Tensor, " batch"], active: Sequence[int]) -> None:
-        if not bool(finite.all()):
-            row = self.rows[active[int((~finite).nonzero()[0, 0])]]
+    def _require_finite(self, sound: Sequence[int], active: Sequence[int]) -> None:
+        if not all(sound):
+            row = self.rows[active[sound.index(0)]]
             raise ModelError(
                 f"The logits of prompt {row} are not finite; if the model is steered, lower the "
                 "strength, else load it as float32."

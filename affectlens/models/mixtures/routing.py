@@ -90,7 +90,8 @@ class Rows:
             row = torch.arange(len(index), device=index.device)
             return cls(index, row, torch.ones_like(row, dtype=torch.float32), len(index))
         sizes = torch.cat([bags[1:], bags.new_tensor([len(index)])]) - bags
-        row = torch.arange(len(bags), device=bags.device).repeat_interleave(sizes)
+        row = torch.arange(len(bags), device=bags.device)
+        row = row.repeat_interleave(sizes, output_size=len(index))
         return cls(index, row, (1.0 / sizes.float())[row], len(bags))
 
     def times(self, factor: Float[Tensor, " token"]) -> Rows:
@@ -120,10 +121,11 @@ def pooled(
     counts = torch.bincount(token, minlength=routing.n_tokens)
     first = counts.cumsum(0) - counts
     times = counts[routing.token]
-    pair = torch.arange(len(values), device=values.device).repeat_interleave(times)
-    begin = times.cumsum(0) - times
-    step = torch.arange(len(pair), device=values.device) - begin.repeat_interleave(times)
-    entry = first[routing.token].repeat_interleave(times) + step
+    many = int(times.sum())  # the one wait for the device here
+    pair = torch.arange(len(values), device=values.device)
+    pair = pair.repeat_interleave(times, output_size=many)
+    begin = (first[routing.token] - times.cumsum(0) + times)[pair]
+    entry = begin + torch.arange(many, device=values.device)
     target = row[entry] * routing.n_experts + routing.expert[pair]
     shape = (rows.n_rows, routing.n_experts)
     sums = values.new_zeros(shape[0] * shape[1], values.shape[1], dtype=torch.float32)

@@ -255,8 +255,9 @@ class _Steerer:
             now = self.now
             now.batch = self._batch(given)
             on = inside(given.positions, now.batch.bounds) & (now.batch.rows != 0)[:, None]
-            now.on = on if bool(on.any()) else None
-            now.everywhere = now.on is not None and bool(on.all())
+            some, all_ = torch.stack([on.any(), on.all()]).tolist()  # waits for the device once
+            now.on = on if some else None
+            now.everywhere = bool(some and all_)
 
         return hook
 

@@ -102,6 +102,8 @@ class Engine(ABC):
         mask: Int[Tensor, "batch pos"],
         sites: Sequence[Site],
         read: Reader,
+        *,
+        left: bool | None = None,
     ) -> None:
         """One forward pass, without gradients.
 
@@ -112,6 +114,8 @@ class Engine(ABC):
             read: Called once per site with ``[batch, pos, width]``. What it raises ends the pass
                 and comes out unchanged. A pattern's keys are counted from the text's first real
                 token.
+            left: Whether any text is filled up on the left; default: the mask is looked at, which
+                waits for the device.
 
         Raises:
             UnknownNameError: If a layer does not exist, or the family or the engine has no such
@@ -128,7 +132,9 @@ class Engine(ABC):
             read(site, value)
 
         with torch.inference_mode():
-            self._run(self._inputs(ids, mask), sites, once)
+            if left is None:
+                left = not bool(mask[:, 0].all())
+            self._run(self._inputs(ids, mask, left), sites, once)
         if missing:
             name = min(missing).hook_name
             raise ModelError(f"{self.model.name} never ran {name}; leave that site out.")
@@ -137,9 +143,8 @@ class Engine(ABC):
     def _run(self, inputs: Mapping[str, Any], sites: Sequence[Site], read: Reader) -> None:
         """Run the model; patterns are read as ``[batch, head, query, key]``."""
 
-    def _inputs(self, ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    def _inputs(self, ids: Tensor, mask: Tensor, left: bool) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
-        left = not bool(mask[:, 0].all())
         if left or not self.model.anatomy.causal:
             inputs["attention_mask"] = mask
         # Otherwise the padding comes after all that is read, and nothing sees it: without a mask
