@@ -145,7 +145,7 @@ def figures(model: LanguageModel) -> dict[str, Tensor]:
                  store.to_torch(site, position).flatten()]
             )  # fmt: skip
     posts = [Site(layer, "resid_post") for layer in range(model.n_layers)]
-    towards = directions(store, position="mean:reply", sites=posts, splits=2)
+    towards = directions(store.select(split="fit"), position="mean:reply", sites=posts, splits=2)
     found["directions"] = towards.vectors
     probes = sweep(store, position="mean:reply", sites=posts, folds=2, draws=10, penalties=(0.1,))
     pack = SteeringPack.from_directions(towards, model, layers=(1,)).with_readout(probes, gates=0)

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from affectlens.circuits.overlap import overlap
 from affectlens.circuits.units import KINDS
 from affectlens.core.statistics import Difference, paired_difference
-from affectlens.geometry.displacements import make_plan
+from affectlens.geometry.displacements import make_estimation
 from affectlens.geometry.grouping import bootstraps
 from affectlens.probes.sweep import Sweep
 
@@ -147,7 +147,7 @@ def direction_agreement(
     """Cosines between both models' directions, layer by layer."""
     emotions, sites = base.directions.emotions, base.layers
     plans = [
-        make_plan(side.fitting, emotions, side.directions.estimator, None, sites)
+        make_estimation(side.fitting, emotions, side.directions.estimator, None, sites)
         for side in (base, tuned)
     ]
     n_groups = len(plans[0].grouping.keys)

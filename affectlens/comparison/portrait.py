@@ -71,9 +71,12 @@ def portray(
     emotions = [name for name in own_emotions(corpus.label_set) if name in occurring]
     splits = {record.split for record in corpus}
     fitted = corpus.filter(split="fit") if "fit" in splits else corpus
-    middle = all(part.mid_reader is not None for part in model.anatomy.blocks)
     posts = [Site(layer, "resid_post") for layer in range(model.n_layers)]
-    mids = [Site(layer, "resid_mid") for layer in range(model.n_layers)] if middle else []
+    mids = (
+        [Site(layer, "resid_mid") for layer in range(model.n_layers)]
+        if model.anatomy.has_resid_mid
+        else []
+    )
     rows = capture(
         model,
         corpus,

@@ -66,6 +66,19 @@ def build(name: str) -> Any:
     return hf
 
 
+def shell(name: str) -> Any:
+    """The same on PyTorch's meta device: shapes and no values."""
+    family = FAMILIES[name]
+    config = family.config()
+    with torch.device("meta"):
+        if family.cls:
+            config._attn_implementation = "eager"
+            hf: Any = getattr(tf, family.cls)(config)
+        else:
+            hf = tf.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    return hf.bfloat16().eval()
+
+
 def _draw(name: str, parameter: Any, generator: torch.Generator) -> None:
     noise = torch.randn(parameter.shape, generator=generator)
     norm = "norm" in name or ".ln" in name or "_ln" in name

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from affectlens.cli import app
 from affectlens.core.errors import UnknownNameError
 from affectlens.core.places import Site, WritePoint
-from affectlens.models.anatomy.levels import spans
+from affectlens.models import describe
+from affectlens.models.anatomy.levels import levels, spans
 from affectlens.models.hooking.hooks import check_sites, writing
 from affectlens.models.loading import load_model
 from tests.conftest import tiny_tokenizer
@@ -70,3 +71,30 @@ def test_info_has_the_level_of_each_layer(seeing: Path) -> None:
     done = CliRunner().invoke(app, ["models", "info", str(seeing)])
     assert done.exit_code == 0, done.output
     assert "layers 0-2" in done.output and "units: 4 heads of 8, 64 neurons" in done.output
+
+
+def test_finding_the_parts_of_many_like_blocks_runs_each_a_few_times() -> None:
+    """Passes over all weights are what loading waits for."""
+    hf = build("ministral")
+    times = [0] * len(hf.model.layers)
+
+    def count(layer: int) -> Any:
+        def hook(_module: Any, _args: Any, _output: Any) -> None:
+            times[layer] += 1
+
+        return hook
+
+    for layer, block in enumerate(hf.model.layers):
+        block.mlp.register_forward_hook(count(layer))
+    anatomy = load_model(hf, tokenizer=tiny_tokenizer()).anatomy
+    assert anatomy.known_by == "a traced pass"
+    # Blocks found, sums followed, all proved; the first of its kind is tried twice more.
+    assert times == [5, *[3] * (len(times) - 1)]
+
+
+def test_a_config_tells_what_a_model_has_without_its_weights(tmp_path: Path, hybrid: Any) -> None:
+    build("bamba").config.save_pretrained(tmp_path)
+    about = describe(str(tmp_path))
+    assert about["told_by"].startswith("its config")
+    for layers, level, what in levels(hybrid.anatomy):
+        assert about[f"layers {layers}"] == f"{level}: {what}"

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from affectlens.circuits import find_circuit
+from affectlens.core.errors import DataError, ModelError, UnknownNameError
 from affectlens.core.places import Site
 from affectlens.models import load_model
 from affectlens.models.generation.generation import GenerationSettings
 from affectlens.models.hooking.hooks import reading
 from affectlens.models.linear_map import is_quantised
+from affectlens.pipeline import RunConfig
 from affectlens.steering import generate_steered
 from tests.circuits.helpers import WORDS, random_directions, small_corpus
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -105,3 +107,38 @@ def test_steering_equals_plain_hooks(quantised: Any) -> None:
     steered = generate_steered(quantised, pack, PROMPTS, "anger=1.5", settings)
     alone = [generate_steered(quantised, pack, [p], "anger=1.5", settings)[0] for p in PROMPTS]
     assert steered == alone
+
+
+def test_quantisers_go_by_name(folder: Path) -> None:
+    place: dict[str, Any] = {"dtype": "float32", "device": "cpu"}
+    plain = load_model(folder, **place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        eight, four = (load_model(folder, quantization_config=n, **place) for n in ("int8", "int4"))
+    names = {plain.fingerprint, eight.fingerprint, four.fingerprint}
+    assert len(names) == 3
+    for model, values, width in ((eight, 256, 64), (four, 16, 32)):
+        for was, part in zip(plain.anatomy.blocks, model.anatomy.blocks, strict=True):
+            assert is_quantised(part.down_proj) and part.level == "units"
+            # One scale for so many inputs of an output, and no more values than there are codes.
+            given = was.W_down().T.unflatten(1, (-1, width))
+            found = part.W_down().T.unflatten(1, (-1, width))
+            step = given.abs().amax(-1, keepdim=True) / (values / 2 - 1)
+            assert bool(((found - given).abs() <= step).all())
+            assert max(len(set(row.tolist())) for row in found.flatten(0, 1)) <= values
+
+
+def test_what_a_quantiser_lacks_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown quantiser 'int5'.*int[48]"):
+        load_model(folder, quantization_config="int5")
+    monkeypatch.setattr("affectlens.models.quantisers.find_spec", lambda _name: None)
+    with pytest.raises(ModelError, match="needs bitsandbytes: pip install bitsandbytes"):
+        load_model(folder, quantization_config="bnb4")
+
+
+def test_a_run_takes_them_but_for_vllm() -> None:
+    assert RunConfig.checked(quantize="int8", device_map="auto").quantize == "int8"
+    with pytest.raises(DataError, match="in its own way"):
+        RunConfig.checked(quantize="int8", backend="vllm")
+    with pytest.raises(DataError, match="not both"):
+        RunConfig.checked(device_map="auto", device="cpu")
