@@ -9,7 +9,13 @@ from .circuits import find_circuit as find_circuit
 from .circuits import unit_means as unit_means
 from .circuits.evidence import AblationCurve as AblationCurve
 from .circuits.evidence import AblationSettings as AblationSettings
+from .circuits.evidence import EnhancementSettings as EnhancementSettings
+from .circuits.evidence import FaithfulnessSettings as FaithfulnessSettings
+from .circuits.evidence import IdentitySettings as IdentitySettings
 from .circuits.evidence import ablate as ablate
+from .circuits.evidence import enhance as enhance
+from .circuits.evidence import faithfulness as faithfulness
+from .circuits.evidence import identity as identity
 from .circuits.interventions import Intervention as Intervention
 from .circuits.interventions import intervening as intervening
 from .circuits.tasks import CarryOver as CarryOver

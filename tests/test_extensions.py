@@ -110,6 +110,12 @@ def a_strategy() -> Any:
     return Strategy("toy", "A toy of a strategy", lambda search: search.circuit)
 
 
+def a_part_of_the_evidence() -> Any:
+    from affectlens.circuits.evidence.study import PARTS, Part
+
+    return Part("toy", "A toy of a part", PARTS["ablation"].kind, PARTS["ablation"].run)
+
+
 def an_operator() -> Any:
     from affectlens.steering.operators import Operator
 
@@ -219,6 +225,7 @@ TOYS = {
     "interventions": an_intervention,
     "tasks": a_task,
     "strategies": a_strategy,
+    "evidence": a_part_of_the_evidence,
     "operators": an_operator,
     "probes": a_probe,
     "formats": a_format,

@@ -19,6 +19,9 @@ SMALL: Mapping[str, Any] = {
     "scenarios": 1,
     "draws": 50,
     "example_events": 1,
+    "groups": 4,
+    "few_groups": 3,
+    "means_scenarios": 2,
 }
 """Settings of whatever stage, as small as they go."""
 

@@ -2,6 +2,7 @@
 
 from affectlens.cli.commands.activations import add_capture_command, store_app
 from affectlens.cli.commands.circuit_attribution import circuit_app
+from affectlens.cli.commands.circuit_evidence import add_evidence_commands
 from affectlens.cli.commands.compare import add_compare_command
 from affectlens.cli.commands.datasets import datasets_app
 from affectlens.cli.commands.lists import add_list_command
@@ -15,6 +16,7 @@ from affectlens.cli.repeated_options import refuse_repetition
 
 __all__ = ["app", "main"]
 
+add_evidence_commands(circuit_app)
 add_run_command(app)
 add_steer_command(app)
 add_serve_command(app)

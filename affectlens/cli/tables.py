@@ -79,8 +79,22 @@ def print_summary(folder: Path) -> None:
         f"Probe: {probe['accuracy']:.2f} on held-out scenarios at {probe['best_layer']}. "
         f"Judge: {metrics['judge']['accuracy']:.2f} on unseen groups."
     )
-    out.print(f"Circuit: {metrics['circuit']['evidence']}.")
+    _print_evidence(folder)
     out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _print_evidence(folder: Path) -> None:
+    """What may be said of the circuit, or that it is untested."""
+    from affectlens.circuits.evidence.study import VERDICT
+    from affectlens.circuits.verdict import UNTESTED, Evidence
+    from affectlens.cli.evidence_tables import print_verdict
+    from affectlens.pipeline.stages.evidence import FOLDER
+
+    file = folder / FOLDER / VERDICT
+    if file.is_file():
+        print_verdict(Evidence.load(file))
+    else:
+        stdout().print(f"Circuit: {UNTESTED}; test it with `affectlens circuit evidence`.")
 
 
 def print_steered(replies: SideBySide) -> None:

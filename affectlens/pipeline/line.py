@@ -68,6 +68,14 @@ STAGES = Registry(
         work=in_module("circuit"),
     ),
     Row(
+        "evidence",
+        "Test the circuit against random units, in small",
+        "evidence for the circuit, in small",
+        needs=("circuit",),
+        reads=(*MODEL, "corpora"),
+        work=in_module("evidence"),
+    ),
+    Row(
         "controls",
         "Refine random units alike, to compare the circuit with",
         "random units, refined alike",
@@ -117,6 +125,7 @@ STAGES = Registry(
             "probe",
             "directions",
             "circuit",
+            "evidence",
             "controls",
             "pack",
             "tune",

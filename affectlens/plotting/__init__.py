@@ -9,6 +9,8 @@ from affectlens.plotting.circuit import (
 )
 from affectlens.plotting.effects import edge_sankey, effect_map
 from affectlens.plotting.efficiency import efficiency_curves
+from affectlens.plotting.evidence import choices, f_curves, k_curves
+from affectlens.plotting.evidence_summary import CurveSummary, EvidenceSummary
 from affectlens.plotting.figures import FIGURES, Figure, plot
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
 from affectlens.plotting.judges import confusion
@@ -19,11 +21,14 @@ from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, Swe
 __all__ = [
     "FIGURES",
     "CircuitSummary",
+    "CurveSummary",
     "DirectionsSummary",
+    "EvidenceSummary",
     "Figure",
     "SweepSummary",
     "allocation_bars",
     "arms_bars",
+    "choices",
     "confusion",
     "contribution_map",
     "cosine_heatmap",
@@ -31,7 +36,9 @@ __all__ = [
     "effect_map",
     "efficiency_curves",
     "emotion_map",
+    "f_curves",
     "influence_profile",
+    "k_curves",
     "overlap_heatmap",
     "per_emotion_heatmap",
     "plot",

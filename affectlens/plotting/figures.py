@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from affectlens.circuits import Circuit
 from affectlens.circuits.attribution.edge_scores import EdgeScores
 from affectlens.circuits.attribution.scores import UnitScores
+from affectlens.circuits.evidence import (
+    AblationCurve,
+    Confusion,
+    EnhancementCurve,
+    FaithfulnessCurve,
+)
 from affectlens.circuits.evidence.efficiency import EfficiencyCurve
 from affectlens.circuits.overlap import Overlap
 from affectlens.core.errors import DataError
@@ -25,6 +31,8 @@ from affectlens.plotting.circuit import (
 )
 from affectlens.plotting.effects import edge_sankey, effect_map
 from affectlens.plotting.efficiency import efficiency_curves
+from affectlens.plotting.evidence import choices, f_curves, k_curves
+from affectlens.plotting.evidence_summary import ChoiceSummary, CurveSummary, LeftSummary
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
 from affectlens.plotting.judges import confusion
 from affectlens.plotting.probes import probe_accuracy
@@ -126,6 +134,24 @@ FIGURES = Registry(
         overlap_heatmap,
     ),
     Figure(
+        "k_curves",
+        "change of margins by units taken out or set, beside random ones",
+        a(AblationCurve, EnhancementCurve, CurveSummary),
+        k_curves,
+    ),
+    Figure(
+        "f_curves",
+        "what growing shares of the units keep alone, with CPR and CMD",
+        a(FaithfulnessCurve, LeftSummary),
+        f_curves,
+    ),
+    Figure(
+        "choices",
+        "in which tone texts go on once an emotion's units are set",
+        a(Confusion, ChoiceSummary),
+        choices,
+    ),
+    Figure(
         "strength_curves",
         "accuracy and fluency by steering strength",
         some(StrengthPoint),
@@ -173,7 +199,8 @@ def plot(artefact: object, figure: str | None = None, **options: Any) -> go.Figu
     drawn, so they know of no figure, and the figures know of them.
 
     Args:
-        artefact: `Sweep`, `Directions`, `EmotionMap`, `Circuit`, `Overlap`, the report of a judge,
+        artefact: `Sweep`, `Directions`, `EmotionMap`, `Circuit`, `Overlap`, curves and
+            choices of a circuit's evidence, the report of a judge,
             strengths that were tried, or measures of arms by name.
         figure: A name in :data:`FIGURES`; default: the first there that takes the artefact.
         **options: Of that figure: ``site`` of directions, ``emotion`` and ``kind`` of a

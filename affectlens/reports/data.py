@@ -8,7 +8,12 @@ from typing import Any
 
 from affectlens.evaluation import ArmMetrics, Comparison, Reply, StrengthPoint
 from affectlens.geometry.emotion_map import EmotionMap
-from affectlens.plotting import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.plotting import (
+    CircuitSummary,
+    DirectionsSummary,
+    EvidenceSummary,
+    SweepSummary,
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class ReportData:
         header: What was run.
         probes, directions, circuit: Numbers of the artefacts.
         emotion_map: Of the directions.
+        evidence: What tests of the circuit found.
         tuning: Strengths that were tried, and chosen.
         arms: Measures by name of the arm, in the order to show.
         comparisons: Of arms in pairs.
@@ -86,6 +92,7 @@ class ReportData:
     directions: DirectionsSummary | None = None
     emotion_map: EmotionMap | None = None
     circuit: CircuitSummary | None = None
+    evidence: EvidenceSummary | None = None
     tuning: Tuning | None = None
     arms: Mapping[str, ArmMetrics] = field(default_factory=dict[str, ArmMetrics])
     comparisons: Sequence[Comparison] = ()

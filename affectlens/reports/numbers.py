@@ -12,7 +12,13 @@ from affectlens.core.artefact import read_json, write_json
 from affectlens.core.errors import AffectLensError, ArtefactError
 from affectlens.evaluation import ArmMetrics, Comparison, Reply, StrengthPoint
 from affectlens.geometry.emotion_map import EmotionMap
-from affectlens.plotting import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.plotting import (
+    CircuitSummary,
+    DirectionsSummary,
+    EvidenceSummary,
+    SweepSummary,
+)
+from affectlens.plotting.evidence_summary import ChoiceSummary, CurveSummary, LeftSummary
 from affectlens.reports.data import Example, Header, Heard, ReportData, Tuning
 
 if TYPE_CHECKING:
@@ -122,6 +128,10 @@ _PARTS: Mapping[tuple[type, str], Build] = {
     (ReportData, "directions"): _record(DirectionsSummary),
     (ReportData, "emotion_map"): _emotion_map,
     (ReportData, "circuit"): _record(CircuitSummary),
+    (ReportData, "evidence"): _record(EvidenceSummary),
+    (EvidenceSummary, "curves"): _by_name(CurveSummary),
+    (EvidenceSummary, "faithfulness"): _record(LeftSummary),
+    (EvidenceSummary, "choices"): _record(ChoiceSummary),
     (ReportData, "tuning"): _record(Tuning),
     (ReportData, "arms"): _by_name(ArmMetrics),
     (ReportData, "comparisons"): _several(Comparison),

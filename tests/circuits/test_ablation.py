@@ -143,6 +143,16 @@ class TestVerdict:
         assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.12
         assert 0.35 <= np.mean(np.array(p) < 0.5) <= 0.65
 
+    def test_few_scenarios_decide_nothing(self) -> None:
+        """Signs of five agree by chance once in sixteen times, whatever a bootstrap says."""
+        few = planted(own=3.0, others=0.0, random=0.2, texts=10)
+        for effect in few.effects():
+            assert effect.p >= 2.0**-4 > effect.difference.p
+        for words in few.findings().values():
+            assert words["necessary"].outcome == "untested" and words["necessary"].number
+        many = planted(own=0.3, others=0.0, random=0.2, texts=10)
+        assert {w["necessary"].outcome for w in many.findings().values()} == {"failed"}
+
     def test_texts_without_a_continuation_do_not_count(self) -> None:
         curve = planted(own=3.0, others=0.0, random=0.2)
         curve.changes[0, 0, :10, 0] = np.nan

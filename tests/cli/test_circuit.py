@@ -110,3 +110,33 @@ def test_alone_it_is_the_stage(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["circuit", "--model", "none/such", "--out", str(tmp_path)])
     assert done.exit_code == 1 and done.output.count("Error: ") == 1
     assert "none/such" in done.output and "TypeError" not in done.output
+
+
+def test_evidence_and_show(folder: Path, tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["circuit", "show", "--out", str(folder)])
+    assert shown.exit_code == 0 and "ranked, untested" in shown.output
+    save = str(tmp_path / "parts")
+    command = ["circuit", "evidence", "--out", str(folder), "--dtype", "float32", "--groups", "3"]
+    command += ["--corpus", str(folder / "own.jsonl"), "--means-corpus", str(folder / "own.jsonl")]
+    command += ["--parts", "ablation,identity", "--counts", "1,2", "--draws", "2", "--save", save]
+    done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "ablation      done" in done.output and "untested" in done.output
+    again = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert "ablation      kept" in again.output and "done" not in again.output
+    show = ["circuit", "show", "--out", str(folder), "--save", save]
+    shown = CliRunner().invoke(app, [*show, "--json"])
+    rows: list[dict[str, Any]] = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert rows[0]["evidence"].startswith("necessary ") and rows[0]["neurons"] == 12
+    assert rows[1]["file"] == "ablation.safetensors" and rows[1]["texts"] == 3
+    part = CliRunner().invoke(app, [*show, "--part", "identity", "--json"])
+    assert {json.loads(line)["emotion"] for line in part.stdout.splitlines()} == set(EMOTIONS)
+    for options, says in (
+        ([*show, "--part", "faithfulness"], "There is no faithfulness in"),
+        ([*command, "--parts", "proof"], "part of the evidence"),
+        ([*command, "--shares", "1,x"], "--shares takes rising numbers"),
+        ([*command, "--circuit", str(tmp_path / "none.safetensors")], "There is no circuit"),
+    ):
+        bad = CliRunner().invoke(app, options, env={"COLUMNS": "200"})
+        assert bad.exit_code == 1 and bad.output.count("Error: ") == 1, bad.output
+        assert says in " ".join(bad.output.split()), bad.output

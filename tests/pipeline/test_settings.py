@@ -157,6 +157,7 @@ def test_settings_reach_the_stages_whole() -> None:
     assert {"budget.neurons_per_layer", "mix.pools", "refine.steps"} <= found["circuit"]
     assert {"n_events", "max_perplexity_ratio", "strengths"} <= found["tune"]
     assert {"seeds", "mix.pools", "refine.steps", "refine.seed"} <= found["controls"]
+    assert {"parts", "groups", "counts", "draws", "shares", "seed"} <= found["evidence"]
     assert {"arms", "scenarios", "n_events", "backend", "seed"} <= found["evaluate"]
 
 
@@ -167,13 +168,15 @@ def test_what_the_user_asks_for_reaches_the_settings(tmp_path: Path) -> None:
         return {name for name in NAMES if getattr(plain, name) != getattr(told, name)}
 
     seeded = {
-        "probe", "directions", "circuit", "controls", "tune", "evaluate", "judge", "report",
+        "probe", "directions", "circuit", "evidence", "controls", "tune", "evaluate", "judge",
+        "report",
     }  # fmt: skip
     assert changed(dtype="float32", seed=1) == seeded
     assert changed(dtype="float32", events=3) == {"tune", "evaluate"}
     assert changed(dtype="float32", max_new_tokens=5) == {"tune", "evaluate", "report"}
     assert changed(dtype="float16") == {
-        "express", "activations", "directions", "circuit", "controls", "pack", "tune", "evaluate",
+        "express", "activations", "directions", "circuit", "evidence", "controls", "pack", "tune",
+        "evaluate",
     }  # fmt: skip
     assert not changed(dtype="fp32", url=None, force=True)
 

@@ -52,6 +52,7 @@ def edge_scores() -> EdgeScores:
 def all_figures() -> dict[str, Any]:
     d, c, t = DATA.directions, DATA.circuit, DATA.tuning
     assert DATA.probes and d and DATA.emotion_map and c and t
+    assert DATA.evidence and DATA.evidence.faithfulness and DATA.evidence.choices
     return {
         "probe_accuracy": figures.probe_accuracy(DATA.probes),
         "cosine_heatmap": figures.cosine_heatmap(d),
@@ -61,6 +62,9 @@ def all_figures() -> dict[str, Any]:
         "influence_profile": figures.influence_profile(c),
         "allocation_bars": figures.allocation_bars(c),
         "overlap_heatmap": figures.overlap_heatmap(c),
+        "k_curves": figures.k_curves(DATA.evidence.curves["ablation"]),
+        "f_curves": figures.f_curves(DATA.evidence.faithfulness),
+        "choices": figures.choices(DATA.evidence.choices),
         "strength_curves": figures.strength_curves(t.points[:42], t.chosen["residual"]),
         "arms_bars": figures.arms_bars(DATA.arms),
         "per_emotion_heatmap": figures.per_emotion_heatmap(DATA.arms),
@@ -296,3 +300,55 @@ def test_map_of_a_single_label_and_of_zeros():
     ):
         found = EmotionMap(labels, torch.tensor(points), torch.tensor(explained), torch.eye(2))
         figures.emotion_map(found)
+
+
+def test_k_curves_hold_the_change_and_the_band_of_random_units():
+    assert DATA.evidence
+    curve = DATA.evidence.curves["ablation"]
+    for e, emotion in enumerate(EMOTIONS):
+        (line,) = traces("k_curves", name=emotion)
+        np.testing.assert_allclose(line.y, np.asarray(curve.change)[e])
+        assert list(line.x) == ["1", "4", "16", "64"]
+    band = traces("k_curves", name="random units")[2]
+    np.testing.assert_allclose(band.y[:4], np.asarray(curve.random_high)[2])
+    np.testing.assert_allclose(band.y[4:], np.asarray(curve.random_low)[2][::-1])
+    (one,) = [t for t in figures.k_curves(curve, "fear").data if t.name == "fear"]
+    np.testing.assert_allclose(one.y, np.asarray(curve.change)[2])
+
+
+def test_f_curves_say_both_areas():
+    titles = [note.text for note in FIGURES["f_curves"].layout.annotations]
+    assert titles[0] == "anger: CPR 0.80, CMD 0.20" and len(titles) == 6
+    assert DATA.evidence and DATA.evidence.faithfulness
+    (line,) = traces("f_curves", name="sadness")
+    np.testing.assert_allclose(line.y, np.asarray(DATA.evidence.faithfulness.f)[4])
+
+
+def test_choices_are_shares():
+    assert DATA.evidence and DATA.evidence.choices
+    (cells,) = FIGURES["choices"].data
+    np.testing.assert_allclose(cells.z, np.asarray(DATA.evidence.choices.after))
+    before = figures.choices(DATA.evidence.choices, "before").data[0]
+    np.testing.assert_allclose(before.z, np.asarray(DATA.evidence.choices.before))
+
+
+def test_numbers_of_a_curve_are_those_of_its_effects():
+    from affectlens.circuits.evidence import AblationCurve
+    from affectlens.core import Provenance
+    from affectlens.plotting import CurveSummary
+
+    rng = np.random.default_rng(0)
+    random = rng.normal(size=(2, 2, 3, 8))
+    random[:, :, 0, :4] = np.nan
+    curve = AblationCurve(
+        ("anger", "fear"), ("anger", "fear"), (1, 2), tuple("abcdefgh"), np.ones((8, 2)),
+        rng.normal(size=(2, 2, 8, 2)), random,
+        Provenance("ablation", parameters={"kind": "heads", "by": "zero"}),
+    )  # fmt: skip
+    found = CurveSummary.of(curve)
+    assert (found.units, found.by, found.draws) == ("heads", "zero", 3)
+    np.testing.assert_allclose(np.asarray(found.change)[1, 0], curve.changes[1, 0, :, 1].mean())
+    means = [np.nanmean(random[0, 1, d]) for d in range(3)]
+    assert np.asarray(found.random_low)[0, 1] == pytest.approx(min(means))
+    assert np.asarray(found.random_high)[0, 1] == pytest.approx(max(means))
+    assert list(figures.plot(curve).data[2].y) == list(np.asarray(found.change)[0])

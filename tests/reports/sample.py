@@ -18,7 +18,13 @@ from affectlens.core import EMOTIONS
 from affectlens.evaluation import ARMS, ArmMetrics, Comparison, Reply, StrengthPoint
 from affectlens.evaluation.judges.base import JUDGED
 from affectlens.geometry.emotion_map import EmotionMap
-from affectlens.plotting import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.plotting import (
+    CircuitSummary,
+    DirectionsSummary,
+    EvidenceSummary,
+    SweepSummary,
+)
+from affectlens.plotting.evidence_summary import ChoiceSummary, CurveSummary, LeftSummary
 from affectlens.reports import Example, Header, Heard, ReportData, Tuning
 
 LAYERS = tuple(range(30))
@@ -94,6 +100,41 @@ def _circuit(rng: np.random.Generator) -> CircuitSummary:
             EMOTIONS, overlap_chance * kinship, overlap_chance, np.ones((6, 6)), np.ones((6, 6))
         ),
     )
+
+
+def _evidence(rng: np.random.Generator) -> EvidenceSummary:
+    counts, shares = (1, 4, 16, 64), (0.1, 1.0, 10.0, 50.0, 100.0)
+    rises = np.linspace(0.01, 0.09, 4) * rng.uniform(0.5, 1.4, (6, 1))
+    random = np.linspace(0.001, 0.012, 4) * np.ones((6, 1))
+
+    def curve(kind: str, scale: float) -> CurveSummary:
+        low, high = random - 0.008, random + 0.01
+        given = {"random": random, "random_low": low, "random_high": high}
+        return CurveSummary(
+            EMOTIONS, counts, rises * scale, rises * 0.3, **given, kind=kind, units="neurons",
+            by="mean", texts=16, draws=20,
+        )  # fmt: skip
+
+    grows = np.clip(np.log10(np.array(shares)) / 4 + 0.5, 0, 1.1)
+    f = np.minimum(grows * rng.uniform(0.9, 1.2, (6, 1)), 1.15)
+    f[:, -1] = 1.0
+    stays = rng.dirichlet(np.full(6, 0.4), 6)
+    moved = 0.6 * np.eye(6) + 0.4 * stays
+    said = {"necessary": "passed (0.068 against 0.007, p 0.0002)", "sufficient": "failed (0.120)",
+            "specific": "failed (0.068 against 0.060, p 0.4)", "stable": "untested"}  # fmt: skip
+    return EvidenceSummary(
+        said={emotion: said for emotion in EMOTIONS},
+        what={"necessary": "fall of the margin", "sufficient": "share that is kept"},
+        curves={"ablation": curve("ablation", 1.0), "enhancement": curve("enhancement", 0.8)},
+        faithfulness=LeftSummary(
+            EMOTIONS, shares, f, f * 0.4, cpr=(0.8,) * 6, cmd=(0.2,) * 6, circuit=(0.12,) * 6,
+            circuit_random=(0.02,) * 6, without=(0.7,) * 6, texts=16,
+        ),
+        choices=ChoiceSummary(
+            EMOTIONS, EMOTIONS, stays, moved, stays,
+            ("identity", "salience", "nothing", "identity", "identity", "nothing"),
+        ),
+    )  # fmt: skip
 
 
 def _tuning(rng: np.random.Generator) -> Tuning:
@@ -331,6 +372,7 @@ def sample() -> ReportData:
         directions=directions,
         emotion_map=emotion_map,
         circuit=_circuit(rng),
+        evidence=_evidence(np.random.default_rng(9)),
         tuning=_tuning(rng),
         arms=arms,
         comparisons=_comparisons(arms),

@@ -21,7 +21,7 @@ from affectlens.reports import Example, Header, ReportData, Tuning, render, writ
 from affectlens.reports.markup import duration, json_block, memory, number, percent
 
 DATA = sample()
-ALL = {"reading", "geometry", "circuit", "tuning", "arms", "judges", "examples"}
+ALL = {"reading", "geometry", "circuit", "evidence", "tuning", "arms", "judges", "examples"}
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>&amp;"\'<b>'
 RTL = "\u202eقطاري أُلغي 😡 ängstlich 列車\u2028"
 
@@ -89,6 +89,7 @@ def test_a_stage_not_run_leaves_its_section_out(part: str):
         "directions": set(),
         "emotion_map": set(),
         "circuit": {"circuit"},
+        "evidence": set(),
         "tuning": {"tuning"},
         "arms": {"arms"},
         "comparisons": set(),

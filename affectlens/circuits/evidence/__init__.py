@@ -7,6 +7,7 @@ from affectlens.circuits.evidence.faithfulness import FaithfulnessSettings, fait
 from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
 from affectlens.circuits.evidence.hypotheses import Hypotheses, hypotheses
 from affectlens.circuits.evidence.identity import Confusion, IdentitySettings, identity
+from affectlens.circuits.evidence.minimality import Minimality, MinimalitySettings, minimality
 from affectlens.circuits.evidence.replacements import tone_samples
 from affectlens.circuits.evidence.stability import (
     Stability,
@@ -26,6 +27,8 @@ __all__ = [
     "FaithfulnessSettings",
     "Hypotheses",
     "IdentitySettings",
+    "Minimality",
+    "MinimalitySettings",
     "Stability",
     "StabilitySettings",
     "ablate",
@@ -34,6 +37,7 @@ __all__ = [
     "fold_scores",
     "hypotheses",
     "identity",
+    "minimality",
     "stability",
     "tone_samples",
     "transplanted",

@@ -20,6 +20,32 @@ NECESSARY_RATIO = 3.0
 """A circuit's units count as necessary if their loss costs so many times what random ones' does."""
 ALPHA = 0.01
 
+
+def floor(difference: Difference) -> float:
+    """p of a difference, never below what so few scenarios allow.
+
+    A bootstrap of five scenarios that all point one way never crosses zero, although signs agree
+    by chance once in sixteen times: no p is below ``2 ** (1 - n)``, that of the sign test.
+    """
+    return max(difference.p, 2.0 ** (1 - difference.clusters))
+
+
+def outcome(enough: bool, better: bool, clusters: int, tests: int) -> str:
+    """In the fixed words.
+
+    Args:
+        enough: Whether the effect is as large as the word asks; failed if not.
+        better: Whether it is above its control, at level `ALPHA`.
+        clusters: Scenarios; untested if they are too few for that level, whatever they say.
+        tests: How many emotions are tested.
+    """
+    if not enough:
+        return "failed"
+    if 2.0 ** (1 - clusters) * tests >= ALPHA:
+        return "untested"
+    return "passed" if better else "failed"
+
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -59,8 +85,12 @@ class Effect:
     @property
     def beyond_random(self) -> bool:
         """Whether the change is `NECESSARY_RATIO` times random units' at least, p below `ALPHA`."""
-        enough = self.change > 0 and self.change >= NECESSARY_RATIO * self.random
-        return enough and self.difference.mean > 0 and self.p < ALPHA
+        return self.enough and self.difference.mean > 0 and self.p < ALPHA
+
+    @property
+    def enough(self) -> bool:
+        """Whether the change is `NECESSARY_RATIO` times random units' at least."""
+        return self.change > 0 and self.change >= NECESSARY_RATIO * self.random
 
     @property
     def own(self) -> bool:
@@ -98,8 +128,8 @@ class UnitCurve(Displayed):
         found = list[Effect]()
         for k in range(len(self.counts)):
             parts = [self._parts(e, k) for e in range(len(self.emotions))]
-            p = holm([part["difference"].p for part in parts])
-            p_specific = holm([part["specific"].p for part in parts])
+            p = holm([floor(part["difference"]) for part in parts])
+            p_specific = holm([floor(part["specific"]) for part in parts])
             found += [
                 Effect(p=float(p[e]), p_specific=float(p_specific[e]), **part)
                 for e, part in enumerate(parts)
@@ -210,7 +240,7 @@ class AblationCurve(UnitCurve):
         }
         return {
             effect.emotion: {
-                word: replace(found, **facts) for word, found in _words(effect).items()
+                word: replace(found, **facts) for word, found in _words(effect, len(last)).items()
             }
             for effect in last
         }
@@ -223,11 +253,11 @@ class EnhancementCurve(UnitCurve):
     kind: ClassVar[str] = "enhancement"
 
 
-def _words(effect: Effect) -> dict[str, Finding]:
+def _words(effect: Effect, tests: int) -> dict[str, Finding]:
     what = f"fall of the margin without {effect.count} units, nats per token"
     return {
         "necessary": Finding(
-            _said(effect.beyond_random),
+            outcome(effect.enough, effect.beyond_random, effect.difference.clusters, tests),
             f"{what}; beside it, without random ones",
             effect.change,
             effect.random,
@@ -235,7 +265,7 @@ def _words(effect: Effect) -> dict[str, Finding]:
             units=effect.count,
         ),
         "specific": Finding(
-            _said(effect.own),
+            outcome(effect.specific.mean > 0, effect.own, effect.specific.clusters, tests),
             f"{what}; beside it, of the other emotions' margins",
             effect.change,
             effect.others,
@@ -243,10 +273,6 @@ def _words(effect: Effect) -> dict[str, Finding]:
             units=effect.count,
         ),
     }
-
-
-def _said(passed: bool) -> str:
-    return "passed" if passed else "failed"
 
 
 _ARRAYS = ("margins", "changes", "random_changes")

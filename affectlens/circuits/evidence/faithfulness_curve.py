@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from affectlens.circuits.evidence.curve import ALPHA
+from affectlens.circuits.evidence.curve import ALPHA, floor, outcome
 from affectlens.circuits.evidence.files import read_arrays, write_arrays
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
@@ -92,7 +92,7 @@ class FaithfulnessCurve(Displayed):
     def results(self) -> list[Faithfulness]:
         """Of every emotion."""
         parts = [self._parts(e) for e in range(len(self.emotions))]
-        p = holm([part["difference"].p for part in parts])
+        p = holm([floor(part["difference"]) for part in parts])
         return [Faithfulness(p=float(p[e]), **part) for e, part in enumerate(parts)]
 
     def findings(self) -> dict[str, dict[str, Finding]]:
@@ -100,7 +100,12 @@ class FaithfulnessCurve(Displayed):
         return {
             one.emotion: {
                 "sufficient": Finding(
-                    "passed" if one.sufficient else "failed",
+                    outcome(
+                        one.circuit >= SUFFICIENT,
+                        one.sufficient,
+                        one.difference.clusters,
+                        len(self.emotions),
+                    ),
                     "share of the margin that the circuit keeps alone; beside it, random ones",
                     one.circuit,
                     one.circuit_random,

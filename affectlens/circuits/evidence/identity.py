@@ -19,7 +19,7 @@ from torch import Tensor
 
 from affectlens.circuits.evidence.ablation import Samples
 from affectlens.circuits.evidence.conditions import Conditions
-from affectlens.circuits.evidence.curve import ALPHA
+from affectlens.circuits.evidence.curve import ALPHA, floor
 from affectlens.circuits.evidence.draws import mask_of, matched, sizes_of, taken
 from affectlens.circuits.evidence.enhancement import SET_TO, set_for
 from affectlens.circuits.evidence.files import read_arrays, write_arrays
@@ -143,7 +143,7 @@ class Confusion(Displayed):
     def results(self) -> list[Identity]:
         """Of every emotion."""
         parts = [self._parts(e) for e in range(len(self.emotions))]
-        p = holm([part["difference"].p for part in parts])
+        p = holm([floor(part["difference"]) for part in parts])
         return [Identity(p=float(p[e]), **part) for e, part in enumerate(parts)]
 
     def _kept(self, e: int) -> Any:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from affectlens import reports
-from affectlens.circuits.verdict import said_of
+from affectlens.circuits.evidence.study import VERDICT
 from affectlens.core import ArtefactError, Site
 from affectlens.core.artefact import package_version, read_json, write_json
 from affectlens.evaluation import StrengthPoint, compare, score_replies, summarise
@@ -22,10 +22,16 @@ from affectlens.pipeline.settings import ReportSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.circuit import CIRCUIT
 from affectlens.pipeline.stages.directions import DIRECTIONS
+from affectlens.pipeline.stages.evidence import FOLDER
 from affectlens.pipeline.stages.judge import JUDGED
 from affectlens.pipeline.stages.probe import PROBES
 from affectlens.pipeline.stages.tune import TUNING
-from affectlens.plotting import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.plotting import (
+    CircuitSummary,
+    DirectionsSummary,
+    EvidenceSummary,
+    SweepSummary,
+)
 
 if TYPE_CHECKING:
     from affectlens.circuits import Circuit
@@ -39,6 +45,8 @@ PAGE = "report.html"
 def report(run: StageRun) -> Sequence[str]:
     """Measure and compare the arms; write ``metrics.json``, ``report.json``, ``report.html``."""
     from affectlens.circuits import Circuit
+    from affectlens.circuits.evidence.study import load_parts
+    from affectlens.circuits.verdict import Evidence
     from affectlens.geometry import Directions, emotion_map
     from affectlens.probes import Sweep
 
@@ -46,6 +54,8 @@ def report(run: StageRun) -> Sequence[str]:
     sweep = Sweep.load(run.input("probe", PROBES))
     directions = Directions.load(run.input("directions", DIRECTIONS))
     circuit = Circuit.load(run.input("circuit", CIRCUIT))
+    tested = run.input("evidence", FOLDER)
+    evidence = Evidence.load(tested / VERDICT)
     judged = read_json(run.input("judge", JUDGED))
     tuning = read_json(run.input("tune", TUNING))
     replies = {arm: load_replies(run.input("evaluate", file_of(arm))) for arm in settings.arms}
@@ -91,7 +101,7 @@ def report(run: StageRun) -> Sequence[str]:
                 e: float(halves[:, i].mean()) for i, e in enumerate(directions.emotions)
             },
         },
-        "circuit": circuit_numbers(circuit),
+        "circuit": {**circuit_numbers(circuit), "evidence": evidence.said()},
         "judge": {
             **judge_numbers(judged),
             "false_hits": {
@@ -126,6 +136,7 @@ def report(run: StageRun) -> Sequence[str]:
         directions=DirectionsSummary.of(directions, best),
         emotion_map=emotion_map(directions, best),
         circuit=CircuitSummary.of(circuit, settings.top_neurons),
+        evidence=EvidenceSummary.of(evidence, load_parts(tested)),
         tuning=reports.Tuning([StrengthPoint(**p) for p in tuning["points"]], tuning["chosen"]),
         arms=arms,
         comparisons=pairs,
@@ -153,7 +164,6 @@ def circuit_numbers(circuit: Circuit) -> dict[str, Any]:
         "n_neurons": sum(len(circuit.neurons[e]) for e in circuit.emotions) // n,
         "n_heads": sum(len(circuit.heads[e]) for e in circuit.emotions) // n,
         "overlap": {kind: circuit.overlap(kind).summary() for kind in ("neurons", "heads")},
-        "evidence": said_of(circuit.evidence),
     }
 
 

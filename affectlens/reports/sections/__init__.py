@@ -9,6 +9,7 @@ from affectlens.core.registry import Registry
 from affectlens.reports.data import ReportData
 from affectlens.reports.sections.arms import arms
 from affectlens.reports.sections.circuit import circuit
+from affectlens.reports.sections.evidence import evidence
 from affectlens.reports.sections.examples import examples
 from affectlens.reports.sections.geometry import geometry
 from affectlens.reports.sections.judges import judges
@@ -39,6 +40,7 @@ SECTIONS = Registry(
     Section("reading", "Reading", "Where in the model an emotion can be read", reading),
     Section("geometry", "Directions", "How the emotions lie to each other", geometry),
     Section("circuit", "Circuit", "Which neurons and heads write an emotion", circuit),
+    Section("evidence", "Evidence", "Whether the model uses the circuit", evidence),
     Section("tuning", "Strength", "How hard to push", tuning),
     Section("arms", "Steering", "Whether steered text is heard as meant", arms),
     Section("judges", "Judges", "How far the ruler can be trusted", judges),

@@ -1,0 +1,108 @@
+"""What the commands print of circuits and their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from affectlens.cli.tables import stdout
+from affectlens.core.errors import ArtefactError
+from affectlens.core.jsonl import json_line
+
+if TYPE_CHECKING:
+    from affectlens.circuits import Circuit
+    from affectlens.circuits.verdict import Evidence
+
+
+def print_evidence(evidence: Evidence, folder: Path, *, as_json: bool) -> None:
+    """The verdict on every emotion, and where its numbers are."""
+    out = stdout()
+    if as_json:
+        _lines(evidence.table_rows())
+        return
+    print_verdict(evidence)
+    out.print(f"All numbers: {folder}", soft_wrap=True)
+
+
+def print_verdict(evidence: Evidence) -> None:
+    """A row for every emotion, a column for every word."""
+    from rich.table import Table
+
+    from affectlens.circuits.verdict import WORDS
+
+    table = Table("emotion", *WORDS, title="What may be said of each emotion's units")
+    for emotion in evidence.findings:
+        table.add_row(emotion, *(str(evidence.finding(emotion, word)) for word in WORDS))
+    out = stdout()
+    out.print(table)
+    told = dict[str, str]()
+    for emotion in evidence.findings:
+        for word in WORDS:
+            found = evidence.finding(emotion, word)
+            if found.what:
+                told.setdefault(
+                    word,
+                    f"{found.what}; task {found.task}, {found.texts} texts, {found.draws} draws"
+                    + (f", {found.file}" if found.file else ""),
+                )
+    for word, what in told.items():
+        out.print(f"{word}: {what}", soft_wrap=True, markup=False)
+
+
+def print_circuit(circuit: Circuit, file: Path, folder: Path, *, as_json: bool) -> None:
+    """What it is, and the verdict, or that it is untested."""
+    from affectlens.circuits.verdict import UNTESTED
+
+    out, evidence = stdout(), circuit.evidence
+    if as_json:
+        rows: list[dict[str, object]] = [{"circuit": str(file), **circuit.brief()}]
+        _lines([*rows, *([] if evidence is None else evidence.table_rows())])
+        return
+    for name, value in circuit.brief().items():
+        if name != "evidence":
+            out.print(f"{name:<9} {value}", soft_wrap=True, markup=False)
+    if evidence is None:
+        out.print(f"evidence  {UNTESTED}; test it with `affectlens circuit evidence`.")
+        return
+    print_verdict(evidence)
+    if folder.is_dir():
+        out.print(f"All numbers: {folder} (--part NAME shows those of a part)", soft_wrap=True)
+
+
+def print_part(folder: Path, name: str, *, as_json: bool) -> None:
+    """The rows of one part.
+
+    Raises:
+        UnknownNameError: If there is no such part.
+        ArtefactError: If it was not measured, or its file is damaged.
+    """
+    from rich.table import Table
+
+    from affectlens.circuits.evidence.study import PARTS
+
+    row = PARTS[name]
+    file = folder / row.file
+    if not file.is_file():
+        raise ArtefactError(
+            f"There is no {name} in {folder}; measure it with `affectlens circuit evidence "
+            f"--parts {name}`."
+        )
+    rows = row.kind.load(file).table_rows()
+    if as_json:
+        _lines(rows)
+        return
+    table = Table(*rows[0], title=row.help)
+    for one in rows:
+        table.add_row(*map(_cell, (one.get(head, "") for head in rows[0])))
+    stdout().print(table)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _lines(rows: Sequence[Mapping[str, object]]) -> None:
+    out = stdout()
+    for row in rows:
+        out.out(json_line(dict(row)))

@@ -1,0 +1,45 @@
+"""The stage ``evidence``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from affectlens.pipeline.settings import EvidenceSettings
+from affectlens.pipeline.stage import StageRun
+from affectlens.pipeline.stages.circuit import CIRCUIT
+
+if TYPE_CHECKING:
+    from affectlens.datasets import Corpus
+
+FOLDER = "evidence"
+
+
+def evidence(run: StageRun) -> Sequence[str]:
+    """The circuit put to the tests that decide most, in small."""
+    from affectlens.circuits import Circuit
+    from affectlens.circuits.evidence.study import DONE, PARTS, VERDICT, Study, gather
+    from affectlens.circuits.tasks import CarryOver
+
+    settings: EvidenceSettings = run.settings
+    circuit = Circuit.load(run.input("circuit", CIRCUIT))
+    replies = run.corpus("replies")
+    task = CarryOver.of(run.model, replies.filter(role=settings.role), circuit.emotions)
+    study = Study(
+        run.model,
+        circuit,
+        task.first(settings.groups),
+        _some(replies.filter(role=settings.means_role), settings.means_scenarios),
+        settings.study(min(len(circuit.neurons[e]) for e in circuit.emotions)),
+        small=task.first(settings.few_groups),
+    )
+    gather(study, run.folder / FOLDER, settings.parts, anew=run.force)
+    files = [VERDICT, DONE, *(PARTS[name].file for name in settings.parts)]
+    return [f"{FOLDER}/{file}" for file in files]
+
+
+def _some(corpus: Corpus, scenarios: int) -> Corpus:
+    from dataclasses import replace
+
+    kept = set(corpus.scenarios()[:scenarios])
+    return replace(corpus, records=tuple(r for r in corpus.records if r.scenario in kept))

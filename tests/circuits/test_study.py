@@ -1,0 +1,100 @@
+"""All parts of the evidence on a tiny model: kept, resumed, traced; bad input in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from affectlens.circuits.evidence import (
+    AblationSettings,
+    EnhancementSettings,
+    FaithfulnessSettings,
+    IdentitySettings,
+    MinimalitySettings,
+    StabilitySettings,
+)
+from affectlens.circuits.evidence.study import PARTS, Study, StudySettings, gather, load_parts
+from affectlens.circuits.tasks import CarryOver
+from affectlens.circuits.verdict import WORDS, Evidence
+from affectlens.core.errors import DataError, UnknownNameError
+from tests.circuits.helpers import random_directions
+from tests.circuits.test_carry_over import EMOTIONS, corpus
+from tests.circuits.test_circuit import random_circuit
+
+SETTINGS = StudySettings(
+    AblationSettings(counts=(1, 2), draws=2),
+    EnhancementSettings(counts=(2,), draws=2),
+    FaithfulnessSettings(shares=(10, 100), draws=2),
+    IdentitySettings(draws=2),
+    StabilitySettings(folds=4, splits=2, draws=4),
+    MinimalitySettings(units=2, draws=2),
+)
+
+
+@pytest.fixture(scope="module")
+def study(tiny_model: Any) -> Study:
+    model = tiny_model("llama")
+
+    def made(of: Any) -> CarryOver:
+        return CarryOver.of(of, corpus(), EMOTIONS, named=True)
+
+    texts = corpus(5)
+    return Study(
+        model,
+        random_circuit(model),
+        made(model),
+        texts,
+        SETTINGS,
+        random_directions(model),
+        small=made(model).first(2),
+        again=made,
+    )
+
+
+def test_all_parts_then_none_again(study: Study, tmp_path: Path) -> None:
+    said: list[tuple[str, str]] = []
+    found = gather(study, tmp_path, list(PARTS), lambda *what: said.append(what))
+    assert {name for name, what in said if what == "done"} == set(PARTS)
+    assert Evidence.load(tmp_path / "evidence.json").to_dict() == found.to_dict()
+    for emotion in EMOTIONS:
+        for word in WORDS:
+            one = found.finding(emotion, word)
+            assert one.number is not None and one.outcome != "passed"  # three texts show nothing
+            assert (tmp_path / one.file).is_file() and one.what and one.draws >= 2
+    assert study.circuit.with_evidence(found).evidence is found
+    parts = load_parts(tmp_path)
+    assert list(parts) == list(PARTS)
+    ablation = parts["ablation"].findings()["fear"]["necessary"].number  # pyright: ignore
+    assert found.finding("fear", "necessary").number == pytest.approx(ablation)
+    assert [len(parts[name].scenarios) for name in ("ablation", "identity")] == [3, 2]  # pyright: ignore
+    assert parts["heads"].provenance.parameters["kind"] == "heads"
+    assert parts["resampling"].provenance.parameters["by"] == "resample"
+    assert np.nanmax(np.abs(parts["untrained"].changes)) < 0.01  # pyright: ignore
+
+    said.clear()
+    (tmp_path / PARTS["identity"].file).write_bytes(b"cut short")
+    again = gather(study, tmp_path, list(PARTS), lambda *what: said.append(what))
+    assert {name for name, what in said if what == "done"} == {"identity"}
+    assert again.to_dict() == found.to_dict()
+    said.clear()
+    gather(study, tmp_path, ["ablation"], lambda *what: said.append(what), anew=True)
+    assert said[-1] == ("ablation", "done")
+
+
+def test_words_of_parts_left_out_are_untested(study: Study, tmp_path: Path) -> None:
+    found = gather(study, tmp_path, ["identity"])
+    assert found.said() == ", ".join(f"{word} untested" for word in WORDS)
+
+
+def test_bad_input(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="part of the evidence"):
+        gather(study, tmp_path, ["proof"])
+    bare = Study(study.model, study.circuit, study.task, study.corpus, SETTINGS)
+    with pytest.raises(DataError, match="Stability needs the directions"):
+        gather(bare, tmp_path, ["stability"])
+    with pytest.raises(DataError, match="task made anew"):
+        gather(bare, tmp_path, ["untrained"])
+    assert not list(tmp_path.glob("*.safetensors"))
