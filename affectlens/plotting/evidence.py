@@ -162,7 +162,7 @@ def _panels(titles: Sequence[str]) -> tuple[Any, list[tuple[int, int]]]:
     figure: Any = make_subplots(
         rows=rows,
         cols=columns,
-        shared_yaxes="all",
+        shared_yaxes="all",  # pyright: ignore[reportArgumentType]  # plotly knows it
         subplot_titles=titles,
         vertical_spacing=0.18,
         horizontal_spacing=0.05,

@@ -19,6 +19,7 @@ from affectlens.circuits.evidence import (
 from affectlens.circuits.evidence.study import PARTS, Study, StudySettings, gather, load_parts
 from affectlens.circuits.tasks import CarryOver
 from affectlens.circuits.verdict import WORDS, Evidence
+from affectlens.core.artefact import canonical_json
 from affectlens.core.errors import DataError, UnknownNameError
 from tests.circuits.helpers import random_directions
 from tests.circuits.test_carry_over import EMOTIONS, corpus
@@ -32,6 +33,10 @@ SETTINGS = StudySettings(
     StabilitySettings(folds=4, splits=2, draws=4),
     MinimalitySettings(units=2, draws=2),
 )
+
+
+def written(evidence: Evidence) -> str:
+    return canonical_json(evidence.to_dict())
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def test_all_parts_then_none_again(study: Study, tmp_path: Path) -> None:
     said: list[tuple[str, str]] = []
     found = gather(study, tmp_path, list(PARTS), lambda *what: said.append(what))
     assert {name for name, what in said if what == "done"} == set(PARTS)
-    assert Evidence.load(tmp_path / "evidence.json").to_dict() == found.to_dict()
+    assert written(Evidence.load(tmp_path / "evidence.json")) == written(found)
     for emotion in EMOTIONS:
         for word in WORDS:
             one = found.finding(emotion, word)
@@ -78,7 +83,7 @@ def test_all_parts_then_none_again(study: Study, tmp_path: Path) -> None:
     (tmp_path / PARTS["identity"].file).write_bytes(b"cut short")
     again = gather(study, tmp_path, list(PARTS), lambda *what: said.append(what))
     assert {name for name, what in said if what == "done"} == {"identity"}
-    assert again.to_dict() == found.to_dict()
+    assert written(again) == written(found)
     said.clear()
     gather(study, tmp_path, ["ablation"], lambda *what: said.append(what), anew=True)
     assert said[-1] == ("ablation", "done")

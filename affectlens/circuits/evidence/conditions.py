@@ -241,7 +241,8 @@ class _Text:
         if cache is not None:
             cache.batch_repeat_interleave(n)
             if layer:
-                own = [repeated(one, count * n) for one in self.clean.layers[:layer]]
+                clean: Any = self.clean
+                own = [repeated(one, count * n) for one in clean.layers[:layer]]
                 cache.layers = [*own, *cache.layers[layer:]]
         end = split + 1 + max(map(len, self.told))
         with self._inside(masks, range(split, end), n, self.below, layer, count):

@@ -169,7 +169,7 @@ class FaithfulnessCurve(Displayed):
                     {"emotion": one.emotion, "left": f"{share:g} %", "f": f, "random": random}
                     | areas
                 )
-            found = {"f": one.circuit, "random": one.circuit_random, "p": one.p}
+            found: dict[str, object] = {"f": one.circuit, "random": one.circuit_random, "p": one.p}
             found["without"] = one.without
             rows.append({"emotion": one.emotion, "left": "circuit", **found, **areas})
         return rows

@@ -181,11 +181,11 @@ class Confusion(Displayed):
 
     def table_rows(self) -> list[dict[str, object]]:
         """A row for every emotion."""
-        return [
-            {name: value for name, value in vars(one).items() if name != "difference"}
-            | {"carries": one.carries}
-            for one in self.results()
-        ]
+        rows = list[dict[str, object]]()
+        for one in self.results():
+            row = {name: value for name, value in vars(one).items() if name != "difference"}
+            rows.append(row | {"carries": one.carries})
+        return rows
 
     def save(self, path: str | Path) -> None:
         """Write it to one file (safetensors with a JSON header).

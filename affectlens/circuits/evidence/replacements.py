@@ -126,7 +126,8 @@ def _values(
     seen: dict[tuple[str, int], Tensor] = {}
     anatomy = model.anatomy
 
-    def note(kind: str, layer: int, value: Tensor) -> None:
+    def note(place: tuple[str, int], value: Tensor) -> None:
+        kind, layer = place
         rows = value[0, at].float().cpu()
         if kind == "heads":
             spread = head_map(anatomy.blocks[layer], anatomy.n_heads, anatomy.d_head)
@@ -135,7 +136,7 @@ def _values(
         seen[kind, layer] = rows
 
     places = {
-        WritePoint(part.layer, point): lambda value, at=(kind, part.layer): note(*at, value)
+        WritePoint(part.layer, point): lambda value, place=(kind, part.layer): note(place, value)
         for kind, point in POINTS.items()
         for part in anatomy.blocks
         if (part.n_heads if kind == "heads" else part.d_mlp)

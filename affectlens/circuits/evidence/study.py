@@ -307,7 +307,7 @@ def gather(
             on_part(row.name, "started")
             made = row.run(study)
             made.save(folder / row.file)
-            done = _done(folder) | {row.name: key}
+            done = {**_done(folder), row.name: key}
             write_json(folder / DONE, done)
             on_part(row.name, "done")
         else:
