@@ -69,7 +69,8 @@ def circuit_evidence(
         PARTS[part]  # an unknown name is told before weights are read
     kind = TASKS[request.task]
     circuit = circuit_of(request.circuit_file)
-    directions = request.directions_file and Directions.load(request.directions_file)
+    wanted = "stability" in request.parts and request.directions_file is not None
+    directions = Directions.load(request.directions_file or "") if wanted else None
     texts, others = request.corpus.load(), request.means.load()
     apart(texts, others)
     name = request.model or circuit.provenance.model_name
@@ -86,7 +87,7 @@ def circuit_evidence(
         made(model),  # pyright: ignore[reportArgumentType]
         others,
         request.settings,
-        directions or None,
+        directions,
         again=made,  # pyright: ignore[reportArgumentType]
     )
     return gather(study, request.folder, request.parts, on_part)

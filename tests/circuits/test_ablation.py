@@ -153,6 +153,15 @@ class TestVerdict:
         many = planted(own=0.3, others=0.0, random=0.2, texts=10)
         assert {w["necessary"].outcome for w in many.findings().values()} == {"failed"}
 
+    def test_no_text_in_which_others_were_changed(self) -> None:
+        curve = planted(own=3.0, others=0.0, random=0.2)
+        curve.changes[0, 0, :, 1:] = np.nan
+        words = curve.findings()
+        assert words["anger"]["necessary"].outcome == "passed"
+        assert str(words["anger"]["specific"]).startswith("untested")
+        assert words["anger"]["specific"].control is None
+        assert words["fear"]["specific"].outcome == "passed"
+
     def test_texts_without_a_continuation_do_not_count(self) -> None:
         curve = planted(own=3.0, others=0.0, random=0.2)
         curve.changes[0, 0, :10, 0] = np.nan

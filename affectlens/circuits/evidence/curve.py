@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +20,9 @@ from affectlens.core.statistics import Difference, holm, paired_difference
 NECESSARY_RATIO = 3.0
 """A circuit's units count as necessary if their loss costs so many times what random ones' does."""
 ALPHA = 0.01
+
+NOTHING = Difference(math.nan, math.nan, math.nan, math.nan, 0)
+"""Of a comparison that no text has both sides of."""
 
 
 def floor(difference: Difference) -> float:
@@ -39,7 +43,7 @@ def outcome(enough: bool, better: bool, clusters: int, tests: int) -> str:
         clusters: Scenarios; untested if they are too few for that level, whatever they say.
         tests: How many emotions are tested.
     """
-    if not enough:
+    if clusters and not enough:
         return "failed"
     if 2.0 ** (1 - clusters) * tests >= ALPHA:
         return "untested"
@@ -144,7 +148,7 @@ class UnitCurve(Displayed):
         drop, draws = self.changes[e, k, kept, own], draws[:, kept]
         others = np.delete(self.changes[e, k, kept], own, axis=1)
         told = ~np.isnan(others).all(axis=1)
-        other = np.nanmean(others[told], axis=1)
+        other = np.nanmean(others[told], axis=1) if told.any() else np.empty(0)
         beside = [s for s, keep in zip(scenarios, told, strict=True) if keep]
         run = draws[~np.isnan(draws).all(axis=1)]
         above = int((np.nanmean(run - drop, axis=1) >= 0).sum())
@@ -154,12 +158,12 @@ class UnitCurve(Displayed):
             "count": self.counts[k],
             "change": float(drop.mean()),
             "random": float(random.mean()),
-            "others": float(other.mean()),
+            "others": float(other.mean()) if told.any() else math.nan,
             "share": float(drop.mean() / self.margins[kept, own].mean()),
             "wrong_way": float((drop < 0).mean()),
             "above_draws": (1 + above) / (1 + len(run)),
             "difference": paired_difference(drop, random, scenarios),
-            "specific": paired_difference(drop[told], other, beside),
+            "specific": paired_difference(drop[told], other, beside) if told.any() else NOTHING,
         }
 
     def brief(self) -> dict[str, object]:
@@ -268,8 +272,8 @@ def _words(effect: Effect, tests: int) -> dict[str, Finding]:
             outcome(effect.specific.mean > 0, effect.own, effect.specific.clusters, tests),
             f"{what}; beside it, of the other emotions' margins",
             effect.change,
-            effect.others,
-            effect.p_specific,
+            None if math.isnan(effect.others) else effect.others,
+            None if math.isnan(effect.p_specific) else effect.p_specific,
             units=effect.count,
         ),
     }
