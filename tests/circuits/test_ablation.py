@@ -150,8 +150,8 @@ class TestVerdict:
             assert effect.p >= 2.0**-4 > effect.difference.p
         for words in few.findings().values():
             assert words["necessary"].outcome == "untested" and words["necessary"].number
-        many = planted(own=0.3, others=0.0, random=0.2, texts=10)
-        assert {w["necessary"].outcome for w in many.findings().values()} == {"failed"}
+        wrong = planted(own=-3.0, others=0.0, random=0.2, texts=10)
+        assert {w["necessary"].outcome for w in wrong.findings().values()} == {"failed"}
 
     def test_no_text_in_which_others_were_changed(self) -> None:
         curve = planted(own=3.0, others=0.0, random=0.2)
