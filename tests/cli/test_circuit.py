@@ -133,7 +133,7 @@ def test_evidence_and_show(folder: Path, tmp_path: Path) -> None:
     assert {json.loads(line)["emotion"] for line in part.stdout.splitlines()} == set(EMOTIONS)
     for options, says in (
         ([*show, "--part", "faithfulness"], "There is no faithfulness in"),
-        ([*command, "--parts", "proof"], "part of the evidence"),
+        ([*("proof" if word == "ablation,identity" else word for word in command)], "part of the"),
         ([*command, "--shares", "1,x"], "--shares takes rising numbers"),
         ([*command, "--circuit", str(tmp_path / "none.safetensors")], "There is no circuit"),
     ):
