@@ -165,11 +165,9 @@ class FaithfulnessCurve(Displayed):
             areas = {"cpr": one.cpr, "cmd": one.cmd}
             areas |= {"random_cpr": one.random_cpr, "random_cmd": one.random_cmd}
             for share, f, random in zip(self.shares, one.f, one.random, strict=True):
-                rows.append(
-                    {"emotion": one.emotion, "left": f"{share:g} %", "f": f, "random": random}
-                    | areas
-                )
-            found: dict[str, object] = {"f": one.circuit, "random": one.circuit_random, "p": one.p}
+                left = {"left": f"{share:g} %", "f": f, "random": random}
+                rows.append({"emotion": one.emotion, **left, **areas})
+            found = {"f": one.circuit, "random": one.circuit_random, "p": one.p}
             found["without"] = one.without
             rows.append({"emotion": one.emotion, "left": "circuit", **found, **areas})
         return rows

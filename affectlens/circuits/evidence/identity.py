@@ -183,8 +183,8 @@ class Confusion(Displayed):
         """A row for every emotion."""
         rows = list[dict[str, object]]()
         for one in self.results():
-            row = {name: value for name, value in vars(one).items() if name != "difference"}
-            rows.append(row | {"carries": one.carries})
+            shown = {name: value for name, value in vars(one).items() if name != "difference"}
+            rows.append({**shown, "carries": one.carries})
         return rows
 
     def save(self, path: str | Path) -> None:
