@@ -111,7 +111,7 @@ def a_strategy() -> Any:
 
 
 def a_part_of_the_evidence() -> Any:
-    from affectlens.circuits.evidence.study import PARTS, Part
+    from affectlens.circuits.evidence.parts import PARTS, Part
 
     return Part("toy", "A toy of a part", PARTS["ablation"].kind, PARTS["ablation"].run)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from affectlens.cli.tables import print_facts, stdout
+from affectlens.cli.consoles import stdout
+from affectlens.cli.tables import print_facts
 from affectlens.core.errors import DataError
 from affectlens.pipeline.corpus_choice import CorpusChoice, Names
 

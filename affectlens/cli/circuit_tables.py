@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.tables import stdout
+from affectlens.cli.consoles import stdout
 from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:

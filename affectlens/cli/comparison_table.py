@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli.tables import stdout
+from affectlens.cli.consoles import stdout
 from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:

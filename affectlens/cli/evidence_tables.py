@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.tables import stdout
+from affectlens.cli.consoles import stdout
 from affectlens.core.errors import ArtefactError
 from affectlens.core.jsonl import json_line
 
@@ -79,7 +79,7 @@ def print_part(folder: Path, name: str, *, as_json: bool) -> None:
     """
     from rich.table import Table
 
-    from affectlens.circuits.evidence.study import PARTS
+    from affectlens.circuits.evidence.parts import PARTS
 
     row = PARTS[name]
     file = folder / row.file

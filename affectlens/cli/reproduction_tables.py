@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli.tables import stderr, stdout
+from affectlens.cli.consoles import stderr, stdout
 from affectlens.core.artefact import read_json
 from affectlens.core.jsonl import json_line
 

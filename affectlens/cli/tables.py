@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from affectlens.cli.consoles import stderr, stdout
 from affectlens.core.artefact import read_json
 from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from affectlens.circuits.evidence import AblationCurve
     from affectlens.core.registry import Registry
     from affectlens.models.registry import ModelInfo
@@ -19,20 +18,6 @@ if TYPE_CHECKING:
     from affectlens.pipeline.engine import Stage
     from affectlens.pipeline.run_config import RunConfig
     from affectlens.pipeline.steer import SideBySide
-
-
-def stdout() -> Console:
-    """Where results go."""
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def stderr() -> Console:
-    """Where progress goes."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
 
 
 def run_with_progress(config: RunConfig, *, until: str | None = None) -> None:
@@ -85,7 +70,7 @@ def print_summary(folder: Path) -> None:
 
 def _print_evidence(folder: Path) -> None:
     """What may be said of the circuit, or that it is untested."""
-    from affectlens.circuits.evidence.study import VERDICT
+    from affectlens.circuits.evidence.parts import VERDICT
     from affectlens.circuits.verdict import UNTESTED, Evidence
     from affectlens.cli.evidence_tables import print_verdict
     from affectlens.pipeline.stages.evidence import FOLDER

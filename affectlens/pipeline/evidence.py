@@ -26,7 +26,7 @@ class EvidenceRequest:
         corpus: Texts that the circuit was not found on; the task is made of them.
         means: Replies that means and values of units are taken of.
         settings: Of every part.
-        parts: Names in `affectlens.circuits.evidence.study.PARTS`.
+        parts: Names in `affectlens.circuits.evidence.parts.PARTS`.
         folder: Where the parts are kept.
         task: A name in `affectlens.circuits.tasks.TASKS`.
         groups: At most so many items of the task; None: all.
@@ -60,7 +60,8 @@ def circuit_evidence(
         UnknownNameError: If there is no such part or task.
         DataError: If task and means share texts, or the texts do not do.
     """
-    from affectlens.circuits.evidence.study import PARTS, Study, gather
+    from affectlens.circuits.evidence.parts import PARTS, gather
+    from affectlens.circuits.evidence.study import Study
     from affectlens.circuits.tasks import TASKS
     from affectlens.geometry import Directions
     from affectlens.models import load_model
@@ -115,7 +116,7 @@ def shown_circuit(file: Path, folder: Path) -> Circuit:
     Raises:
         ArtefactError: If there is no circuit, or something is damaged.
     """
-    from affectlens.circuits.evidence.study import VERDICT
+    from affectlens.circuits.evidence.parts import VERDICT
     from affectlens.circuits.verdict import Evidence
 
     circuit = circuit_of(file)

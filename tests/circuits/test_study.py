@@ -16,7 +16,8 @@ from affectlens.circuits.evidence import (
     MinimalitySettings,
     StabilitySettings,
 )
-from affectlens.circuits.evidence.study import PARTS, Study, StudySettings, gather, load_parts
+from affectlens.circuits.evidence.parts import PARTS, gather, load_parts
+from affectlens.circuits.evidence.study import Study, StudySettings
 from affectlens.circuits.tasks import CarryOver
 from affectlens.circuits.verdict import WORDS, Evidence
 from affectlens.core.artefact import canonical_json

@@ -100,9 +100,10 @@ def evidence(
             MinimalitySettings,
             StabilitySettings,
         )
-        from affectlens.circuits.evidence.study import PARTS, StudySettings
+        from affectlens.circuits.evidence.parts import PARTS
+        from affectlens.circuits.evidence.study import StudySettings
+        from affectlens.cli.consoles import stderr
         from affectlens.cli.evidence_tables import print_evidence
-        from affectlens.cli.tables import stderr
         from affectlens.pipeline.corpus_choice import CorpusChoice
         from affectlens.pipeline.evidence import EvidenceRequest, circuit_evidence
         from affectlens.pipeline.stages.circuit import CIRCUIT

@@ -17,7 +17,7 @@ TABLES: Mapping[str, str] = {
     "interventions": "affectlens.circuits.interventions:INTERVENTIONS",
     "tasks": "affectlens.circuits.tasks:TASKS",
     "strategies": "affectlens.circuits.ranking:STRATEGIES",
-    "evidence": "affectlens.circuits.evidence.study:PARTS",
+    "evidence": "affectlens.circuits.evidence.parts:PARTS",
     "operators": "affectlens.steering.operators:OPERATORS",
     "formats": "affectlens.steering.formats:FORMATS",
     "servers": "affectlens.serving.servers:SERVERS",

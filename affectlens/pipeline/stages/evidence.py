@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from affectlens.pipeline.settings import EvidenceSettings
+from affectlens.pipeline.evidence_settings import EvidenceSettings
 from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.circuit import CIRCUIT
 
@@ -18,7 +18,8 @@ FOLDER = "evidence"
 def evidence(run: StageRun) -> Sequence[str]:
     """The circuit put to the tests that decide most, in small."""
     from affectlens.circuits import Circuit
-    from affectlens.circuits.evidence.study import DONE, PARTS, VERDICT, Study, gather
+    from affectlens.circuits.evidence.parts import DONE, PARTS, VERDICT, gather
+    from affectlens.circuits.evidence.study import Study
     from affectlens.circuits.tasks import CarryOver
 
     settings: EvidenceSettings = run.settings

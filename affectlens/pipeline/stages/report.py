@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from affectlens import reports
-from affectlens.circuits.evidence.study import VERDICT
+from affectlens.circuits.evidence.parts import VERDICT
 from affectlens.core import ArtefactError, Site
 from affectlens.core.artefact import package_version, read_json, write_json
 from affectlens.evaluation import StrengthPoint, compare, score_replies, summarise
@@ -45,7 +45,7 @@ PAGE = "report.html"
 def report(run: StageRun) -> Sequence[str]:
     """Measure and compare the arms; write ``metrics.json``, ``report.json``, ``report.html``."""
     from affectlens.circuits import Circuit
-    from affectlens.circuits.evidence.study import load_parts
+    from affectlens.circuits.evidence.parts import load_parts
     from affectlens.circuits.verdict import Evidence
     from affectlens.geometry import Directions, emotion_map
     from affectlens.probes import Sweep
