@@ -13,8 +13,7 @@ VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
 VERSIONS := oldest newest
 CORE := tests/models tests/activations tests/circuits tests/steering
 
-.PHONY: quickstart gemma test test-families models-table test-vllm test-vllm-engines \
-	test-vllm-processes test-versions lint notebooks clean help
+.PHONY: quickstart gemma test test-families models-table test-vllm test-versions lint notebooks clean help
 
 help:
 	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
@@ -72,22 +71,10 @@ test-families: $(VENV)/.dev
 models-table: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.families.document
 
-# Engines in the tests' own process beside those in others: each half keeps one core busy.
-VLLM_PROCESSES := $(addprefix tests_vllm/test_,compile_cache.py parallel.py second_runner.py serving.py)
-VLLM_HALVES := test-vllm-engines test-vllm-processes
-
 test-vllm: export OMP_NUM_THREADS ?= 1
 test-vllm: $(VENV)/.dev $(VLLM)/.ready
 	$(BIN)/python -m tests_vllm.reference
-	$(MAKE) --jobs 2 --output-sync=target $(VLLM_HALVES)
-
-test-vllm-engines:
-	$(VLLM)/bin/python -m pytest tests_vllm --ignore tests_vllm/test_evaluate.py \
-		$(VLLM_PROCESSES:%=--ignore %)
-
-# The last two in the main environment: the same arms over a server, and the notebook.
-test-vllm-processes:
-	$(VLLM)/bin/python -m pytest $(VLLM_PROCESSES)
+	$(VLLM)/bin/python -m pytest tests_vllm --ignore tests_vllm/test_evaluate.py
 	$(BIN)/python -m pytest tests_vllm/test_evaluate.py
 	VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest tests/test_notebooks.py -k serving
 

@@ -89,7 +89,7 @@ class Watch:
             patch.setattr(f"affectlens.{module}.load", loaded)
         patch.setattr("affectlens.pipeline.expression.openers", noting("openers", authored.openers))
         asked = noting("prompts", authored.elicitation_prompt)
-        patch.setattr("affectlens.evaluation.replies.elicitation_prompt", asked)
+        patch.setattr("affectlens.evaluation.arms.prompted.elicitation_prompt", asked)
         words = noting("lexicon", lexicon.default_lexicon)
         for module in ("naming", "judges.lexicon"):
             patch.setattr(f"affectlens.evaluation.{module}.default_lexicon", words)
