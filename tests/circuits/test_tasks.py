@@ -80,7 +80,7 @@ def test_a_task_of_ones_own_tests_and_ranks_a_circuit(tiny_model: Any) -> None:
     means = unit_means(model, corpus(), EMOTIONS, position="mean:reply")
     settings = AblationSettings(counts=(4,), draws=2)
     curve = ablate(model, task, random_circuit(model), means, settings)
-    assert np.isnan(curve.drops[:, :, 0, 1]).all() and curve.provenance.parameters["task"]
+    assert np.isnan(curve.changes[:, :, 0, 1]).all() and curve.provenance.parameters["task"]
     assert len(curve.effects()) == 3
     by_neuron, _ = attribution_patching(model, task, means, ["fear"])
     assert float(by_neuron.abs().max()) > 0

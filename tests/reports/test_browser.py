@@ -58,7 +58,7 @@ def test_every_figure_is_drawn_and_the_console_is_silent(tmp_path: Path):
     wanted = html.count('<div class="plot"')
     document, console = open_page(html, tmp_path)
     assert console == []
-    assert wanted == 25
+    assert wanted == 31
     assert f'data-drawn="{wanted}"' in document
     boxes = re.split(r'<div class="plot ', document)[1:]
     assert len(boxes) == wanted
