@@ -3,94 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.core import ArtefactError, DataError
+from affectlens.core import DataError
+from affectlens.pipeline.circuit_task import TaskRequest, read
 
 if TYPE_CHECKING:
-    from affectlens.circuits import Circuit, UnitMeans
+    from affectlens.circuits import Circuit
     from affectlens.circuits.attribution.edge_scores import EdgeScores
     from affectlens.circuits.attribution.scores import UnitScores
-    from affectlens.circuits.tasks import Task
-    from affectlens.models import LanguageModel
-    from affectlens.pipeline.corpus_choice import CorpusChoice
-
-
-@dataclass(frozen=True)
-class TaskRequest:
-    """A model and the texts of a task, as `affectlens circuit` names them.
-
-    Attributes:
-        circuit_file: Of `Circuit.save`: its emotions, and its model by default.
-        corpus: Texts of the task.
-        means: Replies that the units' means are taken of.
-        task: A name in `TASKS`.
-        items: At most so many items of the task; None: all.
-        model: Default: the name of the model the circuit was found in.
-        device, dtype: See `load_model`.
-    """
-
-    circuit_file: Path
-    corpus: CorpusChoice
-    means: CorpusChoice
-    task: str = "carry_over"
-    items: int | None = None
-    model: str | None = None
-    device: str | None = None
-    dtype: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """What a request names, loaded."""
-
-    circuit: Circuit
-    model: LanguageModel
-    task: Task
-    means: UnitMeans
-
-
-def load(request: TaskRequest) -> Ready:
-    """Load what is asked.
-
-    Raises:
-        ArtefactError: If there is no circuit, or it is damaged.
-        MismatchError: If it is of another model.
-        UnknownNameError: If there is no such task.
-        DataError: If task and means share texts, or the texts do not do.
-    """
-    from affectlens.circuits import Circuit, unit_means
-    from affectlens.circuits.tasks import TASKS
-    from affectlens.models import load_model
-    from affectlens.pipeline.ablate import apart
-
-    row = TASKS[request.task]
-    if not request.circuit_file.is_file():
-        raise ArtefactError(
-            f"There is no circuit {request.circuit_file}; find one with `affectlens circuit`, or "
-            "name one with --circuit or --out."
-        )
-    circuit = Circuit.load(request.circuit_file)
-    texts, others = request.corpus.load(), request.means.load()
-    apart(texts, others)
-    name = request.model or circuit.provenance.model_name
-    model = load_model(name, device=request.device, dtype=request.dtype)
-    circuit.provenance.require_model(model.fingerprint, model.name)
-    task = row.make(model, texts, circuit.emotions)
-    if request.items is not None:
-        task = task.first(request.items)
-    means = unit_means(model, others, circuit.emotions, position="mean:reply")
-    return Ready(circuit, model, task, means)
 
 
 def patch_maps(request: TaskRequest, emotions: Sequence[str] | None = None) -> UnitScores:
     """Exact total effects of all heads and sublayers; neurons by attribution patching.
 
     Raises:
-        ArtefactError, MismatchError, UnknownNameError, DataError: As `load`; also if an emotion is
-            none of the circuit's.
+        ArtefactError, MismatchError, UnknownNameError, DataError: As `read` and `Asked.ready`; also
+            if an emotion is none of the circuit's.
     """
     from affectlens.circuits.attribution.gradients import gradient_scores
     from affectlens.circuits.attribution.scores import UnitScores
@@ -98,8 +28,9 @@ def patch_maps(request: TaskRequest, emotions: Sequence[str] | None = None) -> U
     from affectlens.circuits.attribution.total_effect import total_effects
     from affectlens.core.artefact import Provenance
 
-    given = load(request)
-    names = _emotions(given.circuit, emotions)
+    asked = read(request)
+    names = _emotions(asked.circuit, emotions)
+    given = asked.ready()
     whole = (given.model, given.task, given.means, names)
     return UnitScores(
         method="exact total effect (neurons: attribution patching)",
@@ -129,16 +60,17 @@ def edges_of(
     With more than one step, texts are held against their like in another tone, of equal length.
 
     Raises:
-        ArtefactError, MismatchError, UnknownNameError, DataError: As `load`; also if no two texts
-            are of equal length where steps ask for that.
+        ArtefactError, MismatchError, UnknownNameError, DataError: As `read` and `Asked.ready`; also
+            if no two texts are of equal length where steps ask for that.
     """
     from affectlens.circuits.attribution.edges import EdgeSettings, edge_scores
     from affectlens.circuits.attribution.slopes import Against
     from affectlens.circuits.tasks import pairs
     from affectlens.circuits.written_tokens import written_tokens
 
-    given = load(request)
-    names = _emotions(given.circuit, emotions)
+    asked = read(request)
+    names = _emotions(asked.circuit, emotions)
+    given = asked.ready()
     settings = EdgeSettings(steps=steps, corrected=corrected)
     against = Against(given.means)
     if steps > 1:
@@ -153,18 +85,20 @@ def find_by_strategy(
     """A circuit by a strategy's name, with the differences of the circuit it begins with.
 
     Raises:
-        ArtefactError, MismatchError, UnknownNameError, DataError: As `load` and `find_by`.
+        ArtefactError, MismatchError, UnknownNameError, DataError: As `read`, `Asked.ready` and
+            `find_by`.
     """
     from affectlens.circuits.ranking import STRATEGIES, Search, find_by
     from affectlens.circuits.ranking.deltas import with_delta_by
 
     STRATEGIES[strategy]  # before weights are read
-    given = load(request)
+    asked = read(request)
+    given = asked.ready()
     search = Search(
         given.model, given.circuit, given.task, given.means, neurons=neurons, heads=heads
     )
     found = find_by(strategy, search)
-    return with_delta_by(delta, found, given.model, request.corpus.load(), given.task)
+    return with_delta_by(delta, found, given.model, asked.texts, given.task)
 
 
 def rows_of(scores: UnitScores, direct: Circuit) -> list[dict[str, Any]]:

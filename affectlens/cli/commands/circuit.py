@@ -7,6 +7,19 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.circuit_options import (
+    AsJson,
+    CircuitFile,
+    Counts,
+    Draws,
+    MeansRole,
+    Model,
+    Out,
+    Role,
+    Seed,
+    circuit_file,
+    whole_numbers,
+)
 from affectlens.cli.commands.efficiency import efficiency
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
@@ -26,68 +39,52 @@ circuit_app.command(
 
 @circuit_app.command("ablate", epilog=_SHOWN)
 def ablate(
-    out: Annotated[Path, typer.Option("--out", help="Run folder with the circuit.")] = DEFAULT_RUN,
-    circuit: Annotated[
-        Path | None, typer.Option("--circuit", help="A circuit's file; default: the run's.")
-    ] = None,
+    out: Out = DEFAULT_RUN,
+    circuit: CircuitFile = None,
     corpus: Annotated[
         str, typer.Option("--corpus", help="Matched replies: a name, or a file.")
     ] = "replies",
-    role: Annotated[str, typer.Option("--role", help="Replies that make the task.")] = "tune",
-    means_role: Annotated[
-        str, typer.Option("--means-role", help="Replies whose mean takes a unit's place.")
-    ] = "direction",
+    role: Role = "tune",
+    means_role: MeansRole = "direction",
     kind: Annotated[str, typer.Option("--kind", help="neurons or heads.")] = "neurons",
-    counts: Annotated[
-        str, typer.Option("--counts", help="How many units, the highest scores first.")
-    ] = "8,32,128",
+    counts: Counts = "8,32,128",
     by: Annotated[
         str, typer.Option("--by", help="What takes a unit's place: mean, resample or zero.")
     ] = "mean",
-    draws: Annotated[
-        int, typer.Option("--draws", min=2, help="Random sets of as many units beside each.")
-    ] = 20,
+    draws: Draws = 20,
     groups: Annotated[
         int | None, typer.Option("--groups", min=2, help="At most so many groups of replies.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Default: the circuit's own, by name.")
-    ] = None,
+    seed: Seed = 0,
+    model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="Default: ablation_KIND_BY.safetensors beside it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Does a tone carry over less without the circuit's units, and random ones beside?"""
     with sentences():
         from affectlens.circuits.evidence import AblationSettings
         from affectlens.cli.tables import print_ablation
-        from affectlens.core.errors import DataError
-        from affectlens.pipeline.ablate import AblationRequest, ablate_circuit
+        from affectlens.pipeline.ablate import ablate_circuit
+        from affectlens.pipeline.circuit_task import TaskRequest
         from affectlens.pipeline.corpus_choice import CorpusChoice
-        from affectlens.pipeline.stages.circuit import CIRCUIT
 
-        try:
-            many = tuple(int(part) for part in counts.split(","))
-        except ValueError:
-            raise DataError(
-                f"--counts takes rising numbers with commas between them, not {counts!r}."
-            ) from None
-        file = circuit or out / CIRCUIT
+        many = whole_numbers("--counts", counts)
+        file = circuit_file(circuit, out)
         curve = ablate_circuit(
-            AblationRequest(
+            TaskRequest(
                 circuit_file=file,
                 corpus=CorpusChoice(corpus, role=[role]),
                 means=CorpusChoice(corpus, role=[means_role]),
-                settings=AblationSettings(kind=kind, counts=many, by=by, draws=draws, seed=seed),
-                groups=groups,
+                items=groups,
                 model=model,
                 device=device,
                 dtype=dtype,
-            )
+            ),
+            AblationSettings(kind=kind, counts=many, by=by, draws=draws, seed=seed),
         )
         target = save or file.parent / f"ablation_{kind}_{by}.safetensors"
         curve.save(target)

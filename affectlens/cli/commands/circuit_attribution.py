@@ -7,32 +7,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli.circuit_options import (
+    AsJson,
+    CircuitFile,
+    MeansRole,
+    Model,
+    Out,
+    Role,
+    TaskCorpus,
+    TaskName,
+    circuit_file,
+)
 from affectlens.cli.commands.circuit import circuit_app
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 if TYPE_CHECKING:
-    from affectlens.pipeline.attribute import TaskRequest
+    from affectlens.pipeline.circuit_task import TaskRequest
 
-Out = Annotated[Path, typer.Option("--out", help="Run folder with the circuit.")]
-CircuitFile = Annotated[
-    Path | None, typer.Option("--circuit", help="A circuit's file; default: the run's.")
-]
-TaskName = Annotated[str, typer.Option("--task", help="See `affectlens list tasks`.")]
-CorpusOption = Annotated[
-    str, typer.Option("--corpus", help="Texts of the task: a name, or a file.")
-]
-Role = Annotated[str, typer.Option("--role", help="Texts that make the task.")]
 MeansCorpus = Annotated[str, typer.Option("--means", help="Replies: a name, or a file.")]
-MeansRole = Annotated[
-    str, typer.Option("--means-role", help="Replies whose mean takes a unit's place.")
-]
 Items = Annotated[int | None, typer.Option("--items", min=1, help="At most so many items.")]
 Emotions = Annotated[
     str | None, typer.Option("--emotions", help="Commas between; default: the circuit's.")
 ]
-Model = Annotated[str | None, typer.Option("--model", help="Default: the circuit's own, by name.")]
 Save = Annotated[Path | None, typer.Option("--save", help="Default: beside the circuit.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a sentence.")]
 
 
 @circuit_app.command(
@@ -51,7 +48,7 @@ def find(
     out: Out = DEFAULT_RUN,
     circuit: CircuitFile = None,
     task: TaskName = "carry_over",
-    corpus: CorpusOption = "replies",
+    corpus: TaskCorpus = "replies",
     role: Role = "direction",
     means: MeansCorpus = "replies",
     means_role: MeansRole = "tune",
@@ -84,7 +81,7 @@ def patch(
     circuit: CircuitFile = None,
     emotions: Emotions = None,
     task: TaskName = "carry_over",
-    corpus: CorpusOption = "replies",
+    corpus: TaskCorpus = "replies",
     role: Role = "tune",
     means: MeansCorpus = "replies",
     means_role: MeansRole = "direction",
@@ -127,7 +124,7 @@ def edges(
     ] = False,
     count: Annotated[int, typer.Option("--count", min=1, help="Edges shown an emotion.")] = 40,
     task: TaskName = "carry_over",
-    corpus: CorpusOption = "replies",
+    corpus: TaskCorpus = "replies",
     role: Role = "tune",
     means: MeansCorpus = "replies",
     means_role: MeansRole = "direction",
@@ -161,13 +158,12 @@ def _request(
     means: tuple[str, str],
     model: tuple[str | None, str | None, str | None],
 ) -> TaskRequest:
-    from affectlens.pipeline.attribute import TaskRequest
+    from affectlens.pipeline.circuit_task import TaskRequest
     from affectlens.pipeline.corpus_choice import CorpusChoice
-    from affectlens.pipeline.stages.circuit import CIRCUIT
 
     name, corpus, role, items = task
     return TaskRequest(
-        circuit_file=circuit or out / CIRCUIT,
+        circuit_file=circuit_file(circuit, out),
         corpus=CorpusChoice(corpus, role=[role]),
         means=CorpusChoice(means[0], role=[means[1]]),
         task=name,

@@ -7,19 +7,30 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.circuit_options import (
+    AsJson,
+    CircuitFile,
+    Counts,
+    Draws,
+    MeansRole,
+    Model,
+    Out,
+    Role,
+    Seed,
+    TaskCorpus,
+    TaskName,
+    circuit_file,
+    numbers,
+    whole_numbers,
+)
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 DECIDING = "ablation,faithfulness,stability"
 
-Out = Annotated[Path, typer.Option("--out", help="Run folder with the circuit.")]
-Own = Annotated[
-    Path | None, typer.Option("--circuit", help="A circuit's file; default: the run's.")
-]
 Folder = Annotated[
     Path | None,
     typer.Option("--save", help="Folder of the parts; default: NAME_evidence beside the circuit."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")]
 
 
 def add_evidence_commands(app: typer.Typer) -> None:
@@ -42,29 +53,19 @@ def add_evidence_commands(app: typer.Typer) -> None:
 
 def evidence(
     out: Out = DEFAULT_RUN,
-    circuit: Own = None,
-    task: Annotated[
-        str, typer.Option("--task", help="See `affectlens list tasks`.")
-    ] = "carry_over",
-    corpus: Annotated[
-        str, typer.Option("--corpus", help="Texts of the task: a name, or a file.")
-    ] = "replies",
-    role: Annotated[str, typer.Option("--role", help="Texts that make the task.")] = "tune",
+    circuit: CircuitFile = None,
+    task: TaskName = "carry_over",
+    corpus: TaskCorpus = "replies",
+    role: Role = "tune",
     means_corpus: Annotated[
         str, typer.Option("--means-corpus", help="Replies that units' means are taken of.")
     ] = "replies",
-    means_role: Annotated[
-        str, typer.Option("--means-role", help="Which of these replies.")
-    ] = "direction",
+    means_role: MeansRole = "direction",
     parts: Annotated[
         str, typer.Option("--parts", help="Names with commas between, or all.")
     ] = DECIDING,
-    counts: Annotated[
-        str, typer.Option("--counts", help="How many units, the highest scores first.")
-    ] = "2,8,32,128",
-    draws: Annotated[
-        int, typer.Option("--draws", min=2, help="Random sets of units beside each.")
-    ] = 20,
+    counts: Counts = "2,8,32,128",
+    draws: Draws = 20,
     per_text: Annotated[
         int | None, typer.Option("--per-text", min=1, help="Draws each text has; default: all.")
     ] = None,
@@ -81,10 +82,8 @@ def evidence(
         Path | None,
         typer.Option("--directions", help="The circuit was found with; default: the run's."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Default: the circuit's own, by name.")
-    ] = None,
+    seed: Seed = 0,
+    model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
     save: Folder = None,
@@ -104,13 +103,13 @@ def evidence(
         from affectlens.circuits.evidence.study import StudySettings
         from affectlens.cli.consoles import stderr
         from affectlens.cli.evidence_tables import print_evidence
+        from affectlens.pipeline.circuit_task import TaskRequest
         from affectlens.pipeline.corpus_choice import CorpusChoice
         from affectlens.pipeline.evidence import EvidenceRequest, circuit_evidence
-        from affectlens.pipeline.stages.circuit import CIRCUIT
         from affectlens.pipeline.stages.directions import DIRECTIONS
 
-        many = tuple(int(n) for n in numbers(counts, "--counts"))
-        file = circuit or out / CIRCUIT
+        many = whole_numbers("--counts", counts)
+        file = circuit_file(circuit, out)
         found_with = directions or (None if circuit else out / DIRECTIONS)
         folder = save or _folder(file)
         curve = {"counts": many, "draws": draws, "per_text": per_text, "seed": seed}
@@ -119,7 +118,7 @@ def evidence(
             ablation=AblationSettings(**curve, others_per_text=per_text, by=by),  # pyright: ignore[reportArgumentType]
             enhancement=EnhancementSettings(**curve, others_per_text=per_text),  # pyright: ignore[reportArgumentType]
             faithfulness=FaithfulnessSettings(
-                shares=tuple(numbers(shares, "--shares")), by=by, draws=few, seed=seed
+                shares=numbers("--shares", shares), by=by, draws=few, seed=seed
             ),
             identity=IdentitySettings(draws=few, seed=seed),
             stability=StabilitySettings(seed=seed),
@@ -128,18 +127,20 @@ def evidence(
         err = stderr()
         found = circuit_evidence(
             EvidenceRequest(
-                circuit_file=file,
-                corpus=CorpusChoice(corpus, role=[role]),
-                means=CorpusChoice(means_corpus, role=[means_role]),
-                settings=settings,
-                parts=list(PARTS) if parts == "all" else parts.split(","),
-                folder=folder,
-                task=task,
-                groups=groups,
-                directions_file=found_with,
-                model=model,
-                device=device,
-                dtype=dtype,
+                TaskRequest(
+                    circuit_file=file,
+                    corpus=CorpusChoice(corpus, role=[role]),
+                    means=CorpusChoice(means_corpus, role=[means_role]),
+                    task=task,
+                    items=groups,
+                    model=model,
+                    device=device,
+                    dtype=dtype,
+                ),
+                settings,
+                tuple(PARTS) if parts == "all" else tuple(parts.split(",")),
+                folder,
+                found_with,
             ),
             lambda name, what: err.print(f"{name:<13} {what}"),
         )
@@ -148,7 +149,7 @@ def evidence(
 
 def show(
     out: Out = DEFAULT_RUN,
-    circuit: Own = None,
+    circuit: CircuitFile = None,
     part: Annotated[
         str | None, typer.Option("--part", help="The numbers of one part of the evidence.")
     ] = None,
@@ -159,10 +160,9 @@ def show(
     with sentences():
         from affectlens.cli.evidence_tables import print_circuit, print_part
         from affectlens.pipeline.evidence import shown_circuit
-        from affectlens.pipeline.stages.circuit import CIRCUIT
         from affectlens.pipeline.stages.evidence import FOLDER
 
-        file = circuit or out / CIRCUIT
+        file = circuit_file(circuit, out)
         folder = save or _folder(file)
         if save is None and circuit is None and not folder.is_dir():
             folder = out / FOLDER
@@ -170,22 +170,6 @@ def show(
             print_part(folder, part, as_json=as_json)
             return
         print_circuit(shown_circuit(file, folder), file, folder, as_json=as_json)
-
-
-def numbers(text: str, option: str) -> list[float]:
-    """Numbers with commas between them.
-
-    Raises:
-        DataError: If one is none.
-    """
-    from affectlens.core.errors import DataError
-
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise DataError(
-            f"{option} takes rising numbers with commas between them, not {text!r}."
-        ) from None
 
 
 def _folder(file: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.circuit_options import AsJson, Model, circuit_file, numbers, whole_numbers
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, sentences
 
 
@@ -39,44 +40,35 @@ def efficiency(
     tune_events: Annotated[
         int, typer.Option("--tune-events", min=1, help="Tuning events answered.")
     ] = 12,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Default: the circuit's own, by name.")
-    ] = None,
+    model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="Default: efficiency.safetensors beside it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Few units: does it matter which? Each choice refined alike and heard, random ones beside."""
     with sentences():
-        from affectlens.circuits import Circuit
         from affectlens.cli.circuit_tables import print_efficiency
-        from affectlens.core.errors import ArtefactError
+        from affectlens.pipeline.circuit_task import circuit_of
         from affectlens.pipeline.context import RunContext
         from affectlens.pipeline.efficiency import Efficiency, EfficiencySettings
         from affectlens.pipeline.run_config import RunConfig
-        from affectlens.pipeline.stages.circuit import CIRCUIT
 
-        file = circuit or out / CIRCUIT
-        if not file.is_file():
-            raise ArtefactError(
-                f"There is no circuit {file}; find one with `affectlens circuit`, or name one with "
-                "--circuit or --out."
-            )
+        file = circuit_file(circuit, out)
+        found = circuit_of(file)
         defaults = EfficiencySettings()
         settings = replace(
             defaults,
-            counts=tuple(map(int, _numbers("--counts", counts, whole=True))),
+            counts=whole_numbers("--counts", counts),
             choices=tuple(name.strip() for name in choices.split(",") if name.strip()),
             draws=draws,
-            strengths=_numbers("--strengths", strengths),
+            strengths=numbers("--strengths", strengths),
             n_events=events,
             tune_events=tune_events,
             refine=replace(defaults.refine, steps=steps),
         )
-        found = Circuit.load(file)
         config = RunConfig.checked(
             model=model or found.provenance.model_name, out=out, device=device, dtype=dtype
         )
@@ -85,15 +77,3 @@ def efficiency(
         curve.save(target)
         curve.to_parquet(target.with_suffix(".parquet"))
         print_efficiency(curve, target, as_json=as_json)
-
-
-def _numbers(option: str, text: str, *, whole: bool = False) -> tuple[float, ...]:
-    from affectlens.core.errors import DataError
-
-    try:
-        return tuple((int if whole else float)(part) for part in text.split(","))
-    except ValueError:
-        raise DataError(
-            f"{option} takes {'whole ' if whole else ''}numbers with commas between them, "
-            f"not {text!r}."
-        ) from None
