@@ -135,7 +135,7 @@ def test_evidence_and_show(folder: Path, tmp_path: Path) -> None:
         ([*show, "--part", "faithfulness"], "There is no faithfulness in"),
         ([*("proof" if word == "ablation,identity" else word for word in command)], "part of the"),
         ([*command, "--shares", "1,x"], "--shares takes rising numbers"),
-        ([*command, "--counts", "2.5,8"], "whole ones, not '2.5,8'"),
+        (["2.5,8" if word == "1,2" else word for word in command], "whole ones, not '2.5,8'"),
         ([*command, "--circuit", str(tmp_path / "none.safetensors")], "There is no circuit"),
     ):
         bad = CliRunner().invoke(app, options, env={"COLUMNS": "200"})
