@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-from affectlens.circuits.evidence.files import read_arrays, write_arrays
+from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
-from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError
 from affectlens.core.statistics import Difference, holm, paired_difference
 
 NECESSARY_RATIO = 3.0
@@ -103,7 +101,7 @@ class Effect:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnitCurve(Displayed):
+class UnitCurve(Measured):
     """Changes of a task's margins as more and more units are changed.
 
     Attributes:
@@ -126,6 +124,13 @@ class UnitCurve(Displayed):
     random_changes: Float[Floats, "emotion count draw text"]
     provenance: Provenance
     kind: ClassVar[str] = ""
+    arrays: ClassVar[tuple[str, ...]] = ("margins", "changes", "random_changes")
+    facts: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "emotions": tuple,
+        "told": tuple,
+        "counts": lambda counts: tuple(int(n) for n in counts),
+        "scenarios": tuple,
+    }
 
     def effects(self) -> list[Effect]:
         """Every emotion at every count, counts rising."""
@@ -197,36 +202,6 @@ class UnitCurve(Displayed):
             for one in self.effects()
         ]
 
-    def save(self, path: str | Path) -> None:
-        """Write it to one file (safetensors with a JSON header).
-
-        Raises:
-            ArtefactError: If the file cannot be written.
-        """
-        facts = {name: list(getattr(self, name)) for name in _FACTS}
-        write_arrays(path, {name: getattr(self, name) for name in _ARRAYS}, facts, self.provenance)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            ArtefactError: If the file is missing or damaged.
-            MismatchError: If it is another kind of artefact.
-        """
-        arrays, facts, provenance = read_arrays(path, cls.kind, _ARRAYS)
-        try:
-            return cls(
-                emotions=tuple(facts["emotions"]),
-                told=tuple(facts["told"]),
-                counts=tuple(int(n) for n in facts["counts"]),
-                scenarios=tuple(facts["scenarios"]),
-                **arrays,
-                provenance=provenance,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AblationCurve(UnitCurve):
@@ -277,7 +252,3 @@ def _words(effect: Effect, tests: int) -> dict[str, Finding]:
             units=effect.count,
         ),
     }
-
-
-_ARRAYS = ("margins", "changes", "random_changes")
-_FACTS = ("emotions", "told", "counts", "scenarios")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from affectlens.circuits.evidence.curve import ALPHA, floor, outcome
-from affectlens.circuits.evidence.files import read_arrays, write_arrays
+from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
-from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError
 from affectlens.core.statistics import Difference, bootstrap_interval, holm, paired_difference
 
 SUFFICIENT = 0.5
@@ -62,7 +60,7 @@ class Faithfulness:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FaithfulnessCurve(Displayed):
+class FaithfulnessCurve(Measured):
     """Margins, own context less another tone's, under each condition; NaN where a text has none.
 
     Attributes:
@@ -88,6 +86,21 @@ class FaithfulnessCurve(Displayed):
     random_circuits: Float[Floats, "emotion draw text"]
     random_left: Float[Floats, "emotion share draw text"]
     provenance: Provenance
+    kind: ClassVar[str] = "faithfulness"
+    arrays: ClassVar[tuple[str, ...]] = (
+        "whole",
+        "empty",
+        "circuit",
+        "without",
+        "left",
+        "random_circuits",
+        "random_left",
+    )
+    facts: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "emotions": tuple,
+        "shares": lambda shares: tuple(float(x) for x in shares),
+        "scenarios": tuple,
+    }
 
     def results(self) -> list[Faithfulness]:
         """Of every emotion."""
@@ -172,35 +185,6 @@ class FaithfulnessCurve(Displayed):
             rows.append({"emotion": one.emotion, "left": "circuit", **found, **areas})
         return rows
 
-    def save(self, path: str | Path) -> None:
-        """Write it to one file (safetensors with a JSON header).
-
-        Raises:
-            ArtefactError: If the file cannot be written.
-        """
-        facts = {name: list(getattr(self, name)) for name in _FACTS}
-        write_arrays(path, {name: getattr(self, name) for name in _ARRAYS}, facts, self.provenance)
-
-    @classmethod
-    def load(cls, path: str | Path) -> FaithfulnessCurve:
-        """Read what `save` wrote.
-
-        Raises:
-            ArtefactError: If the file is missing or damaged.
-            MismatchError: If it is another kind of artefact.
-        """
-        arrays, facts, provenance = read_arrays(path, "faithfulness", _ARRAYS)
-        try:
-            return cls(
-                emotions=tuple(facts["emotions"]),
-                shares=tuple(float(x) for x in facts["shares"]),
-                scenarios=tuple(facts["scenarios"]),
-                **arrays,
-                provenance=provenance,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
-
 
 def area(
     shares: tuple[float, ...], values: Float[Floats, " share"], *, at_zero: float = 0.0
@@ -217,15 +201,3 @@ def area(
     x = np.array([0.0, *shares, *([100.0] if shares[-1] < 100 else [])]) / 100
     y = np.array([at_zero, *values, *([values[-1]] if shares[-1] < 100 else [])])
     return float(np.trapezoid(y, x))
-
-
-_ARRAYS = (
-    "whole",
-    "empty",
-    "circuit",
-    "without",
-    "left",
-    "random_circuits",
-    "random_left",
-)
-_FACTS = ("emotions", "shares", "scenarios")

@@ -8,9 +8,9 @@ for any.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,15 +22,14 @@ from affectlens.circuits.evidence.conditions import Conditions
 from affectlens.circuits.evidence.curve import ALPHA, floor
 from affectlens.circuits.evidence.draws import mask_of, matched, sizes_of, taken
 from affectlens.circuits.evidence.enhancement import SET_TO, set_for
-from affectlens.circuits.evidence.files import read_arrays, write_arrays
+from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.evidence.items import items_of
 from affectlens.circuits.evidence.measure import margins_under, other_contexts
 from affectlens.circuits.evidence.plan import AT, check_parts, made_by
 from affectlens.circuits.tasks.base import Task
 from affectlens.circuits.units import KINDS
 from affectlens.core.artefact import Provenance
-from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError, DataError, unknown
+from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
 from affectlens.core.statistics import Difference, holm, paired_difference
 
@@ -106,7 +105,7 @@ class Identity:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Confusion(Displayed):
+class Confusion(Measured):
     """Margins of every tone in texts of other tones, centred by the model as it is.
 
     Attributes:
@@ -127,6 +126,13 @@ class Confusion(Displayed):
     after: Float[Floats, "emotion text told"]
     random: Float[Floats, "emotion draw text told"]
     provenance: Provenance
+    kind: ClassVar[str] = "identity"
+    arrays: ClassVar[tuple[str, ...]] = ("contexts", "before", "after", "random")
+    facts: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "emotions": tuple,
+        "told": tuple,
+        "scenarios": tuple,
+    }
 
     def shares(self, which: str = "after") -> Float[Floats, "emotion told"]:
         """How often each tone is chosen, by whose units were set.
@@ -186,29 +192,6 @@ class Confusion(Displayed):
             shown = {name: value for name, value in vars(one).items() if name != "difference"}
             rows.append({**shown, "carries": one.carries})
         return rows
-
-    def save(self, path: str | Path) -> None:
-        """Write it to one file (safetensors with a JSON header).
-
-        Raises:
-            ArtefactError: If the file cannot be written.
-        """
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        write_arrays(path, arrays, {n: list(getattr(self, n)) for n in _FACTS}, self.provenance)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Confusion:
-        """Read what `save` wrote.
-
-        Raises:
-            ArtefactError: If the file is missing or damaged.
-            MismatchError: If it is another kind of artefact.
-        """
-        arrays, facts, provenance = read_arrays(path, "identity", _ARRAYS)
-        try:
-            return cls(**{n: tuple(facts[n]) for n in _FACTS}, **arrays, provenance=provenance)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
 
 
 def identity(
@@ -270,7 +253,3 @@ def _masks(circuit: Circuit, e: int, settings: IdentitySettings) -> dict[str, Te
         draws = matched(own, taken(circuit, emotion, kind), settings.draws, seed)[0]
         found[kind] = torch.cat([torch.zeros_like(own), own, draws])
     return found
-
-
-_ARRAYS = ("contexts", "before", "after", "random")
-_FACTS = ("emotions", "told", "scenarios")

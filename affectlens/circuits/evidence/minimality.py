@@ -9,10 +9,9 @@ Source: Shi et al., "Hypothesis testing the circuit hypothesis in LLMs", arXiv 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from affectlens.circuits.evidence.conditions import Conditions
 from affectlens.circuits.evidence.draws import mask_of, others, sizes_of, taken
-from affectlens.circuits.evidence.files import read_arrays, write_arrays
+from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.evidence.items import items_of
 from affectlens.circuits.evidence.measure import margins_under
 from affectlens.circuits.evidence.plan import AT, check_parts, made_by
@@ -29,8 +28,7 @@ from affectlens.circuits.evidence.replacements import mean
 from affectlens.circuits.tasks.base import Task
 from affectlens.circuits.units import KINDS, Unit
 from affectlens.core.artefact import Provenance
-from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError, DataError, unknown
+from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
 from affectlens.core.statistics import holm, paired_difference
 
@@ -71,7 +69,7 @@ class MinimalitySettings:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Minimality(Displayed):
+class Minimality(Measured):
     """What the margin recovers as single units are given back, nats per token.
 
     Attributes:
@@ -89,6 +87,13 @@ class Minimality(Displayed):
     recovered: Float[Floats, "emotion unit text"]
     random: Float[Floats, "emotion draw text"]
     provenance: Provenance
+    kind: ClassVar[str] = "minimality"
+    arrays: ClassVar[tuple[str, ...]] = ("recovered", "random")
+    facts: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "emotions": tuple,
+        "units": lambda units: tuple(tuple((int(a), int(b)) for a, b in own) for own in units),
+        "scenarios": tuple,
+    }
 
     def p(self) -> Float[Floats, "emotion unit"]:
         """Of each unit against those that do not belong, by Holm over the emotion's units."""
@@ -133,36 +138,6 @@ class Minimality(Displayed):
             for e, emotion in enumerate(self.emotions)
             for u, (layer, index) in enumerate(self.units[e])
         ]
-
-    def save(self, path: str | Path) -> None:
-        """Write it to one file (safetensors with a JSON header).
-
-        Raises:
-            ArtefactError: If the file cannot be written.
-        """
-        facts = {name: list(getattr(self, name)) for name in ("emotions", "units", "scenarios")}
-        arrays = {"recovered": self.recovered, "random": self.random}
-        write_arrays(path, arrays, facts, self.provenance)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Minimality:
-        """Read what `save` wrote.
-
-        Raises:
-            ArtefactError: If the file is missing or damaged.
-            MismatchError: If it is another kind of artefact.
-        """
-        arrays, facts, made_by = read_arrays(path, "minimality", ("recovered", "random"))
-        try:
-            return cls(
-                emotions=tuple(facts["emotions"]),
-                units=tuple(tuple((int(a), int(b)) for a, b in own) for own in facts["units"]),
-                scenarios=tuple(facts["scenarios"]),
-                **arrays,
-                provenance=made_by,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
 
 
 def minimality(

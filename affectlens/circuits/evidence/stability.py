@@ -7,23 +7,21 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.circuits.evidence.files import read_arrays, write_arrays
+from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.overlap import overlap
 from affectlens.circuits.units import KINDS, choose, there_only
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance, fingerprint
-from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError, DataError
+from affectlens.core.errors import DataError
 from affectlens.core.progress import progress
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ class StabilitySettings:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stability(Displayed):
+class Stability(Measured):
     """How far selections agree.
 
     Attributes:
@@ -85,6 +83,9 @@ class Stability(Displayed):
     chance: Float[Floats, " emotion"]
     frequency: Float[Floats, "emotion unit"]
     provenance: Provenance
+    kind: ClassVar[str] = "stability"
+    arrays: ClassVar[tuple[str, ...]] = ("halves", "chance", "frequency")
+    facts: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"emotions": tuple}
 
     def core(self, circuit: Circuit, emotion: str) -> list[tuple[int, int]]:
         """Layer and index of the units that `CORE` of the selections agree on."""
@@ -139,29 +140,6 @@ class Stability(Displayed):
             }
             for e, emotion in enumerate(self.emotions)
         ]
-
-    def save(self, path: str | Path) -> None:
-        """Write it to one file (safetensors with a JSON header).
-
-        Raises:
-            ArtefactError: If the file cannot be written.
-        """
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        write_arrays(path, arrays, {"emotions": list(self.emotions)}, self.provenance)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Stability:
-        """Read what `save` wrote.
-
-        Raises:
-            ArtefactError: If the file is missing or damaged.
-            MismatchError: If it is another kind of artefact.
-        """
-        arrays, facts, provenance = read_arrays(path, "stability", _ARRAYS)
-        try:
-            return cls(tuple(facts["emotions"]), **arrays, provenance=provenance)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
 
 
 def fold_scores(
@@ -271,6 +249,3 @@ def _chosen(
     ranking = there_only(scores.mean(0), circuit.sizes[:, column])
     found = choose(ranking, circuit.allocation[..., column], circuit.emotions)
     return {e: [(u.layer, u.index) for u in units] for e, units in found.items()}
-
-
-_ARRAYS: Sequence[str] = ("halves", "chance", "frequency")
