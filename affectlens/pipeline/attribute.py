@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from affectlens.circuits.attribution.scores import UnitScores
 
 
-def patch_maps(request: TaskRequest, emotions: Sequence[str] | None = None) -> UnitScores:
+def patch_maps(
+    request: TaskRequest, emotions: Sequence[str] | None = None
+) -> tuple[UnitScores, Circuit]:
     """Exact total effects of all heads and sublayers; neurons by attribution patching.
+
+    Returns:
+        The effects, and the circuit, whose scores are direct contributions.
 
     Raises:
         ArtefactError, MismatchError, UnknownNameError, DataError: As `read` and `Asked.ready`; also
@@ -32,7 +37,7 @@ def patch_maps(request: TaskRequest, emotions: Sequence[str] | None = None) -> U
     names = _emotions(asked.circuit, emotions)
     given = asked.ready()
     whole = (given.model, given.task, given.means, names)
-    return UnitScores(
+    scores = UnitScores(
         method="exact total effect (neurons: attribution patching)",
         emotions=tuple(names),
         heads=total_effects(*whole),
@@ -46,6 +51,7 @@ def patch_maps(request: TaskRequest, emotions: Sequence[str] | None = None) -> U
             parameters={"task": given.task.name, "method": "exact", "against": "means"},
         ),
     )
+    return scores, given.circuit
 
 
 def edges_of(

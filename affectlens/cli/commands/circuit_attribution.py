@@ -94,17 +94,15 @@ def patch(
 ) -> None:
     """What every head is worth to a task's margin, exactly, beside what it writes directly."""
     with sentences():
-        from affectlens.circuits import Circuit
         from affectlens.cli.tables import print_rows
         from affectlens.pipeline.attribute import patch_maps, rows_of, save_patch_figures
 
         request = _request(
             out, circuit, (task, corpus, role, items), (means, means_role), (model, device, dtype)
         )
-        scores = patch_maps(request, _names(emotions))
+        scores, direct = patch_maps(request, _names(emotions))
         target = save or request.circuit_file.parent / f"patch_{task}.safetensors"
         scores.save(target)
-        direct = Circuit.load(request.circuit_file)
         save_patch_figures(scores, direct, target)
         print_rows(rows_of(scores, direct), target, as_json=as_json)
 
