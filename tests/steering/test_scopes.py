@@ -231,7 +231,7 @@ def test_a_context_of_ones_own_carries_the_block(model: LanguageModel, pack: Ste
     assert say(model) == plain
     assert count_hooks(model) > 0  # somebody may still come in
     assert context.run(say, model) == angry
-    assert in_thread(lambda: context.run(say, model)) == angry
+    assert in_thread(lambda: context.run(say, model)) == angry  # noqa: F821 (deleted below)
     del context
     assert count_hooks(model) == 0
 
