@@ -7,6 +7,7 @@ from affectlens.cli.commands.compare import add_compare_command
 from affectlens.cli.commands.datasets import datasets_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
+from affectlens.cli.commands.probe import probe_app
 from affectlens.cli.commands.reproduce import add_reproduce_command
 from affectlens.cli.commands.run import add_run_command, add_stage_commands
 from affectlens.cli.commands.serve import add_serve_command
@@ -21,7 +22,7 @@ add_run_command(app)
 add_steer_command(app)
 add_serve_command(app)
 add_reproduce_command(app)
-add_stage_commands(app, {"circuit": circuit_app})
+add_stage_commands(app, {"circuit": circuit_app, "probe": probe_app})
 add_capture_command(app)
 add_compare_command(app)
 app.add_typer(store_app, name="store", rich_help_panel=PARTS)

@@ -1,0 +1,8 @@
+"""``affectlens probe``: the stage, and what else is done with probes."""
+
+from __future__ import annotations
+
+import typer
+
+probe_app = typer.Typer()
+"""Its callback is the stage; see `affectlens.cli.commands.run`."""
