@@ -45,3 +45,16 @@ def test_a_hook_of_somebody_else_is_given_back() -> None:
             raise KeyError
     finally:
         assert logging.set_tqdm_hook(before) is theirs
+
+
+def test_reading_gguf_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import modeling_gguf_pytorch_utils as gguf
+
+    bar = gguf.tqdm
+    monkeypatch.setattr(sys, "stderr", said := Terminal())
+    with no_library_bars():
+        assert list(gguf.tqdm(range(3), desc="Tensors")) == [0, 1, 2]
+    assert said.getvalue() == ""
+    assert gguf.tqdm is bar
+    assert list(gguf.tqdm(range(3), desc="Tensors")) == [0, 1, 2]
+    assert "Tensors" in said.getvalue()
