@@ -34,6 +34,10 @@ class LinearFit:
         scores = x.to(flat.dtype) @ flat.mT + self.bias.reshape(sites, 1, -1)
         return scores.reshape(sites, -1, resamples, penalties, classes).permute(0, 2, 3, 1, 4)
 
+    def parts(self) -> dict[str, Tensor]:
+        """All that a file needs to hold."""
+        return {"weights": self.weights, "bias": self.bias}
+
 
 def check_rows(
     x: Float[Tensor, "site n d"],

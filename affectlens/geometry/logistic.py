@@ -59,7 +59,7 @@ def fit_logistic(
     check_rows(x, y, weight, n_classes)
     c = torch.as_tensor(penalties, dtype=torch.float32, device=x.device)
     c = c.expand(sites, -1) if c.ndim == 1 else c
-    index, packed = _pack(weight.float())
+    index, packed = pack(weight.float())
     resamples, rows = index.shape
     chunk = max(1, _ELEMENTS_PER_CHUNK // (resamples * rows * d))
     parts = [
@@ -77,7 +77,7 @@ def fit_logistic(
     return LinearFit(weights, bias, converged)
 
 
-def _pack(
+def pack(
     weight: Float[Tensor, "resample n"],
 ) -> tuple[Int[Tensor, "resample rows"], Float[Tensor, "resample rows"]]:
     """Indices of the rows each resample uses, padded with row 0 at weight 0."""
@@ -102,7 +102,7 @@ def _fit_chunk(
     rows = (rows * (weight > 0)[..., None]).flatten(0, 1)
     problem_weight = weight.repeat(sites, 1)
     basis, energy = principal_axes(rows, problem_weight)
-    solver = _Solver(
+    solver = Solver(
         torch.cat([rows @ basis, torch.ones_like(rows[..., :1])], dim=-1),
         y.repeat(sites, 1),
         problem_weight,
@@ -122,7 +122,7 @@ def _fit_chunk(
     )
 
 
-class _Solver:
+class Solver:
     """L-BFGS on all problems at once; tensors of weights are [problem, class, penalty, r + 1]."""
 
     def __init__(
@@ -178,6 +178,7 @@ class _Solver:
         return (error <= tol * w[..., :-1].square().sum((1, 3)).sqrt()) & (shares <= tol)
 
     def run(self, tol: float, max_iter: int) -> tuple[Tensor, Tensor]:
+        """Weights of every problem, and which penalties of it reached the tolerance."""
         problems, penalties = self.c.shape
         w = self.z.new_zeros(problems, self.n_classes, penalties, self.z.shape[-1])
         result, done_all = w.clone(), torch.zeros_like(self.c, dtype=torch.bool)

@@ -211,6 +211,11 @@ def sweep(
     """
     settings = from_options(SweepSettings, options, "sweep")
     kind, tried = PROBES[settings.probe], settings.tried()
+    if not kind.linear:
+        raise DataError(
+            f"A sweep keeps one weight per feature, and the probe {kind.name} is not linear; "
+            "choose a linear one."
+        )
     chosen = store.default_position(position)
     wanted = store.default_sites(sites)
     if len({store.width(site) for site in wanted}) > 1:
