@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from affectlens.activations.capture import capture
 from affectlens.core.emotions import own_emotions
 from affectlens.core.places import Site
-from affectlens.probes.sweep import EMBEDDINGS, Sweep, sweep
+from affectlens.probes.fitting import EMBEDDINGS
+from affectlens.probes.sweep import Sweep
+from affectlens.probes.sweeping import sweep
 
 if TYPE_CHECKING:
     from affectlens.activations.store.store import ActivationStore

@@ -50,3 +50,7 @@ class SweepOptions(TypedDict, total=False):
     folds: int
     draws: int
     seed: int
+
+
+NUMBER_DEFAULTS: SweepOptions = {"probe": "ridge", "penalties": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)}
+"""What a sweep of numbers does unless told otherwise."""

@@ -1,39 +1,24 @@
-"""The layer sweep: how well a linear probe tells the emotions apart at each site.
-
-The penalty of each site is chosen by cross-validation over scenarios of the fitting rows; the
-accuracy is that on rows nobody chose anything by: the split ``test``, or, where a corpus has none,
-the outer folds of a nested cross-validation.
-"""
+"""A layer sweep of labels: how well a probe tells the classes apart at each site."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.places import Site
-from affectlens.core.progress import progress
-from affectlens.core.settings import from_options, identity
-from affectlens.core.statistics import bootstrap_interval
-from affectlens.probes.crossval import Scored, cross_validate, make_design
-from affectlens.probes.estimators import PROBES
-from affectlens.probes.folds import group_ids
-from affectlens.probes.settings import SweepOptions, SweepSettings
+from affectlens.probes.fitting import EMBEDDINGS
+from affectlens.probes.held_out import HeldOut
+from affectlens.probes.scores import Scores, scores
 
-logger = logging.getLogger(__name__)
-
-EMBEDDINGS = Site(0, "resid_pre")
-_ELEMENTS_AT_ONCE = 1 << 26  # activations held in memory
 _TENSORS = ("accuracy", "ci", "cv_accuracy", "weights", "bias")
 
 
@@ -56,6 +41,7 @@ class Sweep(Displayed):
         weights: Probe weights in raw activations, fitted on all fitting rows.
         bias: Their intercepts.
         provenance: What made it.
+        held: What the probes say of each held-out row; None in files of before it was kept.
     """
 
     sites: tuple[Site, ...]
@@ -72,6 +58,25 @@ class Sweep(Displayed):
     weights: Float[Tensor, "site class d"]
     bias: Float[Tensor, "site class"]
     provenance: Provenance
+    held: HeldOut | None = None
+
+    @cached_property
+    def scores(self) -> Scores:
+        """All scores on held-out rows, with intervals drawn as those of the accuracy were.
+
+        Raises:
+            DataError: If the sweep is of before held-out rows were kept.
+        """
+        if self.held is None:
+            raise DataError("This sweep keeps no held-out rows; make it again for its scores.")
+        seed = int(self.provenance.parameters.get("seed", 0))
+        draws = int(self.provenance.parameters.get("draws", 1000))
+        return scores(self.held, draws=draws, random=torch.Generator().manual_seed(seed))
+
+    @property
+    def target(self) -> str:
+        """What is read."""
+        return str(self.provenance.parameters.get("target", "emotion"))
 
     @property
     def best(self) -> Site:
@@ -145,6 +150,9 @@ class Sweep(Displayed):
             "majority": self.majority,
         }
         tensors = {name: getattr(self, name) for name in _TENSORS}
+        if self.held is not None:
+            tensors |= self.held.tensors()
+            extra |= self.held.facts()
         write_tensors(Path(path), tensors, self.provenance, extra)
 
     @classmethod
@@ -168,6 +176,7 @@ class Sweep(Displayed):
                 counts={str(k): int(v) for k, v in file.extra["counts"].items()},
                 majority=float(file.extra["majority"]),
                 provenance=file.provenance,
+                held=HeldOut.read(file.tensors, file.extra, file.extra["classes"]),
                 **tensors,
             )
         except KeyError as error:
@@ -185,86 +194,3 @@ class Sweep(Displayed):
         if site not in self.sites:
             raise unknown("site", site.hook_name, [s.hook_name for s in self.sites])
         return self.sites.index(site)
-
-
-def sweep(
-    store: ActivationStore,
-    *,
-    classes: Sequence[str] | None = None,
-    position: str | None = None,
-    sites: str | Site | Iterable[str | Site] | None = None,
-    **options: Unpack[SweepOptions],
-) -> Sweep:
-    """Fit and score linear probes at every site.
-
-    Args:
-        store: Activations with labels. The split ``test`` is held out; the rest is fitted on.
-        classes: Labels to tell apart; default: those of the store's label set that occur.
-        position: Which position of the store; default: the one that suits its design.
-        sites: Which sites; default: all (they must have one width). Capture ``resid_pre@0`` too
-            for the embeddings as a baseline.
-        options: See `SweepSettings`: probe, penalties, folds, draws, seed.
-
-    Raises:
-        DataError: If there are fewer than two classes, or too few scenarios for the folds.
-        UnknownNameError: If a probe, class, position, site or option does not exist.
-    """
-    settings = from_options(SweepSettings, options, "sweep")
-    kind, tried = PROBES[settings.probe], settings.tried()
-    if not kind.linear:
-        raise DataError(
-            f"A sweep keeps one weight per feature, and the probe {kind.name} is not linear; "
-            "choose a linear one."
-        )
-    chosen = store.default_position(position)
-    wanted = store.default_sites(sites)
-    if len({store.width(site) for site in wanted}) > 1:
-        kinds = ", ".join(dict.fromkeys(site.kind for site in wanted))
-        raise DataError(f"Sites of different width need sweeps apart; choose one of {kinds}.")
-    design = make_design(store, classes, chosen, settings.folds, settings.seed)
-    step = max(1, _ELEMENTS_AT_ONCE // (len(design.rows) * store.width(wanted[0])))
-    parts = list[Scored]()
-    with progress("Fitting probes", len(wanted)) as advance:
-        for start in range(0, len(wanted), step):
-            some = wanted[start : start + step]
-            x = torch.stack([store.to_torch(site, chosen)[design.rows] for site in some])
-            parts.append(cross_validate(x, design, tried, kind))
-            advance(len(some))
-    if not all(part.converged for part in parts):
-        logger.warning("Some probes did not converge; drop the largest values of C.")
-    correct = torch.cat([part.correct for part in parts])
-    ci = bootstrap_interval(
-        correct.double().numpy(),
-        group_ids(design.held_groups).tolist(),
-        draws=settings.draws,
-        random=torch.Generator().manual_seed(settings.seed),
-    )
-    return Sweep(
-        sites=wanted,
-        classes=design.classes,
-        accuracy=correct.float().mean(1),
-        ci=torch.from_numpy(ci).float(),
-        cv_accuracy=torch.cat([part.cv_accuracy for part in parts]),
-        penalty=tuple(tried[i] for part in parts for i in part.chosen.tolist()),
-        penalties=tried,
-        folds=settings.folds,
-        held_out="nested cross-validation" if design.nested else "test split",
-        counts={"fit": int(design.fit.sum()), "held_out": correct.shape[1]},
-        majority=design.majority(),
-        weights=torch.cat([part.weights for part in parts]),
-        bias=torch.cat([part.bias for part in parts]),
-        provenance=Provenance(
-            kind="sweep",
-            model=store.provenance.model,
-            model_name=store.provenance.model_name,
-            corpus=store.provenance.corpus,
-            parameters={
-                **identity(settings),
-                "penalties": list(tried),
-                "classes": list(design.classes),
-                "position": chosen,
-                "sites": [site.hook_name for site in wanted],
-            },
-            inputs={"activations": store.fingerprint},
-        ),
-    )

@@ -1,0 +1,140 @@
+"""Which rows of a store a probe is fitted on and scored by, the same at every site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from affectlens.core.errors import DataError
+from affectlens.probes.folds import assign_folds, group_ids
+from affectlens.probes.targets import Labels, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Which rows are fitted and scored, the same at every site.
+
+    Attributes:
+        target: What is read, for messages and tables.
+        classes: Labels; none if the target is a number.
+        rows: Rows of the store that have a value; what follows counts within these.
+        y: Class of each row (int64), or its number (float32).
+        fit: Whether a row is fitted on.
+        fold: Fold of each fitting row, -1 for the others.
+        folds: How many.
+        nested: Whether the held-out rows are those of the outer folds.
+        groups: Scenario of each row.
+    """
+
+    target: str
+    classes: tuple[str, ...]
+    rows: Int[Tensor, " rows"]
+    y: Tensor
+    fit: Bool[Tensor, " n"]
+    fold: Int[Tensor, " n"]
+    folds: int
+    nested: bool
+    groups: tuple[str, ...]
+
+    @property
+    def held(self) -> Bool[Tensor, " n"]:
+        """Whether a row is scored in the end."""
+        return self.fit if self.nested else ~self.fit
+
+    @cached_property
+    def held_groups(self) -> list[str]:
+        """Scenario of each held-out row."""
+        return [group for group, held in zip(self.groups, self.held, strict=True) if held]
+
+    @property
+    def held_out(self) -> str:
+        """In words: what the held-out rows are."""
+        return "nested cross-validation" if self.nested else "test split"
+
+    def majority(self) -> float:
+        """Share of held-out rows in the class most frequent in the fitting rows."""
+        top = self.y[self.fit].mode().values
+        return float((self.y[self.held] == top).float().mean())
+
+    def without(self, *left_out: int) -> Float[Tensor, " n"]:
+        """Weights of the rows with some folds left out."""
+        return (self.fit & ~torch.isin(self.fold, torch.tensor(left_out))).float()
+
+
+def make_design(
+    target: Target, splits: Sequence[str], groups: Sequence[str], folds: int, seed: int
+) -> Design:
+    """Decide what is fitted and what is held out; see `affectlens.probes.sweep.sweep`.
+
+    Args:
+        target: Of every row.
+        splits: ``"test"`` is held out; if no row is, or all are, the outer folds are.
+        groups: What must not be spread over fitting and held-out rows.
+        folds: How many.
+        seed: Of the folds.
+
+    Raises:
+        DataError: If there are too few groups or rows of a class, no test row has a value, or
+            groups lie in the test split and outside it.
+    """
+    labels = isinstance(target, Labels)
+    wanted = set(target.classes) if labels else None
+    values = target.values
+    if len({len(values), len(splits), len(groups)}) > 1:
+        raise DataError(
+            f"{target.name} has {len(values)} values for {len(splits)} rows and {len(groups)} "
+            "groups; give every row one."
+        )
+    rows = [
+        i for i, v in enumerate(values) if (v in wanted if wanted is not None else v is not None)
+    ]
+    if not rows:
+        raise DataError(f"No row has a value of {target.name}.")
+    test = torch.tensor([splits[i] == "test" for i in rows])
+    if "test" in splits and not all(split == "test" for split in splits) and not bool(test.any()):
+        raise DataError(
+            f"The test split has no row with {target.name}; label some, or leave the test split "
+            "out to be scored by nested cross-validation."
+        )
+    if labels:
+        index = {name: i for i, name in enumerate(target.classes)}
+        y = torch.tensor([index[str(values[i])] for i in rows])
+    else:
+        y = torch.tensor([values[i] for i in rows], dtype=torch.float32)
+    nested = bool(test.all()) or not bool(test.any())
+    fit = torch.ones_like(test) if nested else ~test
+    mine = tuple(str(groups[i]) for i in rows)
+    inside = {g for g, t in zip(mine, test, strict=True) if t}
+    shared = inside.intersection(g for g, t in zip(mine, test, strict=True) if not t)
+    if shared:
+        raise DataError(
+            f"{len(shared)} scenarios lie in the test split and outside it ({min(shared)}); "
+            "split by scenario."
+        )
+    fold = torch.full((len(rows),), -1)
+    fitted = [g for g, used in zip(mine, fit, strict=True) if used]
+    fold[fit] = assign_folds(group_ids(fitted), folds, seed)
+    classes = target.classes if labels else ()
+    design = Design(target.name, classes, torch.tensor(rows), y, fit, fold, folds, nested, mine)
+    _check_classes(design)
+    return design
+
+
+def _check_classes(design: Design) -> None:
+    """Refuse a class that some fit would lack, by its name."""
+    for i, name in enumerate(design.classes):
+        of_class = design.fit & (design.y == i)
+        groups = {g for g, used in zip(design.groups, of_class, strict=True) if used}
+        spread = len(set(design.fold[of_class].tolist()))
+        least = 3 if design.nested else 2  # two folds may be left out at once
+        if spread < least:
+            raise DataError(
+                f"Class {name!r} of {design.target} has {int(of_class.sum())} fitting rows in "
+                f"{len(groups)} groups, which lie in {spread} of {design.folds} folds; it needs "
+                f"{least} or more, so drop it, add rows, or use other folds (seed)."
+            )

@@ -1,0 +1,224 @@
+"""Scores of held-out rows at all sites, with intervals that draw whole groups.
+
+Of labels: accuracy, macro-F1, balanced accuracy, AUROC (one class against the rest, mean over the
+classes), recall of each class. Of numbers: Pearson's r, the concordance coefficient, R². All but
+AUROC are functions of sums over rows, so that a bootstrap of all sites is one matrix product of how
+often each group is drawn with the sums of each group; AUROC is one pass over sorted rows.
+
+A class that a draw has no row of has no recall there; means over classes leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from affectlens.core.statistics import LEVEL, times_drawn
+from affectlens.probes.held_out import HeldOut
+
+if TYPE_CHECKING:
+    from affectlens.core.statistics import Random
+
+Floats = np.ndarray[Any, np.dtype[Any]]
+
+LABEL_SCORES = ("accuracy", "macro_f1", "balanced_accuracy", "auroc")
+NUMBER_SCORES = ("pearson", "ccc", "r2")
+_CELLS_AT_ONCE = 1 << 22  # of rows × draws: what fits a processor's cache runs twice as fast
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of a sweep.
+
+    Attributes:
+        names: Along the axis ``score``: :data:`LABEL_SCORES` and ``recall:<class>``, or
+            :data:`NUMBER_SCORES`.
+        value: On all held-out rows; NaN where it is not defined.
+        low, high: 95 % bootstrap interval over groups; NaN if there is but one group.
+        confusion: Rows of each class (first axis) said to be of each class; empty for numbers.
+    """
+
+    names: tuple[str, ...]
+    value: Float[Floats, "score site"]
+    low: Float[Floats, "score site"]
+    high: Float[Floats, "score site"]
+    confusion: Int[Floats, "site class class"]
+
+    def __getitem__(self, name: str) -> Float[Floats, " site"]:
+        return self.value[self.names.index(name)]
+
+    def interval(self, name: str) -> Float[Floats, "site 2"]:
+        """Both ends of a score's interval."""
+        i = self.names.index(name)
+        return np.stack([self.low[i], self.high[i]], axis=1)
+
+    def rows(self, site: int) -> list[dict[str, Any]]:
+        """``score``, ``value``, ``low`` and ``high`` of a site."""
+        return [
+            {"score": n, "value": float(v), "low": float(a), "high": float(b)}
+            for n, v, a, b in zip(
+                self.names, self.value[:, site], self.low[:, site], self.high[:, site], strict=True
+            )
+        ]
+
+
+def scores(held: HeldOut, *, draws: int = 2000, random: Random = 0) -> Scores:
+    """All scores of all sites, with intervals.
+
+    Args:
+        held: What probes say of held-out rows.
+        draws: Bootstrap draws of groups.
+        random: See `affectlens.core.statistics.times_drawn`.
+    """
+    index, count = held.numbered()
+    times = np.concatenate([np.ones((1, count)), times_drawn(count, draws, random)])
+    if held.classes:
+        found = _label_scores(held, index, times)
+    else:
+        found = _number_scores(held, index, times)
+    drawn = np.stack(list(found.values()))  # [score, draw, site]
+    with np.errstate(all="ignore"):
+        tail = (1 - LEVEL) / 2
+        low, high = _quantiles(drawn[:, 1:], (tail, 1 - tail))
+    if count == 1:
+        low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
+    return Scores(tuple(found), drawn[:, 0], low, high, confusion(held))
+
+
+def confusion(held: HeldOut) -> Int[Floats, "site class class"]:
+    """Rows of each class said to be of each class."""
+    k = len(held.classes)
+    if not k:
+        return np.zeros((len(held.outputs), 0, 0), np.int64)
+    said = held.outputs.argmax(-1)
+    cells = (held.truth * k + said).numpy()
+    return np.stack([np.bincount(row, minlength=k * k).reshape(k, k) for row in cells])
+
+
+def _quantiles(drawn: Float[Floats, "score draw site"], ends: tuple[float, float]) -> Floats:
+    if not np.isnan(drawn).any():
+        return np.quantile(drawn, ends, axis=1)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a score that no draw defines is NaN
+        return np.nanquantile(drawn, ends, axis=1)
+
+
+def _sums(
+    values: Float[Floats, "site n sum"], index: Int[Floats, " n"], times: Float[Floats, "draw g"]
+) -> Float[Floats, "draw site sum"]:
+    """Sums over the rows that come along with each draw."""
+    sites, _, sums = values.shape
+    per_group = np.zeros((times.shape[1], sites * sums), np.float64)
+    np.add.at(per_group, index, values.transpose(1, 0, 2).reshape(len(index), -1))
+    return (times @ per_group).reshape(len(times), sites, sums)
+
+
+def _label_scores(
+    held: HeldOut, index: Int[Floats, " n"], times: Float[Floats, "draw g"]
+) -> Mapping[str, Float[Floats, "draw site"]]:
+    k = len(held.classes)
+    truth = np.eye(k)[held.truth.numpy()]  # [n, class]
+    said = np.eye(k)[held.outputs.argmax(-1).numpy()]  # [site, n, class]
+    both = _sums(said * truth, index, times)
+    told = _sums(said, index, times)
+    there = _sums(truth[None], index, times)  # [draw, 1, class]
+    with np.errstate(all="ignore"):
+        recall = both / there
+        f1 = 2 * both / (told + there)  # as scikit-learn: undefined where neither occurs
+        present = np.broadcast_to(there > 0, recall.shape)
+        counted = (told + there) > 0
+        found = {
+            "accuracy": both.sum(-1) / there.sum(-1),
+            "macro_f1": np.where(counted, f1, 0.0).sum(-1) / counted.sum(-1),
+            "balanced_accuracy": np.where(present, recall, 0.0).sum(-1) / present.sum(-1),
+            "auroc": auroc(held, index, times),
+        }
+    return found | {f"recall:{name}": recall[..., i] for i, name in enumerate(held.classes)}
+
+
+def auroc(
+    held: HeldOut, index: Int[Floats, " n"], times: Float[Floats, "draw g"]
+) -> Float[Floats, "draw site"]:
+    """Area under the ROC curve of each class's probability against the rest, mean over classes.
+
+    Of weighted rows: the share of pairs of a row of the class and another in which the first has
+    the higher score, ties counted half.
+    """
+    chance = held.probabilities().numpy()
+    truth = held.truth.numpy()
+    total = np.zeros((len(times), len(chance)))
+    counted = np.zeros((len(times), 1))
+    for k in range(len(held.classes)):
+        own = truth == k
+        positive = _grouped(own, index, times)
+        negative = _grouped(~own, index, times)
+        pairs = positive * negative
+        counted[:, 0] += pairs > 0
+        for site, said in enumerate(chance[..., k]):
+            won = _pairs_won(said, own, index, times)
+            total[:, site] += np.divide(won, pairs, out=np.zeros_like(won), where=pairs > 0)
+    with np.errstate(all="ignore"):
+        return np.where(counted > 0, total / counted, np.nan)
+
+
+def _grouped(
+    chosen: Floats, index: Int[Floats, " n"], times: Float[Floats, "draw g"]
+) -> Float[Floats, " draw"]:
+    """How many of some rows each draw has."""
+    return times @ np.bincount(index[chosen], minlength=times.shape[1]).astype(np.float64)
+
+
+def _pairs_won(
+    said: Float[Floats, " n"],
+    own: Floats,
+    index: Int[Floats, " n"],
+    times: Float[Floats, "draw g"],
+) -> Float[Floats, " draw"]:
+    """Pairs of an own row and another that are in order, ties counted half, of each draw."""
+    order = np.argsort(said, kind="stable")
+    ranked, group, mine = said[order], index[order], own[order]
+    # Runs of equal scores: others within the run count half.
+    run = np.concatenate([[0], np.cumsum(np.diff(ranked) != 0)])
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(run)) + 1, [len(run)]])
+    first, last = edges[run[mine]], edges[run[mine] + 1]
+    others = torch.from_numpy(np.where(mine, 0.0, 1.0).astype(np.float32))[:, None]
+    won = np.empty(len(times))
+    step = max(1, _CELLS_AT_ONCE // len(said))
+    by_group = torch.from_numpy(np.ascontiguousarray(times.T, dtype=np.float32))  # [g, draw]
+    order_of = torch.from_numpy(group)
+    own_group = torch.from_numpy(group[mine])
+    start, stop = torch.from_numpy(first), torch.from_numpy(last)
+    for begin in range(0, len(times), step):
+        part = by_group[:, begin : begin + step]
+        below = torch.zeros(len(said) + 1, part.shape[1])
+        torch.cumsum(part[order_of] * others, 0, out=below[1:])
+        half = (below[start] + below[stop]) * part[own_group]
+        won[begin : begin + step] = half.sum(0, dtype=torch.float64).numpy() / 2
+    return won
+
+
+def _number_scores(
+    held: HeldOut, index: Int[Floats, " n"], times: Float[Floats, "draw g"]
+) -> Mapping[str, Float[Floats, "draw site"]]:
+    # About the mean of all rows: sums of squares of large numbers would cancel.
+    middle = float(held.truth.double().mean())
+    truth = held.truth.double().numpy() - middle
+    said = held.outputs[..., 0].double().numpy() - middle
+    same = np.broadcast_to(truth, said.shape)
+    values = np.stack([np.ones_like(said), same, said, same**2, said**2, same * said], axis=-1)
+    n, t, p, tt, pp, tp = np.moveaxis(_sums(values, index, times), -1, 0)
+    with np.errstate(all="ignore"):
+        vt, vp, cov = tt / n - (t / n) ** 2, pp / n - (p / n) ** 2, tp / n - t * p / n**2
+        error = tt - 2 * tp + pp
+        return {
+            "pearson": cov / np.sqrt(vt * vp),
+            "ccc": 2 * cov / (vt + vp + (t / n - p / n) ** 2),
+            "r2": 1 - error / (n * vt),
+        }
