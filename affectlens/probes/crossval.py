@@ -107,10 +107,11 @@ def fit_probes(
             f"{design.target} is {'a label' if design.classes else 'a number'}, and the probe "
             f"{probe.name} reads {reads}; choose {'logistic' if design.classes else 'ridge'}."
         )
-    if design.classes:
-        classes = len(design.classes)
-        return probe.fit(x, design.y, penalties, n_classes=classes, weight=weight, tol=tol)
-    return probe.fit(x, design.y[:, None], penalties, n_classes=1, weight=weight, tol=tol)
+    y = design.y if design.classes else design.y[:, None]
+    count = len(design.classes) or 1
+    found = probe.fit(x, y, penalties, n_classes=count, weight=weight, tol=tol)
+    assert isinstance(found, LinearFit)
+    return found
 
 
 def goodness(

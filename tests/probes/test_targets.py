@@ -148,7 +148,7 @@ def test_unfit_targets_are_refused_in_a_sentence() -> None:
         (lambda: sweep(store, target=Numbers("v", y[:5])), "5 values for 64 rows"),
         (
             lambda: sweep(store, target=Numbers("v", y), probe="logistic"),
-            "valence is a number, and the probe logistic reads classes; choose ridge",
+            "v is a number, and the probe logistic reads classes; choose ridge",
         ),
         (lambda: renamed(Labels("l", ["a", "b"], ("a", "b")), {"c": "d"}), "label of l 'c'"),
     ]
