@@ -85,7 +85,8 @@ class ProbeKind:
     Attributes:
         name: What users write.
         help: One line.
-        fit: Fits it (`Fit`; of a kind that reads tokens see `estimators.attention`).
+        fit: Fits it (`Fit`; of a kind that reads tokens see `estimators.attention`) and gives
+            `Fitted`: of a linear kind a `LinearFit`.
         targets: What rows may carry, of `CLASSES`, `LABELS` and `NUMBERS`.
         link: What makes probabilities of scores of classes: ``"softmax"``, or ``"sigmoid"`` where
             every class was told from the rest by itself.
@@ -98,7 +99,7 @@ class ProbeKind:
 
     name: str
     help: str
-    fit: Callable[..., Fitted]
+    fit: Callable[..., Any]
     targets: tuple[str, ...] = (CLASSES,)
     link: str = "softmax"
     tokens: bool = False
