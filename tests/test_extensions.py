@@ -139,6 +139,13 @@ def a_probe() -> Any:
     return ProbeKind("toy", "A toy of a probe", fit)
 
 
+def a_calibration() -> Any:
+    from affectlens.probes.calibration import CALIBRATIONS, CalibrationKind
+
+    plain = CALIBRATIONS["none"]
+    return CalibrationKind("toy", "A toy of a calibration", plain.fit, plain.restore)
+
+
 def a_format() -> Any:
     import json
 
@@ -228,6 +235,7 @@ TOYS = {
     "evidence": a_part_of_the_evidence,
     "operators": an_operator,
     "probes": a_probe,
+    "calibrations": a_calibration,
     "formats": a_format,
     "servers": a_server,
     "backends": a_backend,

@@ -14,6 +14,7 @@ TABLES: Mapping[str, str] = {
     "corpora": "affectlens.datasets:CORPORA",
     "estimators": "affectlens.geometry:ESTIMATORS",
     "probes": "affectlens.probes:PROBES",
+    "calibrations": "affectlens.probes.calibration:CALIBRATIONS",
     "interventions": "affectlens.circuits.interventions:INTERVENTIONS",
     "tasks": "affectlens.circuits.tasks:TASKS",
     "strategies": "affectlens.circuits.ranking:STRATEGIES",
