@@ -46,8 +46,13 @@ from .pipeline import run as run
 from .pipeline.expression import express as express
 from .pipeline.settings import ExpressSettings as ExpressSettings
 from .plotting import plot as plot
+from .probes import Probe as Probe
 from .probes import Sweep as Sweep
+from .probes import fit_probe as fit_probe
+from .probes import read as read
 from .probes import sweep as sweep
+from .probes.scikit import LinearProbe as LinearProbe
+from .probes.scikit import RidgeProbe as RidgeProbe
 from .reproductions import StudyRequest as StudyRequest
 from .reproductions import reproduce as reproduce
 from .steering import SteeringPack as SteeringPack

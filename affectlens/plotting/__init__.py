@@ -1,6 +1,7 @@
 """Plotly figures, one function per figure: artefacts in (or their summaries), a `Figure` out."""
 
 from affectlens.plotting.arms import arms_bars, per_emotion_heatmap
+from affectlens.plotting.calibration import reliability
 from affectlens.plotting.circuit import (
     allocation_bars,
     contribution_map,
@@ -43,6 +44,7 @@ __all__ = [
     "per_emotion_heatmap",
     "plot",
     "probe_accuracy",
+    "reliability",
     "split_half",
     "strength_curves",
 ]

@@ -23,6 +23,7 @@ from affectlens.evaluation import ArmMetrics, StrengthPoint
 from affectlens.geometry import Directions
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting.arms import arms_bars, per_emotion_heatmap
+from affectlens.plotting.calibration import reliability
 from affectlens.plotting.circuit import (
     allocation_bars,
     contribution_map,
@@ -38,7 +39,8 @@ from affectlens.plotting.judges import confusion
 from affectlens.plotting.probes import probe_accuracy
 from affectlens.plotting.strengths import strength_curves
 from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, SweepSummary
-from affectlens.probes import Sweep
+from affectlens.probes import Probe, Sweep
+from affectlens.probes.calibration import Quality
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -186,6 +188,12 @@ FIGURES = Registry(
         "the strongest edges between heads, MLPs and the unembedding",
         a(EdgeScores),
         edge_sankey,
+    ),
+    Figure(
+        "reliability",
+        "what a probe's probabilities claim against what came true",
+        a(Probe, Quality),
+        reliability,
     ),
     Figure("confusion", "how a judge reads texts of known tone", a_judge_report, confusion),
 )

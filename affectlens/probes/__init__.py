@@ -3,6 +3,9 @@
 from affectlens.probes.estimators import PROBES, ProbeKind
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.number_sweep import NumberSweep
+from affectlens.probes.probe import Probe
+from affectlens.probes.probe_fit import fit_probe
+from affectlens.probes.reading import Readings, read
 from affectlens.probes.scores import Scores, scores
 from affectlens.probes.sweep import Sweep
 from affectlens.probes.sweeping import sweep
@@ -14,10 +17,14 @@ __all__ = [
     "Labels",
     "NumberSweep",
     "Numbers",
+    "Probe",
     "ProbeKind",
+    "Readings",
     "Scores",
     "Sweep",
+    "fit_probe",
     "numbers_of",
+    "read",
     "scores",
     "store_labels",
     "sweep",

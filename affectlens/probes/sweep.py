@@ -87,12 +87,12 @@ class Sweep(Displayed):
 
     def logits(self, x: Float[Tensor, "n d"], site: Site | str) -> Float[Tensor, "n class"]:
         """Scores of raw activations under the probe of a site."""
-        i = self._index(site)
+        i = self.index(site)
         return x.to(self.weights.dtype) @ self.weights[i].T + self.bias[i]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain figures for JSON: the best layer, its accuracy, and every site in turn."""
-        best = self._index(self.best)
+        best = self.index(self.best)
         embeddings = self.sites.index(EMBEDDINGS) if EMBEDDINGS in self.sites else None
         return {
             "best_layer": self.best.layer,
@@ -124,7 +124,7 @@ class Sweep(Displayed):
             "sites": len(self.sites),
             "classes": len(self.classes),
             "best": self.best.hook_name,
-            "accuracy": f"{float(self.accuracy[self._index(self.best)]):.3f}",
+            "accuracy": f"{float(self.accuracy[self.index(self.best)]):.3f}",
             "held_out": self.held_out,
             "model": self.provenance.model_name,
         }
@@ -189,7 +189,12 @@ class Sweep(Displayed):
             raise ArtefactError(f"{path}: shapes and labels do not fit; make the sweep again.")
         return loaded
 
-    def _index(self, site: Site | str) -> int:
+    def index(self, site: Site | str) -> int:
+        """Place of a site along the axis ``site``.
+
+        Raises:
+            UnknownNameError: If the sweep has no such site.
+        """
         site = Site.parse(site) if isinstance(site, str) else site
         if site not in self.sites:
             raise unknown("site", site.hook_name, [s.hook_name for s in self.sites])

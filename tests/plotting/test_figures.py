@@ -23,6 +23,7 @@ from affectlens.evaluation import ARMS, StrengthPoint
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting import DirectionsSummary, SweepSummary, style
 from affectlens.plotting.geometry import _frame, _place_labels
+from affectlens.probes.calibration import Quality, quality
 from tests.circuits.test_efficiency import planted
 
 DATA = sample()
@@ -49,6 +50,13 @@ def edge_scores() -> EdgeScores:
     )
 
 
+def trusted() -> Quality:
+    generator = np.random.default_rng(0)
+    p = generator.dirichlet(np.ones(3), size=90)
+    truth = np.eye(3)[[generator.choice(3, p=row) for row in p]]
+    return quality(p, truth, np.arange(90) // 3, bins=5, draws=50)
+
+
 def all_figures() -> dict[str, Any]:
     d, c, t = DATA.directions, DATA.circuit, DATA.tuning
     assert DATA.probes and d and DATA.emotion_map and c and t
@@ -72,6 +80,7 @@ def all_figures() -> dict[str, Any]:
         "effect_map": figures.effect_map(unit_scores(), "fear", direct=unit_scores()),
         "edge_sankey": figures.edge_sankey(edge_scores(), "fear", count=2, written=WRITTEN),
         "confusion": figures.confusion(DATA.judges[0]),
+        "reliability": figures.reliability(trusted()),
     }
 
 
@@ -93,6 +102,16 @@ def test_maps_and_edges_hold_the_scores() -> None:
     assert list(flow.link.value) == [3.0, 0.5] and list(flow.link.customdata) == [-3.0, 0.5]
     assert list(flow.link.source) == [0, 1] and list(flow.link.target) == [2, 2]
     assert flow.node.customdata[0] == WRITTEN["head 0.1"]
+
+
+def test_reliability_holds_shares_and_intervals() -> None:
+    line, curve = FIGURES["reliability"].data
+    found = trusted()
+    assert list(line.x) == list(line.y) == [0, 1]
+    assert list(curve.x) == list(found.claimed) and list(curve.y) == list(found.found)
+    top = np.asarray(curve.y) + np.asarray(curve.error_y.array)
+    np.testing.assert_allclose(top, found.high)
+    assert f"{found.ece:.3f}" in curve.name and sum(curve.customdata) == 90
 
 
 def test_every_public_figure_is_tested_here():

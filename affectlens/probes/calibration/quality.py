@@ -20,7 +20,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 BINS = 15
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Quality:
     """Of some rows nobody fitted anything on.
 
