@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
+    from affectlens.probes.probe import Probe
     from affectlens.probes.sweep import Sweep
     from affectlens.steering.pack import SteeringPack
 
@@ -159,24 +160,32 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
 
 
 def readout_of(
-    pack: SteeringPack, sweep: Sweep, layers: int | Sequence[int] | None, *, force: bool
+    pack: SteeringPack,
+    probes: Sweep | Probe | Sequence[Probe],
+    layers: int | Sequence[int] | None,
+    *,
+    force: bool,
 ) -> Readout:
     """See `SteeringPack.with_readout`."""
-    sweep.provenance.require_model(pack.provenance.model, "this pack", force=force)
-    have = {n: i for n, i in _probe_layers(sweep).items() if n != EMBEDDINGS}
+    for one in [probes] if not isinstance(probes, Sequence) else probes:
+        one.provenance.require_model(pack.provenance.model, "this pack", force=force)
+    given = _fitted(probes)
+    have = {n: i for n, i in given.layers.items() if n != EMBEDDINGS}
     if layers is None:
-        layers = sweep.best.layer
-    return _probes_at(sweep, have, {layers} if isinstance(layers, int) else set(layers))
+        layers = given.best if given.best is not None else sorted(have)
+    return given.at(have, {layers} if isinstance(layers, int) else set(layers))
 
 
 def gates_of(
-    pack: SteeringPack, sweep: Sweep, layers: int | Sequence[int] | None
+    pack: SteeringPack,
+    probes: Sweep | Probe | Sequence[Probe],
+    layers: int | Sequence[int] | None,
 ) -> Readout | None:
-    """See `SteeringPack.with_readout`; None if the sweep has no probe that could decide."""
-    have = _probe_layers(sweep)
+    """See `SteeringPack.with_readout`; None if there is no probe that could decide."""
+    given = _fitted(probes)
+    have = given.layers
     if layers is not None:
-        return _probes_at(sweep, have, {layers} if isinstance(layers, int) else set(layers))
-    scores = sweep.cv_accuracy.amax(1).tolist()
+        return given.at(have, {layers} if isinstance(layers, int) else set(layers))
     wanted: set[int] = set()
     for mode in pack.modes:
         for emotion in pack.emotions:
@@ -184,24 +193,66 @@ def gates_of(
             early = [n for n in have if first is not None and decided(first, n)]
             # As for `Sweep.best`, the embeddings are the last resort: they know only the word.
             early = [n for n in early if n != EMBEDDINGS] or early
-            wanted |= {max(early, key=lambda n: scores[have[n]])} if early else set()
-    return _probes_at(sweep, have, wanted) if wanted else None
+            wanted |= {max(early, key=lambda n: given.scores[have[n]])} if early else set()
+    return given.at(have, wanted) if wanted else None
 
 
-def _probe_layers(sweep: Sweep) -> dict[int, int]:
-    """Layers at which a sweep reads the residual stream, and their places in it."""
-    after = {site.layer: i for i, site in enumerate(sweep.sites) if site.kind == "resid_post"}
-    before = {site.layer - 1: i for i, site in enumerate(sweep.sites) if site.kind == "resid_pre"}
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """Linear probes of several places, whatever they come from.
+
+    Attributes:
+        classes: What they tell apart.
+        layers: Blocks after which they read the residual stream, and their places in what follows.
+        best: The block to read after; None: all of them.
+        scores: How good each of them is.
+        weights, bias: Of all.
+    """
+
+    classes: tuple[str, ...]
+    layers: Mapping[int, int]
+    best: int | None
+    scores: Sequence[float]
+    weights: Float[Tensor, "site label d_model"]
+    bias: Float[Tensor, "site label"]
+
+    def at(self, have: Mapping[int, int], layers: set[int]) -> Readout:
+        """Those of some blocks."""
+        for layer in sorted(layers):
+            if layer not in have:
+                raise unknown("probe layer", layer, [str(n) for n in have])
+        rows = [have[layer] for layer in sorted(layers)]
+        return Readout(self.classes, tuple(sorted(layers)), self.weights[rows], self.bias[rows])
+
+
+def _fitted(probes: Sweep | Probe | Sequence[Probe]) -> _Fitted:
+    from affectlens.probes import Probe
+
+    if isinstance(probes, Probe):
+        probes = [probes]
+    if not isinstance(probes, Sequence):
+        scores = probes.cv_accuracy.amax(1).tolist()
+        layers, best = _layers_of(probes.sites), probes.best.layer
+        return _Fitted(tuple(probes.classes), layers, best, scores, probes.weights, probes.bias)
+    if not probes or len({one.classes for one in probes}) > 1:
+        raise DataError("A pack takes probes that tell the same classes apart; give at least one.")
+    layers = _layers_of([one.site for one in probes])
+    if len(layers) < len(probes):
+        raise DataError(
+            "A pack reads the residual stream, one probe after a block; give probes of resid_post "
+            "at different layers (resid_pre of layer 0 for the embeddings)."
+        )
+    weights, bias = zip(*(one.folded() for one in probes), strict=True)
+    # The later of two decides better, having read more.
+    order = [float(one.site.layer) for one in probes]
+    return _Fitted(probes[0].classes, layers, None, order, torch.stack(weights), torch.stack(bias))
+
+
+def _layers_of(sites: Sequence[Site]) -> dict[int, int]:
+    """Layers at which probes read the residual stream, and their places among them."""
+    after = {site.layer: i for i, site in enumerate(sites) if site.kind == "resid_post"}
+    before = {site.layer - 1: i for i, site in enumerate(sites) if site.kind == "resid_pre"}
     return dict(sorted((before | after).items()))
-
-
-def _probes_at(sweep: Sweep, have: Mapping[int, int], layers: set[int]) -> Readout:
-    for layer in sorted(layers):
-        if layer not in have:
-            raise unknown("probe layer", layer, [str(n) for n in have])
-    wanted = sorted(layers)
-    rows = [have[layer] for layer in wanted]
-    return Readout(tuple(sweep.classes), tuple(wanted), sweep.weights[rows], sweep.bias[rows])
 
 
 def _provenance(model: LanguageModel, source: Provenance, **parameters: Any) -> Provenance:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
+    from affectlens.probes.probe import Probe
     from affectlens.probes.sweep import Sweep
 
 
@@ -284,7 +285,7 @@ class SteeringPack(PackDisplay):
 
     def with_readout(
         self,
-        sweep: Sweep,
+        probes: Sweep | Probe | Sequence[Probe],
         layers: int | Sequence[int] | None = None,
         *,
         gates: int | Sequence[int] | None = None,
@@ -293,19 +294,18 @@ class SteeringPack(PackDisplay):
         """The same pack with probes of the residual stream, for live readings and gates.
 
         Args:
-            sweep: Probes of ``resid_post``, and of ``resid_pre@0`` for the embeddings.
-            layers: Blocks to read after; default: the best one.
-            gates: Blocks after which gates are decided, -1 for the embeddings; default: for each
-                mode and emotion the best before the first place it steers. A request is decided by
-                the last one before the first place that it steers.
+            probes: Of ``resid_post``, or ``resid_pre@0``: the embeddings. Temperatures are folded in.
+            layers: Blocks to read after; default: the best of a sweep, all of probes given.
+            gates: Blocks after which gates are decided, -1 for the embeddings; default: per mode and
+                emotion the best before the first place it steers; the last of them decides.
             force: Accept probes of another model of the same shape.
 
         Raises:
-            MismatchError: If the probes are of another model.
-            UnknownNameError: If there is no probe of a layer.
+            MismatchError, UnknownNameError: If probes are of another model, or lack a layer.
+            DataError: If a probe cannot be folded.
         """
-        readout = readout_of(self, sweep, layers, force=force)
-        return replace(self, readout=readout, gates=gates_of(self, sweep, gates))
+        readout = readout_of(self, probes, layers, force=force)
+        return replace(self, readout=readout, gates=gates_of(self, probes, gates))
 
     def save(self, path: str | Path) -> None:
         """Write it to one file, atomically.
