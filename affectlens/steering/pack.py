@@ -294,10 +294,10 @@ class SteeringPack(PackDisplay):
         """The same pack with probes of the residual stream, for live readings and gates.
 
         Args:
-            probes: Of ``resid_post``, or ``resid_pre@0``: the embeddings. Temperatures are folded in.
+            probes: Of ``resid_post``, or ``resid_pre@0`` (embeddings); temperatures are folded in.
             layers: Blocks to read after; default: the best of a sweep, all of probes given.
-            gates: Blocks after which gates are decided, -1 for the embeddings; default: per mode and
-                emotion the best before the first place it steers; the last of them decides.
+            gates: Blocks after which gates are decided, -1 for the embeddings; default: by mode
+                and emotion the best before the first place it steers; the last of them decides.
             force: Accept probes of another model of the same shape.
 
         Raises:
