@@ -17,6 +17,9 @@ CircuitFile = Annotated[
 TaskName = Annotated[str, typer.Option("--task", help="See `affectlens list tasks`.")]
 TaskCorpus = Annotated[str, typer.Option("--corpus", help="Texts of the task: a name, or a file.")]
 Role = Annotated[str, typer.Option("--role", help="Texts that make the task.")]
+MeansCorpus = Annotated[
+    str, typer.Option("--means-corpus", help="Replies that units' means are taken of.")
+]
 MeansRole = Annotated[
     str, typer.Option("--means-role", help="Replies whose mean takes a unit's place.")
 ]

@@ -12,6 +12,7 @@ from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:
     from affectlens.circuits import Circuit
+    from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
     from affectlens.circuits.verdict import Evidence
 
 
@@ -77,8 +78,7 @@ def print_part(folder: Path, name: str, *, as_json: bool) -> None:
         UnknownNameError: If there is no such part.
         ArtefactError: If it was not measured, or its file is damaged.
     """
-    from rich.table import Table
-
+    from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
     from affectlens.circuits.evidence.parts import PARTS
 
     row = PARTS[name]
@@ -88,11 +88,28 @@ def print_part(folder: Path, name: str, *, as_json: bool) -> None:
             f"There is no {name} in {folder}; measure it with `affectlens circuit evidence "
             f"--parts {name}`."
         )
-    rows = row.kind.load(file).table_rows()
+    found = row.kind.load(file)
+    print_table(found.table_rows(), row.help, as_json=as_json)
+    if isinstance(found, FaithfulnessCurve):
+        print_hypotheses(found, as_json=as_json)
+
+
+def print_hypotheses(curve: FaithfulnessCurve, *, as_json: bool) -> None:
+    """What tests of the circuit as a hypothesis say of it."""
+    from affectlens.circuits.evidence.hypotheses import hypotheses
+
+    rows = [one.table_row() for one in hypotheses(curve)]
+    print_table(rows, "The circuit as a hypothesis (p by Holm)", as_json=as_json)
+
+
+def print_table(rows: Sequence[Mapping[str, object]], title: str, *, as_json: bool) -> None:
+    """Rows as JSON lines, or as a table."""
+    from rich.table import Table
+
     if as_json:
         _lines(rows)
         return
-    table = Table(*rows[0], title=row.help)
+    table = Table(*rows[0], title=title)
     for one in rows:
         table.add_row(*map(_cell, (one.get(head, "") for head in rows[0])))
     stdout().print(table)

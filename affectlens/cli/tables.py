@@ -101,8 +101,9 @@ def print_ablation(curve: AblationCurve, saved: Path, *, as_json: bool) -> None:
         for row in curve.table_rows():
             out.out(json_line(row))
         return
+    named = str(curve.provenance.parameters.get("task", "")).replace("_", "-")
     names = ("emotion", "units", "fall", "random units", "difference (95 %)", "p", "others")
-    table = Table(title="Fall of the carry-over margin, nats per token")
+    table = Table(title=f"Fall of the {named} margin, nats per token")
     for i, name in enumerate(names):
         table.add_column(name, justify="right" if i else "left")
     for one in curve.effects():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from affectlens.circuits.evidence import (
     EnhancementCurve,
     FaithfulnessCurve,
 )
+from affectlens.circuits.evidence.hypotheses import TESTS, hypotheses
 from affectlens.circuits.verdict import WORDS, Evidence
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class LeftSummary:
         circuit, circuit_random: f of the circuit alone, and of random ones of its shape.
         without: f of the model without the circuit.
         texts: How many.
+        hypotheses: What is said of each test of the circuit as a hypothesis, with its p.
     """
 
     emotions: Sequence[str]
@@ -103,6 +106,7 @@ class LeftSummary:
     circuit_random: Sequence[float]
     without: Sequence[float]
     texts: int
+    hypotheses: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @classmethod
     def of(cls, curve: FaithfulnessCurve) -> LeftSummary:
@@ -119,6 +123,7 @@ class LeftSummary:
             circuit_random=[one.circuit_random for one in found],
             without=[one.without for one in found],
             texts=len(curve.scenarios),
+            hypotheses=_tested(curve),
         )
 
 
@@ -189,3 +194,16 @@ class EvidenceSummary:
             faithfulness=LeftSummary.of(left[0]) if left else None,
             choices=ChoiceSummary.of(chosen[0]) if chosen else None,
         )
+
+
+def _tested(curve: FaithfulnessCurve) -> dict[str, list[str]]:
+    """Test → in words for each emotion."""
+    found = hypotheses(curve)
+    return {
+        name: [
+            word if math.isnan(p := getattr(one, name)) else f"{word} (p {p:.2g})"
+            for one in found
+            for word in [one.words()[name]]
+        ]
+        for name in TESTS
+    }

@@ -8,7 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.core.artefact import atomic_write, write_json, write_text
+from affectlens.core.artefact import write_json, write_text
+from affectlens.core.parquet import write_parquet
 from affectlens.reproductions.comparison import Row
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def write_comparison(folder: Path, facts: dict[str, Any], rows: Sequence[Row]) -
             ],
         },
     )
-    atomic_write(folder / "figures.parquet", lambda path: _parquet(flat, path))
+    write_parquet(folder / "figures.parquet", flat)
     write_text(folder / "report.md", markdown(facts, flat))
     write_text(folder / "report.html", page(facts, flat))
     return FILES
@@ -114,10 +115,3 @@ def _pipes(parts: Any) -> str:
 
 def _cells(tag: str, parts: Sequence[str]) -> str:
     return "".join(f"<{tag}>{html.escape(part)}</{tag}>" for part in parts)
-
-
-def _parquet(flat: Sequence[dict[str, Any]], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist(list(flat)), path)

@@ -20,6 +20,7 @@ from affectlens.circuits.influence import InfluenceProfile
 from affectlens.cli import app
 from affectlens.core import Provenance
 from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
+from affectlens.core.parquet import write_parquet
 from affectlens.core.statistics import paired_difference
 from affectlens.datasets import Corpus, load
 from affectlens.evaluation.judges import load_judge
@@ -243,7 +244,7 @@ class TestMeasured:
         curve.save(tmp_path / "curve.safetensors")
         back = EfficiencyCurve.load(tmp_path / "curve.safetensors")
         assert back.table_rows() == curve.table_rows() and back.area("circuit").arm == "circuit"
-        curve.to_parquet(tmp_path / "curve.parquet")
+        write_parquet(tmp_path / "curve.parquet", curve.table_rows())
         assert pq.read_table(tmp_path / "curve.parquet").to_pylist() == curve.table_rows()
 
     def test_several_strengths_are_tuned(self, parts: Any) -> None:

@@ -131,6 +131,7 @@ def test_evidence_and_show(folder: Path, tmp_path: Path) -> None:
     assert rows[1]["file"] == "ablation.safetensors" and rows[1]["texts"] == 3
     part = CliRunner().invoke(app, [*show, "--part", "identity", "--json"])
     assert {json.loads(line)["emotion"] for line in part.stdout.splitlines()} == set(EMOTIONS)
+    assert (tmp_path / "parts" / "identity.parquet").is_file()
     for options, says in (
         ([*show, "--part", "faithfulness"], "There is no faithfulness in"),
         ([*("proof" if word == "ablation,identity" else word for word in command)], "part of the"),
@@ -141,3 +142,50 @@ def test_evidence_and_show(folder: Path, tmp_path: Path) -> None:
         bad = CliRunner().invoke(app, options, env={"COLUMNS": "200"})
         assert bad.exit_code == 1 and bad.output.count("Error: ") == 1, bad.output
         assert says in " ".join(bad.output.split()), bad.output
+
+
+def test_hypotheses_stand_below_faithfulness(folder: Path, tmp_path: Path) -> None:
+    save = str(tmp_path / "parts")
+    texts = [
+        word
+        for name in ("--corpus", "--means-corpus")
+        for word in (name, str(folder / "own.jsonl"))
+    ]
+    command = ["circuit", "evidence", "--out", str(folder), "--dtype", "float32", "--groups", "4"]
+    command += [
+        *texts,
+        "--parts",
+        "faithfulness",
+        "--shares",
+        "50,100",
+        "--draws",
+        "2",
+        "--save",
+        save,
+    ]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    show = [
+        "circuit",
+        "show",
+        "--out",
+        str(folder),
+        "--save",
+        save,
+        "--part",
+        "faithfulness",
+        "--json",
+    ]
+    rows = [json.loads(line) for line in CliRunner().invoke(app, show).stdout.splitlines()]
+    tested = {row["emotion"]: row for row in rows if "sufficiency_p" in row}
+    assert set(tested) == set(EMOTIONS)
+    assert all(0 < row["sufficiency_p"] <= 1 and row["independence"] for row in tested.values())
+
+
+def test_two_circuits_compared(folder: Path) -> None:
+    file = str(folder / "circuit.safetensors")
+    done = CliRunner().invoke(app, ["circuit", "compare", file, file, "--json"])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2 * len(EMOTIONS) and {row["jaccard"] for row in rows} == {1.0}
+    bad = CliRunner().invoke(app, ["circuit", "compare", file, str(folder / "none")])
+    assert bad.exit_code == 1 and bad.output.count("Error: ") == 1

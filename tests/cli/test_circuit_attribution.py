@@ -20,7 +20,7 @@ __all__ = ["folder"]
 
 
 def asked(folder: Path, *words: str) -> Result:
-    texts = ["--corpus", str(folder / "own.jsonl"), "--means", str(folder / "own.jsonl")]
+    texts = ["--corpus", str(folder / "own.jsonl"), "--means-corpus", str(folder / "own.jsonl")]
     command = ["circuit", words[0], "--out", str(folder), "--dtype", "float32", *texts, *words[1:]]
     return CliRunner().invoke(app, command, env={"COLUMNS": "160"})
 

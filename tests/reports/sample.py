@@ -129,6 +129,7 @@ def _evidence(rng: np.random.Generator) -> EvidenceSummary:
         faithfulness=LeftSummary(
             EMOTIONS, shares, f, f * 0.4, cpr=(0.8,) * 6, cmd=(0.2,) * 6, circuit=(0.12,) * 6,
             circuit_random=(0.02,) * 6, without=(0.7,) * 6, texts=16,
+            hypotheses={"sufficiency": ("shown (p 0.003)",) * 6},
         ),
         choices=ChoiceSummary(
             EMOTIONS, EMOTIONS, stays, moved, stays,

@@ -181,20 +181,6 @@ class EfficiencyCurve(Displayed):
                     found.append(row)
         return found
 
-    def to_parquet(self, path: str | Path) -> None:
-        """Write `table_rows` as Parquet.
-
-        Raises:
-            ArtefactError: If the file cannot be written.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from affectlens.core.artefact import atomic_write
-
-        table = pa.Table.from_pylist(self.table_rows())
-        atomic_write(Path(path), lambda temporary: pq.write_table(table, temporary))
-
     def save(self, path: str | Path) -> None:
         """Write it to one file (safetensors with a JSON header).
 

@@ -8,6 +8,7 @@ Source: Shi et al., "Hypothesis testing the circuit hypothesis in LLMs", arXiv 2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 ALPHA = 0.05
+TESTS: tuple[str, ...] = ("equivalence", "independence", "sufficiency")
+FEWEST = 4
+"""Scenarios that a test of independence needs."""
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """p-values of one emotion's circuit, by Holm over the emotions.
+    """p-values of one emotion's circuit, by Holm over the emotions; NaN: too few texts to test.
 
     Attributes:
         emotion: Whose.
@@ -46,10 +50,24 @@ class Hypotheses:
 
     def words(self) -> dict[str, str]:
         """What is said of each, at level :data:`ALPHA`."""
+
+        def said(p: float, small: str) -> str:
+            return "untested" if math.isnan(p) else small if p < ALPHA else f"not {small}"
+
         return {
-            "equivalence": "rejected" if self.equivalence < ALPHA else "not rejected",
-            "independence": "rejected" if self.independence < ALPHA else "not rejected",
-            "sufficiency": "shown" if self.sufficiency < ALPHA else "not shown",
+            "equivalence": said(self.equivalence, "rejected"),
+            "independence": said(self.independence, "rejected"),
+            "sufficiency": said(self.sufficiency, "shown"),
+        }
+
+    def table_row(self) -> dict[str, object]:
+        """p-values and words, by name."""
+        words = self.words()
+        named = {name: (getattr(self, name), word) for name, word in words.items()}
+        return {"emotion": self.emotion} | {
+            key: value
+            for name, (p, word) in named.items()
+            for key, value in ((f"{name}_p", p), (name, word))
         }
 
 
@@ -76,7 +94,9 @@ def hypotheses(
         found.append(
             [
                 equivalence(alone - whole, tolerance),
-                independence(without, whole, draws=draws, seed=seed),
+                independence(without, whole, draws=draws, seed=seed)
+                if len(whole) >= FEWEST
+                else math.nan,
                 nearer(alone, random, whole, draws=draws, seed=seed),
             ]
         )
@@ -126,7 +146,7 @@ def independence(
     Raises:
         DataError: If there are fewer than four pairs, or lengths differ.
     """
-    if len(first) != len(second) or len(first) < 4:
+    if len(first) != len(second) or len(first) < FEWEST:
         raise DataError("A test of independence needs four pairs of values or more.")
     k, m = (_kernel(np.asarray(x, dtype=np.float64)) for x in (first, second))
     n = len(k)

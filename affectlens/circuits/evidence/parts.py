@@ -15,6 +15,7 @@ from affectlens.circuits.evidence.study import Study
 from affectlens.circuits.verdict import Evidence, Finding
 from affectlens.core.artefact import Provenance, fingerprint, read_json, write_json
 from affectlens.core.errors import ArtefactError
+from affectlens.core.parquet import write_parquet
 from affectlens.core.registry import Registry
 
 VERDICT = "evidence.json"
@@ -45,6 +46,11 @@ class Part:
     def file(self) -> str:
         """Where it lies in the folder."""
         return f"{self.name}.safetensors"
+
+    @property
+    def table(self) -> str:
+        """Where its rows lie beside it."""
+        return f"{self.name}.parquet"
 
 
 PARTS: Registry[Part] = Registry(
@@ -145,6 +151,7 @@ def gather(
             on_part(row.name, "started")
             made = row.run(study)
             made.save(folder / row.file)
+            write_parquet(folder / row.table, made.table_rows())
             done = {**_done(folder), row.name: key}
             write_json(folder / DONE, done)
             on_part(row.name, "done")

@@ -12,11 +12,14 @@ from affectlens.cli.circuit_options import (
     CircuitFile,
     Counts,
     Draws,
+    MeansCorpus,
     MeansRole,
     Model,
     Out,
     Role,
     Seed,
+    TaskCorpus,
+    TaskName,
     circuit_file,
     whole_numbers,
 )
@@ -41,10 +44,10 @@ circuit_app.command(
 def ablate(
     out: Out = DEFAULT_RUN,
     circuit: CircuitFile = None,
-    corpus: Annotated[
-        str, typer.Option("--corpus", help="Matched replies: a name, or a file.")
-    ] = "replies",
+    task: TaskName = "carry_over",
+    corpus: TaskCorpus = "replies",
     role: Role = "tune",
+    means_corpus: MeansCorpus = "replies",
     means_role: MeansRole = "direction",
     kind: Annotated[str, typer.Option("--kind", help="neurons or heads.")] = "neurons",
     counts: Counts = "8,32,128",
@@ -53,7 +56,7 @@ def ablate(
     ] = "mean",
     draws: Draws = 20,
     groups: Annotated[
-        int | None, typer.Option("--groups", min=2, help="At most so many groups of replies.")
+        int | None, typer.Option("--groups", min=2, help="At most so many items of the task.")
     ] = None,
     seed: Seed = 0,
     model: Model = None,
@@ -64,7 +67,7 @@ def ablate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Does a tone carry over less without the circuit's units, and random ones beside?"""
+    """Does a task suffer without the circuit's units, and without random ones beside?"""
     with sentences():
         from affectlens.circuits.evidence import AblationSettings
         from affectlens.cli.tables import print_ablation
@@ -78,7 +81,8 @@ def ablate(
             TaskRequest(
                 circuit_file=file,
                 corpus=CorpusChoice(corpus, role=[role]),
-                means=CorpusChoice(corpus, role=[means_role]),
+                means=CorpusChoice(means_corpus, role=[means_role]),
+                task=task,
                 items=groups,
                 model=model,
                 device=device,

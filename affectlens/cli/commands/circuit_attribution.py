@@ -10,6 +10,7 @@ import typer
 from affectlens.cli.circuit_options import (
     AsJson,
     CircuitFile,
+    MeansCorpus,
     MeansRole,
     Model,
     Out,
@@ -24,7 +25,6 @@ from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentence
 if TYPE_CHECKING:
     from affectlens.pipeline.circuit_task import TaskRequest
 
-MeansCorpus = Annotated[str, typer.Option("--means", help="Replies: a name, or a file.")]
 Items = Annotated[int | None, typer.Option("--items", min=1, help="At most so many items.")]
 Emotions = Annotated[
     str | None, typer.Option("--emotions", help="Commas between; default: the circuit's.")

@@ -1,4 +1,4 @@
-"""``affectlens circuit evidence`` and ``affectlens circuit show``."""
+"""``affectlens circuit evidence``, ``show`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from affectlens.cli.circuit_options import (
     CircuitFile,
     Counts,
     Draws,
+    MeansCorpus,
     MeansRole,
     Model,
     Out,
@@ -34,7 +35,7 @@ Folder = Annotated[
 
 
 def add_evidence_commands(app: typer.Typer) -> None:
-    """Add both commands."""
+    """Add the commands."""
     app.command(
         "evidence",
         epilog=example(
@@ -49,6 +50,13 @@ def add_evidence_commands(app: typer.Typer) -> None:
             "affectlens circuit show --circuit my.safetensors --part faithfulness",
         ),
     )(show)
+    app.command(
+        "compare",
+        epilog=example(
+            "affectlens circuit compare runs/mine/circuit.safetensors "
+            "runs/mine/circuit_eap_ig.safetensors"
+        ),
+    )(compare)
 
 
 def evidence(
@@ -57,9 +65,7 @@ def evidence(
     task: TaskName = "carry_over",
     corpus: TaskCorpus = "replies",
     role: Role = "tune",
-    means_corpus: Annotated[
-        str, typer.Option("--means-corpus", help="Replies that units' means are taken of.")
-    ] = "replies",
+    means_corpus: MeansCorpus = "replies",
     means_role: MeansRole = "direction",
     parts: Annotated[
         str, typer.Option("--parts", help="Names with commas between, or all.")
@@ -170,6 +176,22 @@ def show(
             print_part(folder, part, as_json=as_json)
             return
         print_circuit(shown_circuit(file, folder), file, folder, as_json=as_json)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A circuit's file.")],
+    second: Annotated[Path, typer.Argument(help="Another's, of the same model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Do two circuits have the same units, more than chance would give them?"""
+    with sentences():
+        from affectlens.circuits.units_in_common import UnitsInCommon
+        from affectlens.cli.evidence_tables import print_table
+        from affectlens.pipeline.circuit_task import circuit_of
+
+        found = UnitsInCommon.of(circuit_of(first), circuit_of(second))
+        title = "Units in both circuits, beside chance; p by Holm"
+        print_table(found.table_rows(), title, as_json=as_json)
 
 
 def _folder(file: Path) -> Path:

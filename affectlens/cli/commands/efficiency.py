@@ -51,6 +51,7 @@ def efficiency(
     """Few units: does it matter which? Each choice refined alike and heard, random ones beside."""
     with sentences():
         from affectlens.cli.circuit_tables import print_efficiency
+        from affectlens.core.parquet import write_parquet
         from affectlens.pipeline.circuit_task import circuit_of
         from affectlens.pipeline.context import RunContext
         from affectlens.pipeline.efficiency import Efficiency, EfficiencySettings
@@ -75,5 +76,5 @@ def efficiency(
         target = save or file.parent / "efficiency.safetensors"
         curve = Efficiency(RunContext(config), found, settings, out / "efficiency").measure()
         curve.save(target)
-        curve.to_parquet(target.with_suffix(".parquet"))
+        write_parquet(target.with_suffix(".parquet"), curve.table_rows())
         print_efficiency(curve, target, as_json=as_json)

@@ -35,7 +35,8 @@ def evidence(run: StageRun) -> Sequence[str]:
         small=task.first(settings.few_groups),
     )
     gather(study, run.folder / FOLDER, settings.parts, anew=run.force)
-    files = [VERDICT, DONE, *(PARTS[name].file for name in settings.parts)]
+    rows = [PARTS[name] for name in settings.parts]
+    files = [VERDICT, DONE, *(file for row in rows for file in (row.file, row.table))]
     return [f"{FOLDER}/{file}" for file in files]
 
 

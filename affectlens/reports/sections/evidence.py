@@ -62,15 +62,29 @@ def _curve(name: str, found: CurveSummary) -> str:
 def _left(found: LeftSummary) -> str:
     pairs = zip(found.emotions, found.circuit, found.circuit_random, strict=True)
     alone = ", ".join(f"{text(e)} {percent(f)} ({percent(r)})" for e, f, r in pairs)
+    tests = table(
+        ("emotion", *map(text, found.hypotheses)),
+        [
+            (dot(e, i) + text(e), [Cell(text(said[i])) for said in found.hypotheses.values()])
+            for i, e in enumerate(found.emotions)
+        ],
+        words=1 + len(found.hypotheses),
+    )
     return card(
         "The circuit alone",
         plot(
             figures.f_curves(found), "plot-faithfulness", "Line charts: faithfulness by units left"
-        ),
+        )
+        + (tests if found.hypotheses else ""),
         finding=f"Share of the margin that the circuit keeps alone, beside random ones: {alone}.",
         explain="<b>Reading it.</b> All units but the highest are set to their means; 1 is what "
         "the model does, 0 what is left if all are. CPR is the area under the curve, CMD the area "
-        "between it and 1: a circuit that overshoots has a high CPR, and a high CMD. "
+        "between it and 1: a circuit that overshoots has a high CPR, and a high CMD. The table "
+        "tests the circuit as a hypothesis, p by Holm over the emotions. <i>Equivalence</i>: alone "
+        "it outdoes the model about as often as the model outdoes it. <i>Independence</i>: what is "
+        "left without it tells nothing of what the model does. Both are rejected by a circuit that "
+        "is not the whole mechanism. <i>Sufficiency</i>: it is nearer to the model than random "
+        "circuits of its shape. "
         "<b>Limits.</b> Means take away all that a unit tells of the text, in all layers at once, "
         "which no model was trained for.",
     )
