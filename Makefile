@@ -50,7 +50,7 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt | $(VLLM)/bin/python
 	@touch $@
 
 quickstart: $(VENV)/.core
-	$(BIN)/affectlens run --out $(RUN)
+	$(BIN)/affectlens run --size small --out $(RUN)
 	$(BIN)/affectlens steer --run $(RUN) --emotion anger=1 "My train was cancelled."
 	@echo "Report: $(RUN)/report.html"
 

@@ -222,7 +222,14 @@ def a_quantiser() -> Any:
     return Quantiser("toy", "A toy of a quantiser", "torch", dict)
 
 
+def a_size() -> Any:
+    from affectlens.pipeline.sizes import RunSize
+
+    return RunSize("toy", "A toy of a size", lambda settings: settings)
+
+
 TOYS = {
+    "sizes": a_size,
     "reproductions": a_reproduction,
     "quantisers": a_quantiser,
     "engines": an_engine,

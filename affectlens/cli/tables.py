@@ -76,8 +76,9 @@ def _print_evidence(folder: Path) -> None:
     from affectlens.pipeline.stages.evidence import FOLDER
 
     file = folder / FOLDER / VERDICT
-    if file.is_file():
-        print_verdict(Evidence.load(file))
+    found = Evidence.load(file) if file.is_file() else None
+    if found is not None and found.provenance.inputs:
+        print_verdict(found)
     else:
         stdout().print(f"Circuit: {UNTESTED}; test it with `affectlens circuit evidence`.")
 

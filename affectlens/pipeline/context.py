@@ -37,9 +37,9 @@ class RunContext:
     @cached_property
     def settings(self) -> Settings:
         """Of every stage: those given, or what follows from the config."""
-        from affectlens.pipeline.settings import Settings
+        from affectlens.pipeline.sizes import settings_of
 
-        return self.given or Settings.of(self.config)
+        return self.given or settings_of(self.config)
 
     @cached_property
     def digests(self) -> Digests:

@@ -24,6 +24,7 @@ class RunConfig(BaseModel):
         quantize: Name of a quantiser, see `affectlens.models.quantisers.QUANTISERS`; what it makes
             of the weights is another model in every key.
         events: At most so many scenarios (three events each) to tune on and to test on; None = all.
+        size: How much is done, a name in `affectlens.pipeline.sizes.SIZES`.
         seed: Of everything random: folds, bootstrap, random direction.
         max_new_tokens: Length of generated replies.
         backend: What generates the arms, a name in `affectlens.evaluation.BACKENDS`. It changes the
@@ -44,6 +45,7 @@ class RunConfig(BaseModel):
     device_map: str | None = None
     quantize: str | None = None
     events: int | None = Field(default=None, ge=1)
+    size: str = "full"
     seed: int = Field(default=0, ge=0)
     max_new_tokens: int = Field(default=40, ge=4, le=1024)
     backend: str = "transformers"
@@ -58,6 +60,13 @@ class RunConfig(BaseModel):
         from affectlens.evaluation.backends import BACKENDS
 
         return BACKENDS[backend].name
+
+    @field_validator("size")
+    @classmethod
+    def _known_size(cls, size: str) -> str:
+        from affectlens.pipeline.sizes import SIZES
+
+        return SIZES[size].name
 
     @classmethod
     def checked(cls, **options: Any) -> RunConfig:

@@ -21,7 +21,7 @@ from affectlens.circuits.evidence.study import Study, StudySettings
 from affectlens.circuits.tasks import CarryOver
 from affectlens.circuits.verdict import WORDS, Evidence
 from affectlens.core.artefact import canonical_json
-from affectlens.core.errors import DataError, UnknownNameError
+from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
 from tests.circuits.helpers import random_directions
 from tests.circuits.test_carry_over import EMOTIONS, corpus
 from tests.circuits.test_circuit import random_circuit
@@ -71,7 +71,7 @@ def test_all_parts_then_none_again(study: Study, tmp_path: Path) -> None:
             assert one.number is not None and one.outcome != "passed"  # three texts show nothing
             assert (tmp_path / one.file).is_file() and one.what and one.draws >= 2
     assert study.circuit.with_evidence(found).evidence is found
-    parts = load_parts(tmp_path)
+    parts = load_parts(tmp_path, found)
     assert list(parts) == list(PARTS)
     ablation = parts["ablation"].findings()["fear"]["necessary"].number  # pyright: ignore
     assert found.finding("fear", "necessary").number == pytest.approx(ablation)
@@ -104,3 +104,16 @@ def test_bad_input(study: Study, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="task made anew"):
         gather(bare, tmp_path, ["untrained"])
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_verdict_shows_its_own_parts_alone(study: Study, tmp_path: Path) -> None:
+    first = gather(study, tmp_path, ["ablation", "identity"])
+    assert list(load_parts(tmp_path, first)) == ["ablation", "identity"]
+    nothing = gather(study, tmp_path, [])
+    assert load_parts(tmp_path, nothing) == {}  # though files of another study lie there
+    assert "untested" in nothing.said() and "passed" not in written(nothing)
+    other = Study(study.model, study.circuit, study.task, study.corpus,
+                  StudySettings(AblationSettings(counts=(1,), draws=2)))  # fmt: skip
+    gather(other, tmp_path, ["ablation"])
+    with pytest.raises(ArtefactError, match="gather the evidence again"):
+        load_parts(tmp_path, first)

@@ -178,14 +178,22 @@ def gather(
     return evidence
 
 
-def load_parts(folder: Path) -> dict[str, Result]:
-    """The parts that lie in a folder, by name.
+def load_parts(folder: Path, evidence: Evidence) -> dict[str, Result]:
+    """The parts that a verdict rests on, by name; what else lies in its folder is of other studies.
 
     Raises:
-        ArtefactError: If one is damaged.
+        ArtefactError: If one is missing, damaged, or another than the verdict names.
     """
-    there = [row for row in PARTS.values() if (folder / row.file).is_file()]
-    return {row.name: row.kind.load(folder / row.file) for row in there}
+    parts = dict[str, Result]()
+    for name, made in evidence.provenance.inputs.items():
+        row = PARTS[name]
+        parts[name] = row.kind.load(folder / row.file)
+        if parts[name].provenance.fingerprint != made:
+            raise ArtefactError(
+                f"{folder / row.file} is not what {VERDICT} beside it was made of; gather the "
+                "evidence again."
+            )
+    return parts
 
 
 def _kept(row: Part, folder: Path) -> Result | None:

@@ -26,6 +26,7 @@ TABLES: Mapping[str, str] = {
     "backends": "affectlens.evaluation:BACKENDS",
     "judges": "affectlens.evaluation.judges:JUDGES",
     "stages": "affectlens.pipeline.line:STAGES",
+    "sizes": "affectlens.pipeline.sizes:SIZES",
     "reproductions": "affectlens.reproductions:REPRODUCTIONS",
     "engines": "affectlens.activations:ENGINES",
     "quantisers": "affectlens.models.quantisers:QUANTISERS",

@@ -28,6 +28,7 @@ Events = Annotated[
     int | None,
     typer.Option("--events", min=1, help="Use at most so many scenarios to tune and to test."),
 ]
+Size = Annotated[str, typer.Option("--size", help="How much is done; see `affectlens list sizes`.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 Backend = Annotated[
     str,
@@ -87,13 +88,14 @@ def _add(
         dtype: Dtype = None,
         quantize: Quantize = None,
         events: Events = None,
+        size: Size = "full",
         seed: Seed = 0,
         template_var: TemplateVar = None,
         force: Force = False,
     ) -> None:
         if context.invoked_subcommand is None:
             _run(until, model=model, out=out, device=device, device_map=device_map, dtype=dtype,
-                 quantize=quantize, events=events, seed=seed, template_var=template_var,
+                 quantize=quantize, events=events, size=size, seed=seed, template_var=template_var,
                  force=force)  # fmt: skip
 
     def command_with_backend(
@@ -104,6 +106,7 @@ def _add(
         dtype: Dtype = None,
         quantize: Quantize = None,
         events: Events = None,
+        size: Size = "full",
         seed: Seed = 0,
         template_var: TemplateVar = None,
         backend: Backend = "transformers",
@@ -112,7 +115,7 @@ def _add(
         force: Force = False,
     ) -> None:
         _run(until, model=model, out=out, device=device, device_map=device_map, dtype=dtype,
-             quantize=quantize, events=events, seed=seed, template_var=template_var,
+             quantize=quantize, events=events, size=size, seed=seed, template_var=template_var,
              backend=backend, url=url, vllm_python=vllm_python, force=force)  # fmt: skip
 
     if group is not None:

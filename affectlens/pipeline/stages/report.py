@@ -136,7 +136,9 @@ def report(run: StageRun) -> Sequence[str]:
         directions=DirectionsSummary.of(directions, best),
         emotion_map=emotion_map(directions, best),
         circuit=CircuitSummary.of(circuit, settings.top_neurons),
-        evidence=EvidenceSummary.of(evidence, load_parts(tested)),
+        evidence=EvidenceSummary.of(evidence, parts)
+        if (parts := load_parts(tested, evidence))
+        else None,
         tuning=reports.Tuning([StrengthPoint(**p) for p in tuning["points"]], tuning["chosen"]),
         arms=arms,
         comparisons=pairs,

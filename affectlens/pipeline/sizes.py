@@ -1,0 +1,69 @@
+"""How much a run does: all that its claims need, or as much as shows the line in minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from affectlens.core.registry import Registry
+from affectlens.pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from affectlens.pipeline.run_config import RunConfig
+    from affectlens.steering.refine import RefineSettings
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """A row of `SIZES`.
+
+    Attributes:
+        name: What users write.
+        help: One line.
+        change: Makes its settings of those of a full run.
+    """
+
+    name: str
+    help: str
+    change: Callable[[Settings], Settings]
+
+
+def settings_of(config: RunConfig) -> Settings:
+    """The settings of a run of the size that was asked for.
+
+    Raises:
+        UnknownNameError: If there is no such size, device or dtype.
+    """
+    return SIZES[config.size].change(Settings.of(config))
+
+
+def _shorter(descent: RefineSettings) -> RefineSettings:
+    return replace(descent, steps=12, groups_per_step=2)
+
+
+def _small(full: Settings) -> Settings:
+    """The same arms and controls on fewer texts, with a shorter descent; no test of the circuit."""
+    return replace(
+        full,
+        express=replace(full.express, n_events=24),
+        directions=replace(full.directions, refine=_shorter(full.directions.refine)),
+        circuit=replace(full.circuit, prompts=2, refine=_shorter(full.circuit.refine)),
+        evidence=replace(full.evidence, parts=()),
+        controls=replace(full.controls, refine=_shorter(full.controls.refine)),
+        tune=replace(full.tune, n_events=4, extensions=1),
+        evaluate=replace(full.evaluate, n_events=10),
+        judge=replace(full.judge, garbled=100),
+    )
+
+
+SIZES: Registry[RunSize] = Registry(
+    "size of a run",
+    RunSize("full", "what the figures of the README are made with", lambda settings: settings),
+    RunSize(
+        "small",
+        "all stages and arms on a quarter of the texts, a shorter descent, the circuit not tested",
+        _small,
+    ),
+)
+"""Every size, the default first."""

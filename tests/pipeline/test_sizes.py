@@ -1,0 +1,41 @@
+"""How much a run does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from affectlens.core.errors import UnknownNameError
+from affectlens.pipeline import RunConfig
+from affectlens.pipeline.context import RunContext
+from affectlens.pipeline.settings import Settings
+from affectlens.pipeline.sizes import SIZES, settings_of
+
+
+def of(size: str, tmp_path: Path) -> Settings:
+    return settings_of(RunConfig.checked(out=tmp_path, device="cpu", dtype="float32", size=size))
+
+
+def test_full_is_the_default(tmp_path: Path) -> None:
+    config = RunConfig.checked(out=tmp_path, device="cpu", dtype="float32")
+    assert next(iter(SIZES)) == config.size == "full"
+    assert settings_of(config) == Settings.of(config) == of("full", tmp_path)
+
+
+def test_small_does_less_of_the_same(tmp_path: Path) -> None:
+    """No arm or control goes, the descents stay alike, and every number is kept in the keys."""
+    full, small = of("full", tmp_path), of("small", tmp_path)
+    assert small.evaluate.arms == full.evaluate.arms and small.pack == full.pack
+    assert small.report == full.report and small.probe == full.probe
+    assert small.controls.refine == small.circuit.refine != full.circuit.refine
+    assert len(small.controls.seeds) == len(full.controls.seeds)
+    for stage, events in (("express", 24), ("tune", 4), ("evaluate", 10)):
+        assert getattr(small, stage).n_events == events < getattr(full, stage).n_events
+    assert small.evidence.parts == ()
+    assert RunContext(RunConfig.checked(out=tmp_path, size="small")).settings.evidence.parts == ()
+
+
+def test_a_size_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="size of a run"):
+        RunConfig.checked(out=tmp_path, size="tiny")
