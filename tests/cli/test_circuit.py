@@ -71,7 +71,8 @@ def ablate(folder: Path, *more: str) -> Result:
     given = {more[i]: more[i + 1] for i in range(0, len(more) - 1, 2)}
     options = dict(zip(small[::2], small[1::2], strict=True)) | given
     flat = [word for pair in options.items() for word in pair] + list(more[len(given) * 2 :])
-    texts = ["--corpus", str(folder / "own.jsonl")]
+    own = str(folder / "own.jsonl")
+    texts = ["--corpus", own, "--means-corpus", own]
     command = ["circuit", "ablate", "--out", str(folder), "--dtype", "float32", *texts, *flat]
     return CliRunner().invoke(app, command, env={"COLUMNS": "160"})
 
