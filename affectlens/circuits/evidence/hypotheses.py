@@ -62,13 +62,10 @@ class Hypotheses:
 
     def table_row(self) -> dict[str, object]:
         """p-values and words, by name."""
-        words = self.words()
-        named = {name: (getattr(self, name), word) for name, word in words.items()}
-        return {"emotion": self.emotion} | {
-            key: value
-            for name, (p, word) in named.items()
-            for key, value in ((f"{name}_p", p), (name, word))
-        }
+        row: dict[str, object] = {"emotion": self.emotion}
+        for name, word in self.words().items():
+            row |= {f"{name}_p": getattr(self, name), name: word}
+        return row
 
 
 def hypotheses(
