@@ -146,6 +146,15 @@ def a_calibration() -> Any:
     return CalibrationKind("toy", "A toy of a calibration", plain.fit, plain.restore)
 
 
+def a_control() -> Any:
+    from affectlens.sweeps import Control
+
+    def rows(setting: Any) -> list[Any]:
+        return [setting.row("toy", "rows", len(setting.records))]
+
+    return Control("toy", "A toy of a control", "It is no toy.", rows)
+
+
 def a_format() -> Any:
     import json
 
@@ -243,6 +252,7 @@ TOYS = {
     "operators": an_operator,
     "probes": a_probe,
     "calibrations": a_calibration,
+    "controls": a_control,
     "formats": a_format,
     "servers": a_server,
     "backends": a_backend,

@@ -30,6 +30,7 @@ LAYERS = (
     ("plotting",),
     ("reports",),
     ("pipeline",),
+    ("sweeps",),
     ("comparison",),
     ("reproductions",),
     ("cli",),

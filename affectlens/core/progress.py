@@ -11,7 +11,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 LOG_SECONDS = 30.0
@@ -19,6 +20,21 @@ NOTEBOOK_SECONDS = 0.2
 """Between two drawings in a notebook: each is a message to the browser."""
 
 logger = logging.getLogger(__name__)
+
+Bars = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+"""Draws a bar: description, total, unit."""
+
+_drawn_by: ContextVar[Bars | None] = ContextVar("bars", default=None)
+
+
+@contextmanager
+def drawn_by(bars: Bars) -> Generator[None]:
+    """Within the block `progress` is drawn by something else, such as a table that is live."""
+    token = _drawn_by.set(bars)
+    try:
+        yield
+    finally:
+        _drawn_by.reset(token)
 
 
 @contextmanager
@@ -35,6 +51,10 @@ def progress(
     Yields:
         A function that advances it by so many steps.
     """
+    if (bars := _drawn_by.get()) is not None:
+        with bars(description, total, unit) as drawn:
+            yield drawn
+        return
     if in_notebook():
         with _notebook_bar(description, total, unit) as drawn:
             yield drawn

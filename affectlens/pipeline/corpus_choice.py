@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from affectlens.datasets import Corpus
 
 Names = Sequence[str] | None
+_FOREIGN = ("goemotions", "emobank")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class CorpusChoice:
 
     Attributes:
         name: Of a corpus, or a JSONL or CSV file.
-        columns: ``field=column`` for a file.
+        columns: ``field=column`` for a file; ``field=`` for a field that is not read.
         path: Folder of a third-party corpus.
         labels: Label set of a file: names with commas between them, a file with one a line, or
             ``any``; of GoEmotions ``ekman`` or ``original``.
@@ -38,6 +39,41 @@ class CorpusChoice:
     split: Names = None
     role: Names = None
     emotion: Names = None
+
+    @classmethod
+    def among(
+        cls,
+        name: str,
+        names: Sequence[str],
+        columns: Names,
+        path: Path | None,
+        labels: str | None,
+        several: str | None,
+    ) -> CorpusChoice:
+        """One of several corpora, with the options that are meant for it.
+
+        Of files are the columns, the labels (GoEmotions has a choice of its own) and what becomes
+        of several; of a corpus that others have made, the folder.
+
+        Raises:
+            DataError: If an option is given that is of none of them.
+        """
+        files = [one for one in names if Path(one).suffix]
+        others = [one for one in names if one in _FOREIGN]
+        given = {"--column": columns, "--several": several}
+        for option in (option for option, value in given.items() if value and not files):
+            raise DataError(f"{option} is for a file of your own, and no corpus is one.")
+        if path is not None and not others:
+            raise DataError(f"--path is the folder of {' or '.join(_FOREIGN)}; name one of them.")
+        is_file = name in files
+        takes_labels = is_file or name == "goemotions"
+        return cls(
+            name,
+            columns if is_file else None,
+            path if name in others else None,
+            labels if takes_labels else None,
+            several if is_file else None,
+        )
 
     def load(self) -> Corpus:
         """The records that are wanted.
@@ -90,12 +126,12 @@ def label_names(text: str) -> list[str] | None:
     return names
 
 
-def _columns(given: Sequence[str]) -> dict[str, str]:
+def _columns(given: Sequence[str]) -> dict[str, str | None]:
     pairs = [column.partition("=") for column in given]
-    if not all(key and value for key, _, value in pairs):
+    if not all(key and sign for key, sign, _ in pairs):
         raise DataError("Columns are given as field=column, for example --column text=body.")
     named = [key for key, _, _ in pairs]
     for key in named:
         if named.count(key) > 1:
             raise DataError(f"--column names {key} twice; give one column for it.")
-    return {key: value for key, _, value in pairs}
+    return {key: value or None for key, _, value in pairs}

@@ -39,6 +39,12 @@ from affectlens.plotting.judges import confusion
 from affectlens.plotting.probes import probe_accuracy
 from affectlens.plotting.strengths import strength_curves
 from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, SweepSummary
+from affectlens.plotting.sweeps import (
+    SweepsSummary,
+    depth_curves,
+    learning_curves,
+    transfer_heatmap,
+)
 from affectlens.probes import Probe, Sweep
 from affectlens.probes.calibration import Quality
 
@@ -92,6 +98,24 @@ FIGURES = Registry(
         "how well a probe reads the emotion, layer by layer",
         a(Sweep, SweepSummary),
         probe_accuracy,
+    ),
+    Figure(
+        "depth_curves",
+        "what probes read by depth, several models and corpora in one",
+        a(SweepsSummary),
+        depth_curves,
+    ),
+    Figure(
+        "transfer_heatmap",
+        "probes of each corpus on the held-out rows of every other",
+        a(SweepsSummary),
+        transfer_heatmap,
+    ),
+    Figure(
+        "learning_curves",
+        "how well a probe reads by the number of groups it was fitted on",
+        a(SweepsSummary),
+        learning_curves,
     ),
     Figure(
         "cosine_heatmap",

@@ -6,7 +6,7 @@ Every score, every interval and every paired comparison is a function of this an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,13 +77,17 @@ class HeldOut:
     def compare(self, site: int, other: HeldOut, other_site: int, *, draws: int) -> Difference:
         """Paired difference of `good` between two probes of the same rows.
 
+        Few groups cannot show a small p, whatever a bootstrap says: of ``n`` differences all may
+        have one sign by chance alone once in ``2 ** (n - 1)``, and p is no less than that.
+
         Raises:
             DataError: If the rows or what is read differ.
         """
         if self.ids != other.ids or not torch.equal(self.truth, other.truth):
             raise DataError("Probes can be compared in pairs on the same held-out rows only.")
         mine, theirs = self.good()[site].double(), other.good()[other_site].double()
-        return paired_difference(mine.numpy(), theirs.numpy(), self.groups, draws=draws)
+        found = paired_difference(mine.numpy(), theirs.numpy(), self.groups, draws=draws)
+        return replace(found, p=max(found.p, 2.0 ** (1 - found.clusters)))
 
     def numbered(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
         """Number of each row's group in order of appearance, and how many groups."""

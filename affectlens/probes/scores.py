@@ -217,8 +217,9 @@ def _number_scores(
     with np.errstate(all="ignore"):
         vt, vp, cov = tt / n - (t / n) ** 2, pp / n - (p / n) ** 2, tp / n - t * p / n**2
         error = tt - 2 * tp + pp
+        varied = vp > 1e-10 * vt  # the same number of every row correlates with nothing
         return {
-            "pearson": cov / np.sqrt(vt * vp),
+            "pearson": np.where(varied, cov / np.sqrt(vt * vp), np.nan),
             "ccc": 2 * cov / (vt + vp + (t / n - p / n) ** 2),
             "r2": 1 - error / (n * vt),
         }

@@ -14,6 +14,7 @@ from affectlens.plotting import (
     EvidenceSummary,
     SweepSummary,
 )
+from affectlens.plotting.sweeps import SweepsSummary
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class ReportData:
         comparisons: Of arms in pairs.
         judges: Of `affectlens.evaluation.judges.judge_report`: how far they can be trusted.
         examples: The same prompts in every emotion.
+        sweeps: Probes of several models, corpora or targets.
     """
 
     header: Header
@@ -98,3 +100,4 @@ class ReportData:
     comparisons: Sequence[Comparison] = ()
     judges: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Example] = ()
+    sweeps: SweepsSummary | None = None

@@ -19,6 +19,7 @@ from affectlens.plotting import (
     SweepSummary,
 )
 from affectlens.plotting.evidence_summary import ChoiceSummary, CurveSummary, LeftSummary
+from affectlens.plotting.sweeps import DepthCurve, SweepsSummary
 from affectlens.reports.data import Example, Header, Heard, ReportData, Tuning
 
 if TYPE_CHECKING:
@@ -142,5 +143,7 @@ _PARTS: Mapping[tuple[type, str], Build] = {
     (Example, "replies"): _several(Heard),
     (Example, "unsteered"): _record(Heard),
     (Heard, "reply"): _record(Reply),
+    (ReportData, "sweeps"): _record(SweepsSummary),
+    (SweepsSummary, "curves"): _several(DepthCurve),
 }
 """Fields that hold more than numbers and words, and what builds each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,19 +26,46 @@ from affectlens.reports.markup import (
 )
 from affectlens.reports.sections import SECTIONS
 
-_METHOD = """<h2>Method and limits</h2><ul>
-<li>Directions are group-centred: every scenario is seen under every emotion and its own mean is
-taken away first, so that what is left is the emotion and not the subject.</li>
-<li>All directions live in the raw residual stream, before any norm; layers are block indices from
-0.</li>
-<li>A circuit shifts its neurons and heads by their mean difference under the emotion; this is the
-same as adding two constant vectors per layer, which is what a steering pack stores.</li>
-<li>Strengths are chosen on tuning scenarios, for every arm under the same limit of fluency, and
-reported once on test scenarios. Intervals are 95 % bootstrap intervals over scenarios.</li>
-<li>All arms answer the same prompts with the same decoding. Its repetition penalty stands above;
-the default of Hugging Face is 1.0, none.</li>
-<li>All of it describes one model, one corpus and one set of judges. An emotion that can be read or
-written in a model says nothing about whether anything is felt.</li></ul>"""
+_METHOD: Sequence[tuple[str, str]] = (
+    (
+        "directions",
+        "Directions are group-centred: every scenario is seen under every emotion and its own "
+        "mean is taken away first, so that what is left is the emotion and not the subject.",
+    ),
+    (
+        "",
+        "All directions live in the raw residual stream, before any norm; layers are block "
+        "indices from 0.",
+    ),
+    (
+        "circuit",
+        "A circuit shifts its neurons and heads by their mean difference under the emotion; "
+        "this is the same as adding two constant vectors per layer, which is what a steering "
+        "pack stores.",
+    ),
+    (
+        "arms",
+        "Strengths are chosen on tuning scenarios, for every arm under the same limit of "
+        "fluency, and reported once on test scenarios. Intervals are 95 % bootstrap intervals "
+        "over scenarios.",
+    ),
+    (
+        "arms",
+        "All arms answer the same prompts with the same decoding. Its repetition penalty stands "
+        "above; the default of Hugging Face is 1.0, none.",
+    ),
+    (
+        "",
+        "All of it describes one model, one corpus and one set of judges. An emotion that can "
+        "be read or written in a model says nothing about whether anything is felt.",
+    ),
+)
+"""Part of `ReportData` that a line is about ("" for all), and the line."""
+
+
+def _method(data: ReportData) -> str:
+    lines = [line for part, line in _METHOD if not part or getattr(data, part)]
+    return f"<h2>Method and limits</h2><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
 
 
 @cache
@@ -177,7 +205,7 @@ def render(data: ReportData) -> str:
 <nav class="toc" aria-label="Contents"><ol>{contents}</ol></nav>
 <main id="main">{main}</main>
 </div>
-<footer><div>{_METHOD}</div></footer>
+<footer><div>{_method(data)}</div></footer>
 {json_block(dumps(dict(style.DARK)), "dark-colours")}
 <script>{plotly}</script>
 <script>{own}</script>

@@ -137,7 +137,9 @@ class Recognition(TextTask):
             tuple(record.group for record in firsts),
             tuple(record.scenario for record in firsts),
             tuple(
-                tuple(_asked(model, told[emotion].text, arranged, words) for emotion in emotions)
+                tuple(
+                    asked_about(model, told[emotion].text, arranged, words) for emotion in emotions
+                )
                 for told in complete
             ),
         )
@@ -184,9 +186,10 @@ class Recognition(TextTask):
         )
 
 
-def _asked(
+def asked_about(
     model: LanguageModel, text: str, orders: Sequence[Sequence[str]], labels: Sequence[str]
 ) -> tuple[tuple[Row, ...], ...]:
+    """Token ids of the question about a text and of each label, by order of the options."""
     return tuple(
         tuple(_row(model, question(text, order), label) for label in labels) for order in orders
     )

@@ -15,6 +15,7 @@ TABLES: Mapping[str, str] = {
     "estimators": "affectlens.geometry:ESTIMATORS",
     "probes": "affectlens.probes:PROBES",
     "calibrations": "affectlens.probes.calibration:CALIBRATIONS",
+    "controls": "affectlens.sweeps:CONTROLS",
     "interventions": "affectlens.circuits.interventions:INTERVENTIONS",
     "tasks": "affectlens.circuits.tasks:TASKS",
     "strategies": "affectlens.circuits.ranking:STRATEGIES",

@@ -1,0 +1,102 @@
+"""What ``affectlens probe sweep`` shows: a live table while it works, a short one at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from affectlens.cli.consoles import stderr, stdout
+from affectlens.core.jsonl import json_line
+from affectlens.core.progress import drawn_by
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from affectlens.sweeps import SweepRequest, SweepResults
+
+_SHOWN = 24  # rows of the live table, the last ones
+
+
+def sweep_with_progress(request: SweepRequest, *, as_json: bool) -> None:
+    """Sweep with a live table of what was found and bars with the time left, then print the best.
+
+    Where nobody watches, each piece of work is a line on stderr.
+    """
+    from affectlens.sweeps import run_sweeps
+
+    if stderr().is_terminal:
+        with _live() as watch:
+            found = run_sweeps(request, watch)
+    else:
+        found = run_sweeps(request, _lines)
+    print_sweeps(found, request, as_json=as_json)
+
+
+def _lines(name: str, what: str) -> None:
+    stderr().print(f"{name}: {what}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _live() -> Generator[Callable[[str, str], None]]:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Table
+
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bars = Progress(*columns, console=stderr())
+    done: dict[str, str] = {}
+
+    def drawn() -> RenderableType:
+        table = Table("what", "found", title="probe sweep")
+        for name, what in list(done.items())[-_SHOWN:]:
+            table.add_row(name, what)
+        return Group(table, bars)
+
+    @contextmanager
+    def bar(description: str, total: int, unit: str) -> Generator[Callable[[int], None]]:
+        del unit
+        task = bars.add_task(description, total=total)
+        try:
+            yield lambda steps: bars.advance(task, steps)
+        finally:
+            bars.remove_task(task)
+
+    with Live(get_renderable=drawn, console=stderr(), refresh_per_second=4), drawn_by(bar):
+        yield done.__setitem__
+
+
+def print_sweeps(found: SweepResults, request: SweepRequest, *, as_json: bool) -> None:
+    """The chosen site of every sweep, and where everything lies."""
+    from rich.table import Table
+
+    out = stdout()
+    rows = found.best_rows()
+    if as_json:
+        for row in rows:
+            out.out(json_line(row))
+        return
+    heads = ("model", "corpus", "target", "probe", "site", "score", "value", "95 % interval")
+    table = Table(title="held-out score at the site that cross-validation chose")
+    for head in heads:
+        table.add_column(head, justify="right" if head in ("value", "95 % interval") else "left")
+    for row in rows:
+        names: list[Any] = [row[key] for key in heads[:6]]
+        interval = f"{row['low']:.3f} to {row['high']:.3f}"
+        table.add_row(*map(str, names), f"{row['value']:.3f}", interval)
+    out.print(table)
+    out.print(f"Report: {request.out / 'report.html'}", soft_wrap=True)

@@ -1,0 +1,97 @@
+"""Labels put in another order: what the whole procedure finds where there is nothing.
+
+Where a group shows several labels they change places within it, so that its content stays; else
+whole groups change places. The probe is fitted and scored as ever, at one penalty, the middle one
+of those tried, for the labels as they are and for every other order: nothing was chosen by either,
+so that p is exact. ``p = (1 + orders that do as well) / (1 + orders)``, Holm over the sites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.core.statistics import holm
+from affectlens.probes.crossval import fit_probes, goodness
+from affectlens.probes.design import Design
+from affectlens.probes.estimators import ProbeKind
+from affectlens.sweeps.controls.base import Control, Row, Setting
+
+_TOL = 1e-2
+
+
+def permuted(design: Design, random: np.random.Generator) -> Tensor:
+    """The target of a design in another order, which could as well have come about.
+
+    Fitting and held-out rows each keep theirs, so that both have the classes that they had.
+    """
+    y = design.y.clone()
+    groups = np.array(design.groups)
+    for part in (design.fit.numpy(), ~design.fit.numpy()):
+        members = [np.flatnonzero((groups == g) & part) for g in dict.fromkeys(groups[part])]
+        mixed = sum(len(set(y[rows].tolist())) > 1 for rows in members)
+        if 2 * mixed >= max(1, len(members)):
+            for rows in members:
+                y[rows] = design.y[random.permutation(rows)]
+            continue
+        of_size: dict[int, list[np.ndarray]] = {}
+        for rows in members:
+            of_size.setdefault(len(rows), []).append(rows)
+        for alike in of_size.values():
+            for rows, other in zip(alike, random.permutation(len(alike)), strict=True):
+                y[rows] = design.y[alike[other]]
+    return y
+
+
+def plain_score(
+    x: Float[Tensor, "site n d"], design: Design, penalty: float, probe: ProbeKind
+) -> Float[Tensor, " site"]:
+    """Goodness of held-out rows at one penalty: accuracy, or less the mean squared error."""
+    if design.nested:
+        masks = torch.stack([design.without(fold) for fold in range(design.folds)])
+        good = goodness(fit_probes(x, design, (penalty,), masks, probe, tol=_TOL).logits(x), design)
+        inside = torch.stack([design.fold == fold for fold in range(design.folds)])
+        return (good[:, :, 0] * inside).sum((1, 2)) / len(design.y)
+    fits = fit_probes(x, design, (penalty,), design.fit[None].float(), probe, tol=_TOL)
+    return goodness(fits.logits(x), design)[:, 0, 0][:, design.held].mean(1)
+
+
+def permutation(setting: Setting) -> list[Row]:
+    """How often another order of the labels is read as well, at every site."""
+    design, sites = setting.design, setting.sites
+    tried = sorted(setting.options["penalties"])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    penalty = float(tried[len(tried) // 2])
+    random = np.random.default_rng(setting.fitting.seed)
+    orders = [permuted(design, random) for _ in range(setting.fitting.permutations)]
+    found: list[tuple[float, float, float]] = []
+    for site in sites:
+        x = setting.rows.read([site], design)
+        real = float(plain_score(x, design, penalty, setting.probe)[0])
+        null = [
+            float(plain_score(x, replace(design, y=y), penalty, setting.probe)[0]) for y in orders
+        ]
+        p = (1 + sum(one >= real - 1e-9 for one in null)) / (1 + len(null))
+        found.append((real, float(np.mean(null)), p))
+    corrected = holm([p for _, _, p in found])
+    what = "less squared error" if setting.numbers else "accuracy"
+    note = f"{len(orders)} orders, C {penalty:g}"
+    rows: list[Row] = []
+    for site, (real, null_mean, p), p_holm in zip(sites, found, corrected, strict=True):
+        name = site.hook_name
+        rows.append(setting.row("permutation", what, real, site=name, p=p, note=note))
+        rows.append(setting.row("permutation", f"{what}, permuted", null_mean, site=name))
+        rows.append(setting.row("permutation", "p, Holm over sites", float(p_holm), site=name))
+    return rows
+
+
+PERMUTATION = Control(
+    "permutation",
+    "labels in other orders, read as ever; p at every site",
+    "With so many features and layers something is always found.",
+    permutation,
+    numbers=True,
+)
