@@ -22,7 +22,8 @@ COLLECT = {"serve --pack", "steer --emotion", "capture --column", "capture --spl
            "capture --role", "capture --emotion", "store export --split", "store export --emotion",
            "store export --role", "datasets show --column",
            "datasets check --column", "reproduce --correct", "compare --column",
-           *(f"probe sweep --{one}" for one in ("model", "corpus", "target", "probe", "map", "column")),
+           *(f"probe sweep --{one}" for one in ("model", "corpus", "target", "probe", "map")),
+           "probe sweep --column",
            "reproduce --template-var", "compare --template-var",
            *(f"{one} --template-var" for one in ("run", "steer", "capture", *STAGES))}  # fmt: skip
 """Each of these has a test of what becomes of several, here or with what takes them."""
