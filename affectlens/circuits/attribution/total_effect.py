@@ -7,7 +7,7 @@ before it are not run again (`resuming`). Nothing is approximated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,15 +102,42 @@ def set_effects(
         DataError: If a set is empty.
         UnknownNameError: If there is no such kind.
     """
-    if kind not in EFFECTS:
-        raise unknown("kind of unit", kind, EFFECTS)
+    return joint_effects(
+        model, task, means, emotion, [{kind: units} for units in sets], max_tokens=max_tokens
+    )
+
+
+@torch.no_grad()
+def joint_effects(
+    model: LanguageModel,
+    task: Task,
+    means: UnitMeans,
+    emotion: str,
+    sets: Sequence[Mapping[str, Bool[Tensor, "layer unit"]]],
+    *,
+    max_tokens: int = 4096,
+) -> Float[Tensor, " set"]:
+    """The same for sets of units of several kinds.
+
+    Raises:
+        DataError: If a set is empty.
+        UnknownNameError: If there is no such kind.
+    """
     stands = StandIns.of(model, means)
     conditions = list[list[_Change]]()
     for units in sets:
-        each = [_single(model, kind, stands, *place) for place in units.nonzero().tolist()]
+        for kind in units:
+            if kind not in EFFECTS:
+                raise unknown("kind of unit", kind, EFFECTS)
+        each = [
+            _single(model, kind, stands, *place)
+            for kind, mask in units.items()
+            for place in mask.nonzero().tolist()
+        ]
         there = [one for one in each if one is not None]
         if not there:
-            raise DataError(f"A set holds no {kind} that the model has; choose at least one.")
+            kinds = " or ".join(units)
+            raise DataError(f"A set holds no {kinds} that the model has; choose at least one.")
         conditions.append(_joined(there))
     return _falls(model, task, emotion, conditions, max_tokens)
 

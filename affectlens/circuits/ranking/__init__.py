@@ -7,6 +7,7 @@ from affectlens.circuits.ranking.by_attribution import (
     ATTRIBUTION_PATCHING,
     DIRECT,
     EAP_IG,
+    LEARNED_MASK,
     TOTAL_EFFECT,
 )
 from affectlens.circuits.ranking.by_validation import CONSENSUS, GREEDY
@@ -23,6 +24,7 @@ STRATEGIES: Registry[Strategy] = Registry(
     TOTAL_EFFECT,
     CONSENSUS,
     GREEDY,
+    LEARNED_MASK,
 )
 
 __all__ = ["STRATEGIES", "Search", "Strategy", "find_by", "reranked"]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.circuits.attribution.gradients import GradientSettings, gradient_scores
+from affectlens.circuits.attribution.learned_masks import MaskSettings, learned_masks
 from affectlens.circuits.attribution.scores import UnitScores
 from affectlens.circuits.attribution.slopes import Against
 from affectlens.circuits.attribution.total_effect import total_effects
@@ -47,6 +48,13 @@ def _total_effect(search: Search) -> Circuit:
     if search.neurons:
         neurons = _exact_of_best(search, neurons)
     return _taken(search, neurons, heads, "exact total effect")
+
+
+def _learned(search: Search) -> Circuit:
+    settings = MaskSettings(search.neurons, search.heads)
+    emotions = search.circuit.emotions
+    scores = learned_masks(search.model, search.task, search.means, emotions, settings)
+    return _taken(search, scores.neurons, scores.heads, settings.method)
 
 
 def _exact_of_best(
@@ -98,4 +106,9 @@ TOTAL_EFFECT = Strategy(
     "total_effect",
     "exact falls of the task's margin; neurons among the best by slope",
     _total_effect,
+)
+LEARNED_MASK = Strategy(
+    "learned_mask",
+    "the set whose loss costs most, looked for by gradients of a mask: an upper bound",
+    _learned,
 )
