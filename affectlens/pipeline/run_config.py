@@ -61,13 +61,6 @@ class RunConfig(BaseModel):
 
         return BACKENDS[backend].name
 
-    @field_validator("size")
-    @classmethod
-    def _known_size(cls, size: str) -> str:
-        from affectlens.pipeline.sizes import SIZES
-
-        return SIZES[size].name
-
     @classmethod
     def checked(cls, **options: Any) -> RunConfig:
         """Build one, with problems told in a sentence.

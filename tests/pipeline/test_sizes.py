@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from affectlens.core.errors import UnknownNameError
-from affectlens.pipeline import RunConfig
+from affectlens.pipeline import RunConfig, run
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.sizes import SIZES, settings_of
@@ -37,5 +37,7 @@ def test_small_does_less_of_the_same(tmp_path: Path) -> None:
 
 
 def test_a_size_that_does_not_exist(tmp_path: Path) -> None:
+    out = tmp_path / "run"
     with pytest.raises(UnknownNameError, match="size of a run"):
-        RunConfig.checked(out=tmp_path, size="tiny")
+        run(RunConfig.checked(out=out, size="tiny"))
+    assert not any(out.glob("*.safetensors"))
