@@ -30,6 +30,10 @@ from .core import AffectLensError as AffectLensError
 from .core import ModelError as ModelError
 from .core import Site as Site
 from .core import WritePoint as WritePoint
+from .core.emotions import export_labels as export_labels
+from .core.emotions import import_labels as import_labels
+from .core.emotions import label_mapping as label_mapping
+from .core.emotions import label_set as label_set
 from .evaluation import ARMS as ARMS
 from .evaluation import ArmMetrics as ArmMetrics
 from .evaluation.evaluate import evaluate as evaluate
@@ -37,8 +41,13 @@ from .evaluation.judges import judge_report as judge_report
 from .evaluation.judges import load_judge as load_judge
 from .evaluation.naming import mask_feelings as mask_feelings
 from .geometry import Directions as Directions
+from .geometry import VadMap as VadMap
 from .geometry import directions as directions
+from .geometry import emotion_components as emotion_components
+from .geometry import emotion_tree as emotion_tree
+from .geometry import similarity as similarity
 from .geometry import stream_directions as stream_directions
+from .geometry import vad_map as vad_map
 from .models import LanguageModel as LanguageModel
 from .models import load_model as load_model
 from .pipeline import RunConfig as RunConfig

@@ -237,7 +237,21 @@ def a_size() -> Any:
     return RunSize("toy", "A toy of a size", lambda settings: settings)
 
 
+def a_label_set() -> Any:
+    from affectlens.core.emotions import LabelSet
+
+    return LabelSet("toy", "A toy of a label set", ("joy", "woe"), "no one")
+
+
+def a_label_mapping() -> Any:
+    from affectlens.core.emotions import LabelMapping
+
+    return LabelMapping("plutchik", "goemotions", {"joy": "joy"}, "A toy of a mapping")
+
+
 TOYS = {
+    "label_sets": a_label_set,
+    "label_mappings": a_label_mapping,
     "sizes": a_size,
     "reproductions": a_reproduction,
     "quantisers": a_quantiser,

@@ -22,6 +22,9 @@ SMALL: Mapping[str, Any] = {
     "groups": 4,
     "few_groups": 3,
     "means_scenarios": 2,
+    "texts": 64,
+    "epochs": 1,
+    "long_texts": 2,
 }
 """Settings of whatever stage, as small as they go."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from affectlens.models.linear_map import linear_map, shape_in_out
 if TYPE_CHECKING:
     from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 ALPHAS: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
 """Sizes of the push, in units of the residual's RMS at that sublayer."""
@@ -197,7 +200,9 @@ def influence(
         max_rows: Rows per replayed block; bounds the memory of the copied cache.
 
     Raises:
-        DataError: If there is no prompt, or the directions do not cover the model.
+        DataError: If there is no prompt, the directions do not cover the model, or the logit
+            reference is used and no token tells an emotion from the others (where it is not used,
+            it is left out then).
         UnknownNameError: If ``used`` is no reference.
 
     Source: arXiv 2510.11328 §6. Its code runs one pass per push, reads after the final norm and
@@ -215,10 +220,10 @@ def influence(
     vectors = found.vectors.to(model.device)
     bands = {name: band(model.n_layers, name) for name in ("late", "middle")}
     references = {name: reference_direction(vectors, bands[name]) for name in bands}
-    tokens = target_tokens(model.tokenizer, found.emotions, words)
-    logit = logit_direction(model, [tokens[e] for e in found.emotions])
+    logit = _logit(model, found.emotions, words, wanted=used == "logit")
 
-    singles: dict[str, list[Tensor]] = {name: [] for name in REFERENCES}
+    measured = [name for name in REFERENCES if name != "logit" or logit is not None]
+    singles: dict[str, list[Tensor]] = {name: [] for name in measured}
     sigmas: list[Tensor] = []
     with progress("influence", len(prompts)) as advance:
         for ids in prompts:
@@ -230,9 +235,10 @@ def influence(
             change = (rows - base) / sizes[..., None, None]
             for name, reference in references.items():
                 singles[name].append(torch.einsum("alped,ed->elp", change, reference) / len(alphas))
-            normed, unpushed = (in_float(model.anatomy.final_norm, x) for x in (rows, base))
-            moved = (normed - unpushed) / sizes[..., None, None]
-            singles["logit"].append(torch.einsum("alped,ed->elp", moved, logit) / len(alphas))
+            if logit is not None:
+                normed, unpushed = (in_float(model.anatomy.final_norm, x) for x in (rows, base))
+                moved = (normed - unpushed) / sizes[..., None, None]
+                singles["logit"].append(torch.einsum("alped,ed->elp", moved, logit) / len(alphas))
             advance(1)
 
     stacked = {name: torch.stack(rows).cpu() for name, rows in singles.items()}
@@ -255,6 +261,27 @@ def influence(
             "words": {e: list(words.get(e, (e,))) for e in found.emotions},
         },
     )
+
+
+def _logit(
+    model: LanguageModel,
+    emotions: Sequence[str],
+    words: Mapping[str, Sequence[str]],
+    *,
+    wanted: bool,
+) -> Float[Tensor, "emotion d_model"] | None:
+    """What reads the logits of the emotions' words; None where no token tells one from the others.
+
+    That is often so with dozens of labels, and then only matters if the reference is wanted.
+    """
+    try:
+        tokens = target_tokens(model.tokenizer, emotions, words)
+    except DataError as error:
+        if wanted:
+            raise
+        logger.info("No logit reference: %s", error)
+        return None
+    return logit_direction(model, [tokens[e] for e in emotions])
 
 
 def push_all(

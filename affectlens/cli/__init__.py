@@ -5,6 +5,7 @@ from affectlens.cli.commands.circuit_attribution import circuit_app
 from affectlens.cli.commands.circuit_evidence import add_evidence_commands
 from affectlens.cli.commands.compare import add_compare_command
 from affectlens.cli.commands.datasets import datasets_app
+from affectlens.cli.commands.labels import labels_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
 from affectlens.cli.commands.probe import probe_app
@@ -30,5 +31,6 @@ add_compare_command(app)
 app.add_typer(store_app, name="store", rich_help_panel=PARTS)
 app.add_typer(models_app, name="models", rich_help_panel=PARTS)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=PARTS)
+app.add_typer(labels_app, name="labels", rich_help_panel=PARTS)
 add_list_command(app)
 refuse_repetition(app)

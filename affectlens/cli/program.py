@@ -56,14 +56,14 @@ Columns = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    typer.Option("--labels", help="Labels of your own file: joy,trust,…, a file of them, or any."),
+    typer.Option("--labels", help="Labels of your file: plutchik, joy,trust,…, a file, or any."),
 ]
 Several = Annotated[
     str | None,
     typer.Option("--several", help="Rows of your file with several labels: refuse, first, drop."),
 ]
 CorpusPath = Annotated[Path | None, typer.Option("--path", help="Folder of a third-party corpus.")]
-CorpusName = Annotated[str, typer.Argument(help="Corpus name, or a JSONL or CSV file.")]
+CorpusName = Annotated[str, typer.Argument(help="Corpus name, or a JSON, JSONL or CSV file.")]
 
 
 @app.callback(invoke_without_command=True)

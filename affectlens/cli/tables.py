@@ -12,6 +12,7 @@ from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:
     from affectlens.circuits.evidence import AblationCurve
+    from affectlens.core.emotions import LabelMapping, LabelSet
     from affectlens.core.registry import Registry
     from affectlens.models.registry import ModelInfo
     from affectlens.pipeline.corpus_choice import CorpusChoice
@@ -21,10 +22,18 @@ if TYPE_CHECKING:
 
 
 def run_with_progress(config: RunConfig, *, until: str | None = None) -> None:
-    """Run the stages, saying on stderr which are done, and print a short table at the end."""
+    """Run the stages, saying on stderr which are done, and print a short table at the end.
+
+    What a user's own texts cannot give is said first.
+    """
+    from rich.markup import escape
+
     from affectlens.pipeline.run import run
 
     err = stderr()
+
+    def on_notice(notice: str) -> None:
+        err.print(f"[yellow]note[/]        {escape(notice)}", soft_wrap=True)
 
     def on_stage(stage: Stage, what: str, seconds: float) -> None:
         if what == "started":
@@ -34,7 +43,7 @@ def run_with_progress(config: RunConfig, *, until: str | None = None) -> None:
         else:
             err.print(f"[dim]{stage.name:<11} unchanged[/]")
 
-    folder = run(config, until=until, on_stage=on_stage)
+    folder = run(config, until=until, on_stage=on_stage, on_notice=on_notice)
     if (folder / "metrics.json").is_file() and until in (None, "report"):
         print_summary(folder)
 
@@ -62,7 +71,8 @@ def print_summary(folder: Path) -> None:
     probe = metrics["probe"]
     out.print(
         f"Probe: {probe['accuracy']:.2f} on held-out scenarios at {probe['best_layer']}. "
-        f"Judge: {metrics['judge']['accuracy']:.2f} on unseen groups."
+        f"Judge: {metrics['judge']['accuracy']:.2f} on unseen groups; dealt at random its verdicts "
+        f"would be right in {max(metrics['judge']['chance'].values()):.2f}."
     )
     _print_evidence(folder)
     out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
@@ -156,6 +166,38 @@ def print_entries(tables: Mapping[str, Registry[Any]]) -> None:
             table.add_row(kind, Text(entry.name), Text(entry.help))
         table.add_section()
     stdout().print(table)
+
+
+def print_label_set(labels: LabelSet) -> None:
+    """The labels of a set, with their kin and coordinates."""
+    from rich.table import Table
+
+    columns = ("label", "under", "across", "mild", "strong", "V", "A", "D", "rated as", "by")
+    table = Table(*columns, title=f"{labels.help}; {labels.source}")
+    kin = (labels.broader, labels.opposite, labels.milder, labels.stronger)
+    for label in labels.labels:
+        found = labels.coordinates(label)
+        told = [f"{value:.2f}" for value in found.vad] if found else ["", "", ""]
+        rated = (found.term, found.source) if found else ("", "")
+        table.add_row(label, *(one.get(label, "") for one in kin), *told, *rated)
+    out = stdout()
+    out.print(table)
+    for name, (first, second) in labels.composed_of.items():
+        out.print(f"{name} = {first} + {second}")
+
+
+def print_label_mapping(mapping: LabelMapping) -> None:
+    """What the labels of a set are in another, and what is lost."""
+    from rich.table import Table
+
+    from affectlens.core.emotions import label_set
+
+    table = Table(mapping.source, mapping.target, title=mapping.why)
+    for label in label_set(mapping.source).labels:
+        table.add_row(label, mapping(label) or "")
+    out = stdout()
+    out.print(table)
+    out.print(f"{mapping.losses()}.", soft_wrap=True)
 
 
 def print_models(models: Sequence[ModelInfo]) -> None:

@@ -144,7 +144,7 @@ def load(name: str | Path, **options: Any) -> Corpus:
     if Path(key).suffix.lower() in generic.SUFFIXES:
         _check_options(key, generic.from_file, options, skip=1)
         return generic.from_file(key, **options)
-    raise unknown("corpus", key, [*loaders, "a .jsonl or .csv file"])
+    raise unknown("corpus", key, [*loaders, "a .jsonl, .json or .csv file"])
 
 
 def show(corpus: Corpus, n: int = 5) -> list[dict[str, str]]:

@@ -38,12 +38,22 @@ class Request:
 
 
 def arm_requests(
-    arm: str, events: Sequence[Record], emotions: Sequence[str] = EMOTIONS
+    arm: str,
+    events: Sequence[Record],
+    emotions: Sequence[str] = EMOTIONS,
+    ask: str | None = None,
 ) -> list[Request]:
     """All requests of an arm, at the strengths its pack recommends.
 
     Arms of one steering mode ask for the same; what differs is the pack. No arm has a limit of
     length but the one in tokens, which all share.
+
+    Args:
+        arm: Which.
+        events: The prompts.
+        emotions: The targets.
+        ask: System prompt of arms that have one, with ``{label}`` for the target; default: theirs,
+            which is for our six.
 
     Raises:
         UnknownNameError: If there is no such arm.
@@ -51,9 +61,29 @@ def arm_requests(
     kind = ARMS[arm]
     if not kind.has_targets:
         return [Request(event, "") for event in events]
-    specs = {e: SteeringSpec({e: 1.0}, mode=kind.mode) if kind.mode else None for e in emotions}
-    asks = {e: kind.system(e) if kind.system else None for e in emotions}
+    specs = {
+        e: SteeringSpec({e: 1.0}, mode=kind.mode, emotions=emotions) if kind.mode else None
+        for e in emotions
+    }
+    asks: dict[str, str | None] = dict.fromkeys(emotions)
+    if kind.system is not None:
+        asks = {e: kind.system(e) if ask is None else ask.replace("{label}", e) for e in emotions}
     return [Request(event, e, specs[e], asks[e]) for event in events for e in emotions]
+
+
+def encode_event(model: LanguageModel, event: Record, system: str | None = None) -> tuple[int, ...]:
+    """Token ids of a prompt, all its turns, up to where the reply starts.
+
+    Args:
+        model: Whose template writes it.
+        event: A user's message, alone or at the end of a chat.
+        system: Said besides the event's own system prompt, after it.
+    """
+    turns = list(event.chat)
+    if system is not None:
+        own = [turns.pop(0)["content"]] if turns[0]["role"] == "system" else []
+        turns.insert(0, {"role": "system", "content": "\n\n".join((*own, system))})
+    return model.encode_chat(turns, add_generation_prompt=True).ids
 
 
 def generate_replies(
@@ -84,16 +114,14 @@ def generate_replies(
     Raises:
         DataError: If a request is to be steered and there is no pack.
     """
-    from affectlens.models.generation.generation import encode_prompt
-
     specs = [r.spec for r in requests]
     if pack is None and any(spec is not None for spec in specs):
         raise DataError(f"Arm {arm} is to be steered; give the pack to steer it with.")
-    prompts = [encode_prompt(model, r.event.text, r.system) for r in requests]
+    prompts = [encode_event(model, r.event, r.system) for r in requests]
     backend = backend or Transformers(model)
     ids = backend.generate(prompts, specs, pack, settings, advance)
     neutral = [
-        encode_prompt(model, r.event.text) if r.system is not None else prompt
+        encode_event(model, r.event) if r.system is not None else prompt
         for r, prompt in zip(requests, prompts, strict=True)
     ]
     nll = reply_nll(model, neutral, ids)

@@ -112,7 +112,11 @@ class StrengthSearch:
         """
         mode = ARMS[arm].mode
         requests = [
-            Request(event, e, SteeringSpec({e: s}, mode=mode, unit="natural"))
+            Request(
+                event,
+                e,
+                SteeringSpec({e: s}, mode=mode, unit="natural", emotions=self.rules.emotions),
+            )
             for event in self.events
             for s, e in cells
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from affectlens.evaluation.judges import Judge
     from affectlens.evaluation.topic import Embedder
     from affectlens.models import LanguageModel
+    from affectlens.pipeline.own.texts import OwnTexts
     from affectlens.pipeline.settings import Settings
     from affectlens.pipeline.stage import StageRun
 
@@ -39,7 +41,14 @@ class RunContext:
         """Of every stage: those given, or what follows from the config."""
         from affectlens.pipeline.sizes import settings_of
 
-        return self.given or settings_of(self.config)
+        return self.given or settings_of(self.config, self.own)
+
+    @cached_property
+    def own(self) -> OwnTexts | None:
+        """The user's own texts; None if the run is on ours."""
+        from affectlens.pipeline.own.texts import OwnTexts
+
+        return None if self.config.own is None else OwnTexts.of(self.config.own)
 
     @cached_property
     def digests(self) -> Digests:
@@ -64,16 +73,17 @@ class RunContext:
     @cached_property
     def judge(self) -> Judge:
         """The blind judge whose verdicts are the accuracy."""
-        from affectlens.evaluation.judges import load_judge
+        from affectlens.pipeline.judges import main_judge
 
-        return load_judge("encoder")
+        labels = () if self.own is None else self.own.labels
+        return main_judge(self.config.own, labels, self.folder)
 
     @cached_property
     def lexicon(self) -> Judge:
         """The second judge."""
-        from affectlens.evaluation.judges import load_judge
+        from affectlens.pipeline.judges import second_judge
 
-        return load_judge("lexicon")
+        return second_judge(self.config.own, self.folder)
 
     @cached_property
     def embed(self) -> Embedder:
@@ -83,10 +93,25 @@ class RunContext:
         return Embedder()
 
     def corpus(self, name: str) -> Corpus:
-        """An authored corpus."""
+        """An authored corpus, or what stands in its place in a run on the user's own texts.
+
+        ``replies`` are all labelled texts as replies, ``tones`` those that give directions, in
+        groups, and ``events`` the prompts that are answered.
+        """
         from affectlens.datasets import load
 
-        return load(name)
+        if self.own is None:
+            return load(name)
+        return {"replies": self.own.replies, "tones": self.own.grouped, "events": self.own.events}[
+            name
+        ]
+
+    @property
+    def openers(self) -> Mapping[str, Sequence[str]]:
+        """First sentences that the model goes on from, by emotion."""
+        from affectlens.datasets.authored import openers
+
+        return openers() if self.own is None else self.own.openers
 
     def source(self, name: str) -> str:
         """Fingerprint of something that stages read, by its name in `sources.SOURCES`."""

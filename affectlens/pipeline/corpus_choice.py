@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
+from affectlens.core.emotions import LABEL_SETS, import_labels
+from affectlens.core.emotions.ontology import SUFFIX
 from affectlens.core.jsonl import split_lines
 
 if TYPE_CHECKING:
@@ -22,13 +24,15 @@ class CorpusChoice:
     """A corpus and which of its records.
 
     Attributes:
-        name: Of a corpus, or a JSONL or CSV file.
+        name: Of a corpus, or a JSON, JSONL or CSV file.
         columns: ``field=column`` for a file; ``field=`` for a field that is not read.
         path: Folder of a third-party corpus.
-        labels: Label set of a file: names with commas between them, a file with one a line, or
-            ``any``; of GoEmotions ``ekman`` or ``original``.
+        labels: Label set of a file: a name of `affectlens list label_sets`, names with commas
+            between them, a file with one a line or an ontology (``.jsonld``), or ``any``; of
+            GoEmotions ``original`` or a set that its labels are mapped to.
         several: What to do with rows that have several labels: ``refuse``, ``first`` or ``drop``.
         split, role, emotion: Which records to keep; all if None.
+        others: What to do with rows whose label is not in the set: ``refuse`` or ``drop``.
     """
 
     name: str
@@ -39,6 +43,7 @@ class CorpusChoice:
     split: Names = None
     role: Names = None
     emotion: Names = None
+    others: str | None = None
 
     @classmethod
     def among(
@@ -102,11 +107,15 @@ class CorpusChoice:
             options["emotions"] = label_names(self.labels)
         if self.several is not None:
             options["several"] = self.several
+        if self.others is not None:
+            options["others"] = self.others
         return options
 
 
 def label_names(text: str) -> list[str] | None:
     """Names of labels as ``--labels`` gives them; None for any.
+
+    A label set that goes by name, or lies in an ontology file, brings the neutral label along.
 
     Raises:
         DataError: If the file that is named has none, or cannot be read.
@@ -115,13 +124,17 @@ def label_names(text: str) -> list[str] | None:
 
     if text.strip().lower() == "any":
         return None
+    if text in LABEL_SETS:
+        return list(LABEL_SETS[text].with_neutral)
+    if "," not in text and Path(text).suffix.lower() == SUFFIX:
+        return list(import_labels(text).with_neutral)
     if "," not in text and Path(text).is_file():
         return [line.strip() for _, line in split_lines(read_text(Path(text)))]
     names = [name.strip() for name in text.split(",") if name.strip()]
     if len(names) < 2:
         raise DataError(
-            f"--labels {text!r} is neither a file nor several names; write for example "
-            "--labels joy,trust,fear, or --labels any."
+            f"--labels {text!r} is neither a file nor several names nor one of "
+            f"{', '.join(LABEL_SETS)}; write for example --labels joy,trust,fear, or --labels any."
         )
     return names
 

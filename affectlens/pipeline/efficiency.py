@@ -183,7 +183,11 @@ class Efficiency:
         pack = SteeringPack.from_circuit(refined, model)
         strengths = self._strengths(pack)
         requests = [
-            Request(event, e, SteeringSpec({e: s}, mode="circuit", unit="natural"))
+            Request(
+                event,
+                e,
+                SteeringSpec({e: s}, mode="circuit", unit="natural", emotions=list(strengths)),
+            )
             for event in self._events("test", self.settings.n_events)
             for e, s in strengths.items()
         ]

@@ -7,11 +7,11 @@ neutral scenario-events, and those replies are pooled with the authored texts of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from affectlens.core import EMOTIONS, group_name
+from affectlens.core import EMOTIONS, TONES, group_name
 from affectlens.datasets import Corpus, Message, Record, load, spread
 from affectlens.datasets.authored import openers
 from affectlens.pipeline.settings import ExpressSettings
@@ -37,29 +37,51 @@ def express(
         advance: Told how many continuations are done.
     """
     settings = settings or ExpressSettings()
-    own = own_replies(model, settings, advance=advance)
-    authored = tones_as_replies(settings.emotions)
+    own = own_replies(model, settings, load("events"), openers(), advance=advance)
+    authored = tones_as_replies(None, settings.emotions)
+    return pooled(own, authored)
+
+
+def pooled(own: Corpus | None, texts: Corpus) -> Corpus:
+    """What a model wrote itself, if it did, and texts in groups with every emotion, as one.
+
+    Args:
+        own: Of `own_replies`.
+        texts: Replies in groups whose names begin with ``tones:``.
+    """
+    records = texts.records if own is None else (*own.records, *texts.records)
+    labels = texts.label_set if own is None else own.label_set
     return Corpus(
         "expression",
         "replies",
-        (*own.records, *authored.records),
+        records,
         {"source": "continuations of openers by the model itself, and the corpus tones"},
+        labels,
     )
 
 
 def own_replies(
     model: LanguageModel,
     settings: ExpressSettings,
+    events: Corpus,
+    by_emotion: Mapping[str, Sequence[str]],
     *,
     advance: Callable[[int], object] = lambda _n: None,
 ) -> Corpus:
-    """One reply per scenario-event and emotion: an opener and how the model goes on from it."""
+    """One reply per scenario-event and emotion: an opener and how the model goes on from it.
+
+    Args:
+        model: Continues the openers, unsteered.
+        settings: See `express`.
+        events: Prompts; those of the role ``direction`` are answered.
+        by_emotion: Openers of every emotion.
+        advance: Told how many continuations are done.
+    """
     from affectlens.models.generation.generation import generate_ids
 
-    events = spread(load("events").filter(role="direction"), settings.n_events)
-    by_emotion = openers()
+    prompts_of = spread(events.filter(role="direction"), settings.n_events)
     planned: list[tuple[Record, str, str]] = []
-    for i, event in enumerate(events):
+    for i, event in enumerate(prompts_of):
         for emotion in settings.emotions:
             choices = by_emotion[emotion]
             planned.append((event, emotion, choices[i % len(choices)]))
@@ -84,12 +106,24 @@ def own_replies(
                 meta={**event.meta, "opener": opener},
             )
         )
-    return Corpus("own_replies", "replies", tuple(records))
+    return Corpus("own_replies", "replies", tuple(records), {}, _labels(settings.emotions))
 
 
-def tones_as_replies(emotions: Sequence[str] = EMOTIONS) -> Corpus:
-    """The authored texts as replies to the neutral text of their group."""
-    corpus = load("tones").filter(role="direction")
+def _labels(emotions: Sequence[str]) -> tuple[str, ...]:
+    """The label set: ours if they are ours, else just they."""
+    return TONES if set(emotions) <= set(TONES) else tuple(emotions)
+
+
+def tones_as_replies(tones: Corpus | None = None, emotions: Sequence[str] = EMOTIONS) -> Corpus:
+    """The texts of the role ``direction`` as replies to the neutral text of their group.
+
+    Args:
+        tones: Default: the authored ones. Replies in groups stay as they are.
+        emotions: Which.
+    """
+    corpus = (tones or load("tones")).filter(role="direction")
+    if corpus.design == "replies":
+        return corpus
     neutral = {record.group_key: record.text for record in corpus if record.emotion == "neutral"}
     records = tuple(
         replace(

@@ -100,22 +100,25 @@ def _events(run: RunContext) -> str:
     return run.corpus("events").fingerprint
 
 
-def _openers(_run: RunContext) -> str:
-    from affectlens.datasets.authored import openers
-
-    return fingerprint(openers())
+def _openers(run: RunContext) -> str:
+    return fingerprint(run.openers)
 
 
-def _prompts(_run: RunContext) -> str:
+def _prompts(run: RunContext) -> str:
     from affectlens.datasets import elicitation_prompt
 
+    if run.config.own is not None:
+        return fingerprint(run.config.own.ask)
     forms = (True, False)
     return fingerprint([elicitation_prompt(t, limited=form) for form in forms for t in TONES])
 
 
 def _judge(run: RunContext) -> str:
     from affectlens.evaluation.judges import encoder
+    from affectlens.pipeline.judges import named_judge
 
+    if run.config.own is not None:
+        return fingerprint(named_judge(run.config.own), run.source("encoder"))
     place = files("affectlens.evaluation.judges").joinpath(encoder.ADAPTER_FILE)
     with as_file(place) as adapter:
         if not adapter.is_file():
@@ -135,6 +138,8 @@ def _encoder(run: RunContext) -> str:
 def _lexicon(_run: RunContext) -> str:
     from affectlens.evaluation.judges import judge_fingerprint
 
+    # Its words also mask feelings, whoever judges.
+
     return judge_fingerprint("lexicon")  # its words and its rules
 
 
@@ -151,6 +156,7 @@ SOURCES: Mapping[str, Callable[[RunContext], str]] = {
 }
 """Everything that is not made by a stage:
 
-the model's weights and config; its tokenizer and chat template; the authored texts, events, openers
-and system prompts; the judge (adapter and encoder), the word judge, and the plain encoder.
+the model's weights and config; its tokenizer and chat template; the texts, events, openers and
+system prompts, authored or the user's own; the judge (adapter and encoder, or what the user named),
+the word list, and the plain encoder.
 """

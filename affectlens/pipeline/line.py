@@ -28,6 +28,14 @@ def in_module(name: str) -> Callable[[StageRun], Files]:
 STAGES = Registry(
     "stage",
     Row(
+        "fit_judge",
+        "Settle the judges: shipped, named, or fitted on your own labels",
+        "whose verdicts count",
+        needs=(),
+        reads=("corpora", *JUDGES),
+        work=in_module("fit_judge"),
+    ),
+    Row(
         "express",
         "Let the model express each emotion",
         "the model expresses each emotion",
@@ -95,7 +103,7 @@ STAGES = Registry(
         "tune",
         "Choose strengths on the tuning scenarios",
         "strengths, on tuning scenarios",
-        needs=("pack",),
+        needs=("fit_judge", "pack"),
         reads=(*MODEL, "events", *JUDGES),
         work=in_module("tune"),
     ),
@@ -111,7 +119,7 @@ STAGES = Registry(
         "judge",
         "Measure the judges on texts they have not seen",
         "how far the judges can be trusted",
-        needs=(),
+        needs=("fit_judge",),
         reads=("corpora", "judge", "lexicon", "encoder"),
         work=in_module("judge"),
     ),
@@ -120,6 +128,7 @@ STAGES = Registry(
         "Write report.html and metrics.json",
         "report.html and metrics.json",
         needs=(
+            "fit_judge",
             "express",
             "activations",
             "probe",

@@ -50,8 +50,8 @@ class RefineMix:
     """What vectors are refined on: these corpora in turn, so one named twice has twice the weight.
 
     Attributes:
-        pools: ``own`` are the model's own replies, ``tones`` the authored texts, ``replies`` the
-            authored matched replies.
+        pools: ``own`` are the model's own replies, ``tones`` the authored texts or those of the
+            user's own corpus, ``replies`` the authored matched replies.
     """
 
     pools: tuple[str, ...] = ("own", "tones", "own", "replies")

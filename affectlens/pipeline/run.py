@@ -29,6 +29,7 @@ def run(
     settings: Settings | None = None,
     until: str | None = None,
     on_stage: OnStage = lambda _s, _w, _t: None,
+    on_notice: Callable[[str], object] = lambda _notice: None,
 ) -> Path:
     """Do the stages of a run, skipping what is done and unchanged.
 
@@ -37,6 +38,7 @@ def run(
         settings: Of the stages, for those who want other numbers than the command line offers;
             default: `Settings.of` the config.
         until: The last stage wanted; None = all.
+        on_notice: Told what a user's own texts cannot give, a sentence each, before any stage.
         on_stage: Told ``(stage, "started" | "done" | "skipped", seconds)``.
 
     Returns:
@@ -45,8 +47,10 @@ def run(
     Raises:
         AffectLensError: In one sentence; finished stages stay and are skipped the next time.
     """
+    context = RunContext(config, settings)
+    for notice in () if context.own is None else context.own.notices:
+        on_notice(notice)
     with writing_alone(config.out):
-        context = RunContext(config, settings)
         runner = Runner(config.out, stages(context), context.digests, config.force, on_stage)
         runner.run(until)
     return config.out

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from affectlens.core import DataError
+from affectlens.pipeline.own.choice import OwnCorpus
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -33,6 +34,7 @@ class RunConfig(BaseModel):
         vllm_python: Interpreter of the environment that has vLLM, to start one with.
         template_variables: What the chat template is told, by name; part of every key that
             depends on prompts.
+        own: Texts and labels of one's own; None: ours.
         force: Redo stages even if nothing changed.
     """
 
@@ -52,6 +54,7 @@ class RunConfig(BaseModel):
     url: str | None = None
     vllm_python: str | None = None
     template_variables: dict[str, Any] = Field(default_factory=dict)
+    own: OwnCorpus | None = None
     force: bool = False
 
     @field_validator("backend")

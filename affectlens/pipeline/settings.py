@@ -14,6 +14,8 @@ from affectlens.evaluation.arms import ARMS, folded_packs
 from affectlens.models.devices import pick_device, pick_dtype
 from affectlens.models.generation.decoding import GenerationSettings
 from affectlens.pipeline.evidence_settings import EvidenceSettings
+from affectlens.pipeline.judge_settings import FitJudgeSettings, JudgeSettings
+from affectlens.pipeline.own.texts import OwnTexts
 from affectlens.pipeline.rules import (
     BUDGET,
     LAYERS,
@@ -202,6 +204,7 @@ class EvaluateSettings:
             the scenario is the unit of all intervals, and a second event of it tells little more.
         backend: What generates.
         generation: The same in every arm.
+        ask: System prompt of the prompted arm, with ``{label}``; None: ours.
         seed: Of random directions.
     """
 
@@ -212,21 +215,7 @@ class EvaluateSettings:
     n_events: int = 40
     backend: str = "transformers"
     generation: GenerationSettings = REPLIES
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """How the judges are examined.
-
-    Attributes:
-        corpora: Their test split is read.
-        garbled: Corrupted texts, all kinds alike.
-        seed: Of the corruptions.
-    """
-
-    corpora: tuple[str, ...] = ("replies", "tones")
-    garbled: int = 400
+    ask: str | None = None
     seed: int = 0
 
 
@@ -236,6 +225,9 @@ class ReportSettings:
 
     Attributes:
         model: What the user calls it.
+        corpus: What the texts are called.
+        corpus_title: The same for people.
+        notices: What a reader has to know about a user's own texts.
         arms: Those that were evaluated.
         emotions: Their targets.
         backend: What generated them.
@@ -249,6 +241,9 @@ class ReportSettings:
     """
 
     model: str = DEFAULT_MODEL
+    corpus: str = "authored"
+    corpus_title: str = "authored (replies, tones, scenarios)"
+    notices: tuple[str, ...] = ()
     arms: tuple[str, ...] = field(default_factory=lambda: tuple(ARMS))
     emotions: tuple[str, ...] = EMOTIONS
     backend: str = "transformers"
@@ -265,6 +260,7 @@ class ReportSettings:
 class Settings:
     """The settings of all stages, each under the name of its stage."""
 
+    fit_judge: FitJudgeSettings = field(default_factory=FitJudgeSettings)
     express: ExpressSettings = field(default_factory=ExpressSettings)
     activations: ActivationsSettings = field(default_factory=ActivationsSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
@@ -279,10 +275,15 @@ class Settings:
     report: ReportSettings = field(default_factory=ReportSettings)
 
     @classmethod
-    def of(cls, config: RunConfig) -> Settings:
+    def of(cls, config: RunConfig, own: OwnTexts | None = None) -> Settings:
         """Those of a run: the defaults, and what the user asked for put in.
 
+        Args:
+            config: What is asked.
+            own: The user's own texts, if they are read already.
+
         Raises:
+            DataError: If a run cannot be on those texts.
             UnknownNameError: If there is no such device or dtype.
         """
         device = pick_device(config.device)
@@ -290,7 +291,7 @@ class Settings:
         place, seed = Placement(str(device), dtype), config.seed
         generation = GenerationSettings(max_new_tokens=config.max_new_tokens, seed=seed)
         residual, circuit = replace(RESIDUAL, seed=seed), replace(CIRCUIT, seed=seed)
-        return cls(
+        found = cls(
             express=ExpressSettings(place),
             activations=ActivationsSettings(place),
             probe=ProbeSettings(seed=seed),
@@ -312,3 +313,8 @@ class Settings:
                 config.model, backend=config.backend, generation=generation, seed=seed
             ),
         )
+        if config.own is None:
+            return found
+        from affectlens.pipeline.own.settings import on_own_texts
+
+        return on_own_texts(found, config.own, own or OwnTexts.of(config.own))

@@ -10,6 +10,7 @@ from affectlens.core.registry import Registry
 from affectlens.pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from affectlens.pipeline.own.texts import OwnTexts
     from affectlens.pipeline.run_config import RunConfig
     from affectlens.steering.refine import RefineSettings
 
@@ -29,13 +30,18 @@ class RunSize:
     change: Callable[[Settings], Settings]
 
 
-def settings_of(config: RunConfig) -> Settings:
+def settings_of(config: RunConfig, own: OwnTexts | None = None) -> Settings:
     """The settings of a run of the size that was asked for.
 
+    Args:
+        config: What is asked.
+        own: The user's own texts, if they are read already.
+
     Raises:
+        DataError: If a run cannot be on those texts.
         UnknownNameError: If there is no such size, device or dtype.
     """
-    return SIZES[config.size].change(Settings.of(config))
+    return SIZES[config.size].change(Settings.of(config, own))
 
 
 def _shorter(descent: RefineSettings) -> RefineSettings:

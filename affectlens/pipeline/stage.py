@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +96,15 @@ class StageRun:
         return self.context.embed
 
     def corpus(self, name: str) -> Corpus:
-        """An authored corpus: ``"replies"``, ``"tones"`` or ``"events"``."""
+        """``"replies"``, ``"tones"`` or ``"events"``: ours, or what was made of the user's own."""
         self._declared("events" if name == "events" else "corpora")
         return self.context.corpus(name)
+
+    @property
+    def openers(self) -> Mapping[str, Sequence[str]]:
+        """First sentences that the model goes on from, by emotion; none if it is not to."""
+        self._declared("openers")
+        return self.context.openers
 
     def events(self, split: str) -> list[Record]:
         """The scenario-events of a split, at most ``settings.scenarios`` scenarios of it."""

@@ -16,6 +16,12 @@ from affectlens.plotting.figures import FIGURES, Figure, plot
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
 from affectlens.plotting.judges import confusion
 from affectlens.plotting.probes import probe_accuracy
+from affectlens.plotting.relations import (
+    component_bars,
+    emotion_tree,
+    similarity_heatmap,
+    vad_curves,
+)
 from affectlens.plotting.strengths import strength_curves
 from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, SweepSummary
 
@@ -30,6 +36,7 @@ __all__ = [
     "allocation_bars",
     "arms_bars",
     "choices",
+    "component_bars",
     "confusion",
     "contribution_map",
     "cosine_heatmap",
@@ -37,6 +44,7 @@ __all__ = [
     "effect_map",
     "efficiency_curves",
     "emotion_map",
+    "emotion_tree",
     "f_curves",
     "influence_profile",
     "k_curves",
@@ -45,6 +53,8 @@ __all__ = [
     "plot",
     "probe_accuracy",
     "reliability",
+    "similarity_heatmap",
     "split_half",
     "strength_curves",
+    "vad_curves",
 ]

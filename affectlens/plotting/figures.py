@@ -20,7 +20,7 @@ from affectlens.circuits.overlap import Overlap
 from affectlens.core.errors import DataError
 from affectlens.core.registry import Registry
 from affectlens.evaluation import ArmMetrics, StrengthPoint
-from affectlens.geometry import Directions
+from affectlens.geometry import Directions, EmotionComponents, EmotionTree, Similarity, VadMap
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting.arms import arms_bars, per_emotion_heatmap
 from affectlens.plotting.calibration import reliability
@@ -37,6 +37,12 @@ from affectlens.plotting.evidence_summary import ChoiceSummary, CurveSummary, Le
 from affectlens.plotting.geometry import cosine_heatmap, emotion_map, split_half
 from affectlens.plotting.judges import confusion
 from affectlens.plotting.probes import probe_accuracy
+from affectlens.plotting.relations import (
+    component_bars,
+    emotion_tree,
+    similarity_heatmap,
+    vad_curves,
+)
 from affectlens.plotting.strengths import strength_curves
 from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, SweepSummary
 from affectlens.plotting.sweeps import (
@@ -128,6 +134,27 @@ FIGURES = Registry(
         "the emotions on the two axes on which they differ most",
         a(Directions, EmotionMap),
         emotion_map,
+    ),
+    Figure(
+        "component_bars",
+        "variance along the components of emotion means, beside chance",
+        a(EmotionComponents),
+        component_bars,
+    ),
+    Figure(
+        "emotion_tree", "which emotions are nearest to each other", a(EmotionTree), emotion_tree
+    ),
+    Figure(
+        "similarity_heatmap",
+        "how alike emotions lie, in every two layers or models",
+        a(Similarity),
+        similarity_heatmap,
+    ),
+    Figure(
+        "vad_curves",
+        "how well valence, arousal and dominance are read, layer by layer",
+        a(VadMap),
+        vad_curves,
     ),
     Figure(
         "split_half",
@@ -231,7 +258,8 @@ def plot(artefact: object, figure: str | None = None, **options: Any) -> go.Figu
     drawn, so they know of no figure, and the figures know of them.
 
     Args:
-        artefact: `Sweep`, `Directions`, `EmotionMap`, `Circuit`, `Overlap`, curves and
+        artefact: `Sweep`, `Directions`, `EmotionMap`, components, trees and similarity of
+            emotions, `VadMap`, `Circuit`, `Overlap`, curves and
             choices of a circuit's evidence, the report of a judge,
             strengths that were tried, or measures of arms by name.
         figure: A name in :data:`FIGURES`; default: the first there that takes the artefact.

@@ -25,6 +25,7 @@ class Header:
         seconds: Wall-clock seconds per stage, in the order they ran.
         peak_memory: Bytes of resident memory at the peak.
         facts: Any other line for the header (device, seed, number of records).
+        notices: What a reader has to know about the texts, a sentence each.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Header:
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     peak_memory: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
+    notices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ _METHOD: Sequence[tuple[str, str]] = (
     (
         "directions",
         "Directions are group-centred: every scenario is seen under every emotion and its own "
-        "mean is taken away first, so that what is left is the emotion and not the subject.",
+        "mean is taken away first, so that what is left is the emotion and not the subject (unless a "
+        "note on the texts above says that they do not come in such groups).",
     ),
     (
         "",
@@ -153,7 +154,10 @@ def _facts(data: ReportData) -> str:
     made += [text(header.date)] if header.date else []
     if made:
         rows += line("made by", ", ".join(made))
+    said = "".join(f"<li>{text(notice)}</li>" for notice in header.notices)
     facts = f'<dl class="facts">{rows}</dl>'
+    if said:
+        facts += f"<p>About these texts:</p><ul>{said}</ul>"
     return f'<details class="run" open><summary>About this run</summary>{facts}</details>'
 
 

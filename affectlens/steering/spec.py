@@ -54,6 +54,12 @@ _DEFAULTS: Mapping[str, str | None] = {
     "gate": None,
 }
 _NOTHING = "none"
+_MARKS = frozenset("=,;<>{}/\\")
+
+
+def can_be_named(label: str) -> bool:
+    """Whether a spec in text can ask for a label: it is no option's name and has no mark of one."""
+    return label not in (*_DEFAULTS, "weights", _NOTHING) and _MARKS.isdisjoint(label)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from affectlens.core import EMOTIONS, TONES, DataError, UnknownNameError
+from affectlens.core import TONES, DataError, UnknownNameError
+from affectlens.core.emotions import label_mapping
 from affectlens.datasets import load
-from affectlens.datasets.loaders.goemotions import EKMAN, LABELS
+from affectlens.datasets.loaders.goemotions import LABELS
 
 BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 CORPORA = Path(os.environ.get("AFFECTLENS_CORPORA") or BESIDE)
@@ -105,8 +106,8 @@ def test_goemotions_missing_files(goemotions: Path) -> None:
 
 def test_mapping_covers_each_label_once() -> None:
     assert len(LABELS) == 28 and LABELS[-1] == "neutral"
-    fine = [label for labels in EKMAN.values() for label in labels]
-    assert sorted(fine) == sorted(LABELS) and set(EKMAN) == set(TONES)
+    to = label_mapping("goemotions", "ekman")
+    assert set(to.to) == set(LABELS) and set(to.to.values()) == set(TONES)
 
 
 class Split(list[dict[str, Any]]):
@@ -253,7 +254,10 @@ def test_original_goemotions() -> None:
     assert tuple((folder / "labels.txt").read_text().split()) == LABELS
     mapping = json.loads((folder / "ekman_mapping.json").read_text())
     mapping["happiness"] = mapping.pop("joy")
-    assert {e: sorted(EKMAN[e]) for e in EMOTIONS} == {e: sorted(v) for e, v in mapping.items()}
+    to = label_mapping("goemotions", "ekman")
+    assert {e: ours for ours, fines in mapping.items() for e in fines} == {
+        e: ours for e, ours in to.to.items() if e != "neutral"
+    }
     single = load("goemotions", path=folder)
     assert single.labels() == TONES and len(single) == 49469
     # By another road: count the train rows whose ids map to fear alone.

@@ -47,6 +47,8 @@ def other(value: Any) -> Any:
             return 3
         case str():
             return f"{value}x"
+        case ():
+            return ("x",)
         case tuple():
             return value[:-1]
         case _:
@@ -132,7 +134,7 @@ def test_everything_read_redoes_who_reads_it_and_what_follows(line: Line, source
 
 def test_another_judge_redoes_what_judges_and_no_more(line: Line) -> None:
     line.sources["judge"] = "another judge"
-    assert line.run() == {"tune", "evaluate", "judge", "report"}
+    assert line.run() == {"fit_judge", "tune", "evaluate", "judge", "report"}
 
 
 @pytest.mark.parametrize("library", ["affectlens", "torch", "transformers", "tokenizers"])

@@ -13,18 +13,20 @@ import pytest
 import torch
 from sample import LAYERS, judged, sample, unmeasured
 
+from affectlens import geometry
 from affectlens import plotting as figures
 from affectlens.circuits.attribution.edge_scores import EdgeScores, Sender
 from affectlens.circuits.attribution.scores import UnitScores
 from affectlens.circuits.interventions import Receiver
 from affectlens.circuits.overlap import Overlap
-from affectlens.core import EMOTIONS, Provenance
+from affectlens.core import EMOTIONS, Provenance, Site
 from affectlens.evaluation import ARMS, StrengthPoint
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting import DirectionsSummary, SweepSummary, style
 from affectlens.plotting.geometry import _frame, _place_labels
 from affectlens.probes.calibration import Quality, quality
 from tests.circuits.test_efficiency import planted
+from tests.geometry.test_vad_map import rated
 
 DATA = sample()
 
@@ -57,6 +59,24 @@ def trusted() -> Quality:
     return quality(p, truth, np.arange(90) // 3, bins=5, draws=50)
 
 
+def relations() -> dict[str, Any]:
+    """Of made-up rows: 5 groups under 4 emotions at 2 sites, and 60 rated rows."""
+    grid = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0))
+    labels = ("anger", "fear", "happiness", "sadness")
+    site = Site(0, "resid_post")
+    found = geometry.directions({site: grid, Site(1, "resid_post"): grid + 1}, emotions=labels)
+    parts = geometry.emotion_components(
+        {site: grid}, site, emotions=labels, permutations=9, draws=9
+    )
+    store, corpus = rated(60)
+    return {
+        "component_bars": figures.component_bars(parts),
+        "emotion_tree": figures.emotion_tree(geometry.emotion_tree(found, site)),
+        "similarity_heatmap": figures.similarity_heatmap(geometry.similarity(found)),
+        "vad_curves": figures.vad_curves(geometry.vad_map(store, corpus, draws=9)),
+    }
+
+
 def all_figures() -> dict[str, Any]:
     d, c, t = DATA.directions, DATA.circuit, DATA.tuning
     assert DATA.probes and d and DATA.emotion_map and c and t
@@ -81,6 +101,7 @@ def all_figures() -> dict[str, Any]:
         "edge_sankey": figures.edge_sankey(edge_scores(), "fear", count=2, written=WRITTEN),
         "confusion": figures.confusion(DATA.judges[0]),
         "reliability": figures.reliability(trusted()),
+        **relations(),
     }
 
 

@@ -11,6 +11,8 @@ import typer
 from affectlens.cli.program import PARTS, example, sentences
 
 TABLES: Mapping[str, str] = {
+    "label_sets": "affectlens.core.emotions:LABEL_SETS",
+    "label_mappings": "affectlens.core.emotions:LABEL_MAPPINGS",
     "corpora": "affectlens.datasets:CORPORA",
     "estimators": "affectlens.geometry:ESTIMATORS",
     "probes": "affectlens.probes:PROBES",

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core import DataError
-from affectlens.core.emotions import NEUTRAL, TONES
+from affectlens.core.emotions import (
+    LABEL_MAPPINGS,
+    LABEL_SETS,
+    TONES,
+    LabelMapping,
+    label_mapping,
+)
 from affectlens.core.errors import unknown
 from affectlens.datasets.loaders.hub import hub_splits
 from affectlens.datasets.schema import ROLES, Corpus, Message, Record
@@ -15,39 +21,11 @@ from affectlens.datasets.splits import role_of
 from affectlens.datasets.tables.delimited import read_table
 from affectlens.datasets.tables.text_files import existing
 
-EKMAN: Mapping[str, tuple[str, ...]] = {
-    "anger": ("anger", "annoyance", "disapproval"),
-    "disgust": ("disgust",),
-    "fear": ("fear", "nervousness"),
-    "happiness": (
-        "joy",
-        "amusement",
-        "approval",
-        "excitement",
-        "gratitude",
-        "love",
-        "optimism",
-        "relief",
-        "pride",
-        "admiration",
-        "desire",
-        "caring",
-    ),
-    "sadness": ("sadness", "disappointment", "embarrassment", "grief", "remorse"),
-    "surprise": ("surprise", "realization", "confusion", "curiosity"),
-    NEUTRAL: (NEUTRAL,),
-}
-"""The authors' mapping to Ekman's six; their ``joy`` is our ``happiness``."""
-
-LABELS: tuple[str, ...] = (
-    *sorted(fine for fines in EKMAN.values() for fine in fines if fine != NEUTRAL),
-    NEUTRAL,
-)
+LABELS: tuple[str, ...] = LABEL_SETS["goemotions"].labels
 """The 27 emotions and neutral, in the order of the label ids."""
 
 HUB_ID = "google-research-datasets/go_emotions"
 CITE = 'Demszky et al., 2020, "GoEmotions: A Dataset of Fine-Grained Emotions", ACL'
-_TO_EKMAN = {fine: ekman for ekman, fines in EKMAN.items() for fine in fines}
 _SPLITS = {"train": "fit", "dev": "tune", "validation": "tune", "test": "test"}
 
 
@@ -76,8 +54,10 @@ def goemotions(
     Raises:
         DataError: If neither or both sources are given, or a file is not what it should be.
     """
-    if mapping not in ("ekman", "original"):
-        raise unknown("mapping", mapping, ("ekman", "original"))
+    valid = ("original", *(m.target for m in LABEL_MAPPINGS.values() if m.source == "goemotions"))
+    if mapping not in valid:
+        raise unknown("mapping", mapping, valid)
+    to = None if mapping == "original" else label_mapping("goemotions", mapping)
     if role is not None and role not in ROLES[:2]:
         raise unknown("role", role, ROLES[:2])
     if (path is None) == (not hub):
@@ -85,8 +65,8 @@ def goemotions(
     records: list[Record] = []
     fitting = 0
     for split, id_, text, labels in _from_hub() if path is None else _from_folder(Path(path)):
-        mapped = [_TO_EKMAN[label] if mapping == "ekman" else label for label in labels]
-        if single_label and len(set(mapped)) > 1:
+        mapped = [label if to is None else to(label) for label in labels]
+        if mapped[0] is None or (single_label and len(set(mapped)) > 1):
             continue
         use = (role or role_of(split, fitting)) if split == "fit" else split
         fitting += split == "fit"
@@ -102,15 +82,23 @@ def goemotions(
                 meta={"role": use, "labels": list(labels)},
             )
         )
-    provenance = {
+    provenance: dict[str, Any] = {
         "source": str(path) if path is not None else f"hub:{HUB_ID}",
         "licence": "Apache-2.0",
         "cite": CITE,
         "mapping": mapping,
         "single_label": single_label,
     }
-    label_set = TONES if mapping == "ekman" else LABELS
+    if to is not None and to.lost:
+        provenance["lost"] = list(to.lost)
+    label_set = LABELS if to is None else TONES if mapping == "ekman" else _reached(to)
     return Corpus("goemotions", "texts", tuple(records), provenance, label_set)
+
+
+def _reached(to: LabelMapping) -> tuple[str, ...]:
+    """The labels of the target that some label becomes, in its order."""
+    known = set(to.to.values())
+    return tuple(label for label in LABEL_SETS[to.target].with_neutral if label in known)
 
 
 _Row = tuple[str, str, str, Sequence[str]]

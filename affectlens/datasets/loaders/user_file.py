@@ -1,8 +1,9 @@
-"""A user's own data: JSONL or CSV, with a map from our fields to their columns."""
+"""A user's own data: JSON, JSONL or CSV, with a map from our fields to their columns."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,11 +14,17 @@ from affectlens.datasets.schema import Corpus, Record
 from affectlens.datasets.splits import DEFAULT_FRACTIONS, grouped_roles, grouped_split
 from affectlens.datasets.tables.columns import Columns
 from affectlens.datasets.tables.delimited import read_table
-from affectlens.datasets.tables.labels import SEVERAL, checked_labels, refuse_alike
+from affectlens.datasets.tables.labels import (
+    OTHERS,
+    SEVERAL,
+    OtherLabelError,
+    checked_labels,
+    refuse_alike,
+)
 from affectlens.datasets.tables.rows import Parsed, parse_row
-from affectlens.datasets.tables.text_files import Row, read_jsonl
+from affectlens.datasets.tables.text_files import Row, read_json_list, read_jsonl
 
-SUFFIXES: tuple[str, ...] = (".jsonl", ".csv", ".tsv")
+SUFFIXES: tuple[str, ...] = (".jsonl", ".json", ".csv", ".tsv")
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +35,13 @@ def from_file(
     columns: Mapping[str, str | None] | None = None,
     emotions: Sequence[str] | None = TONES,
     several: str = "refuse",
+    others: str = "refuse",
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
     seed: int = 0,
 ) -> Corpus:
-    """Load a corpus from a ``.jsonl``, ``.csv`` or ``.tsv`` file.
+    """Load a corpus from a ``.jsonl``, ``.json``, ``.csv`` or ``.tsv`` file.
+
+    A ``.json`` file holds a list of objects, which are its rows, or lists of texts by label.
 
     A row has a ``text``, or a chat: ``prompt`` with or without ``system`` and ``reply``, or
     ``messages`` (``[{"role": …, "content": …}, …]``, of which a last assistant message is the
@@ -47,11 +57,15 @@ def from_file(
         path: The file, in UTF-8.
         columns: Field (one of `FIELDS`) to column name. A field left out is read from the column of
             its own name, if there is one (``emotion`` also from ``label``); a field mapped to None
-            is ignored. Case and outer spaces of column names do not matter.
+            is ignored. Case and outer spaces of column names do not matter. In nested rows a
+            dotted path leads to the value (``event.positive``), and one that ends in ``.*`` makes
+            a record of every key, which is its label unless there is a column for that.
         emotions: The label set; None takes any labels. A label is looked up as it is, then whatever
             its case and spaces, and then as an alias (``joy`` for ``happiness``).
         several: What to do with a row that has several labels (``"joy,anger"``, a list):
             ``"refuse"`` the file, take the ``"first"`` (``meta["labels"]`` has all), or ``"drop"``.
+        others: What to do with a row whose label is not in the set: ``"refuse"`` the file, or
+            ``"drop"`` the row (``provenance["other_labels"]`` counts them).
         fractions: Shares of fit, tune and test where there is no split column.
         seed: Of that split, which keeps groups whole and themes balanced.
 
@@ -62,21 +76,34 @@ def from_file(
     path = Path(path)
     if several not in SEVERAL:
         raise unknown("way to take several labels", several, SEVERAL)
+    if others not in OTHERS:
+        raise unknown("way to take other labels", others, OTHERS)
     labels = None if emotions is None else checked_labels(emotions)
     found = Columns(path, columns or {})
     source, broken = _rows(path)
     rows: list[Parsed] = []
-    seen: dict[str, int] = {}
+    seen, left = dict[str, int](), Counter[str]()
     for number, row in source:
-        parsed = parse_row(path, number, found.fields_of(number, row), labels, several)
-        if parsed is None:
-            continue
-        first = seen.setdefault(parsed.id, number)
-        if first != number:
-            raise DataError(f"{path}, line {number}: id {parsed.id!r} is that of line {first}.")
-        rows.append(parsed)
+        for fields in found.records_of(number, row):
+            try:
+                parsed = parse_row(path, number, fields, labels, several)
+            except OtherLabelError:
+                if others == "refuse":
+                    raise
+                left[str(fields["emotion"][1]).strip()] += 1
+                continue
+            if parsed is None:
+                continue
+            if parsed.id in seen:
+                raise DataError(
+                    f"{path}, line {number}: id {parsed.id!r} is that of line {seen[parsed.id]}."
+                )
+            seen[parsed.id] = number
+            rows.append(parsed)
     if not rows:
-        what = "no rows with one label" if several == "drop" else "a header but no rows"
+        what = "a header but no rows"
+        if several == "drop" or left:
+            what = "no rows with one of the labels" if left else "no rows with one label"
         raise DataError(f"{path} has {what}.")
     used = {row.emotion for row in rows if row.emotion is not None}
     if labels is None:
@@ -89,6 +116,7 @@ def from_file(
         "broken_rows": [row.id for row in rows if row.line in broken],
         "seed": seed,
         "fractions": dict(fractions),
+        **({"other_labels": dict(left)} if left else {}),
     }
     records = _with_splits(path, rows, fractions, seed)
     label_set = labels if labels is not None else inferred_labels(used)
@@ -100,8 +128,8 @@ def _rows(path: Path) -> tuple[Iterator[Row], frozenset[int]]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path} must end in {', '.join(SUFFIXES)} to be read as a corpus.")
-    if suffix == ".jsonl":
-        return read_jsonl(path), frozenset()
+    if suffix in (".jsonl", ".json"):
+        return (read_jsonl if suffix == ".jsonl" else read_json_list)(path), frozenset()
     table = read_table(path, delimiter="\t" if suffix == ".tsv" else ",")
     return iter(table), frozenset(row.line for row in table.rows if row.broken)
 

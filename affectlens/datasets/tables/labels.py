@@ -12,6 +12,14 @@ from affectlens.datasets.tables.cells import missing, one_or_more
 SEVERAL: tuple[str, ...] = ("refuse", "first", "drop")
 """What can be done with rows that have several labels."""
 
+OTHERS: tuple[str, ...] = ("refuse", "drop")
+"""What can be done with rows whose label is not in the set."""
+
+
+class OtherLabelError(UnknownNameError):
+    """A row has a label that is not in the set."""
+
+
 _OWN = (
     "; if the labels are your own, name them with emotions=['…', …], or take any with "
     "emotions=None (on the command line --labels a,b,c, --labels FILE or --labels any)"
@@ -68,7 +76,7 @@ def read_label(
 
     Raises:
         DataError: If there are several.
-        UnknownNameError: If one is not in the set.
+        OtherLabelError: If one is not in the set.
     """
     listed = isinstance(value, (list, tuple))
     if not listed:
@@ -101,7 +109,7 @@ def _in_set(where: str, value: Any, emotions: Sequence[str] | None, *, listed: b
     try:
         found = [emotion_name(name, tuple(emotions)) for name in names]
     except UnknownNameError as error:
-        raise UnknownNameError(_hinted(where, unknown or error, emotions)) from None
+        raise OtherLabelError(_hinted(where, unknown or error, emotions)) from None
     return list(dict.fromkeys(found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +47,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     yield from split_lines(read_text(path))
 
 
+_HOLDS = "a list of objects, or a list of texts for each label"
+
+
 class _Repeated(Exception):
     """A JSON object names a field twice."""
 
@@ -76,6 +80,78 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: not a JSON object {{...}}.")
         yield number, cast("dict[str, Any]", row)
+
+
+def read_json_list(path: Path) -> Iterator[Row]:
+    """The objects of a JSON list, or of lists of texts by label, each with the line it begins in.
+
+    Raises:
+        DataError: If the file is neither.
+    """
+    text = read_text(path)
+    try:
+        yield from _listed(path, text)
+    except _Repeated as error:
+        raise DataError(f"{path}: two values for {error}.") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from None
+    except RecursionError:
+        raise DataError(f"{path}: JSON nested too deep.") from None
+
+
+def _listed(path: Path, text: str) -> Iterator[Row]:
+    json.loads(text)  # whole and well formed; then once more, for the lines
+    walker, at = json.JSONDecoder(object_pairs_hook=_once), _skip(text, 0)
+    ends = [place for place, letter in enumerate(text) if letter == "\n"]
+
+    def line(place: int) -> int:
+        return bisect_left(ends, place) + 1
+
+    if text[at] == "[":
+        for place, value in _entries(walker, text, at):
+            if not isinstance(value, dict):
+                raise DataError(f"{path}, line {line(place)}: not a JSON object {{...}}.")
+            yield line(place), cast("dict[str, Any]", value)
+        return
+    if text[at] != "{":
+        raise DataError(f"{path} must hold {_HOLDS}.")
+    seen: set[str] = set()
+    while text[at] == "{" or text[at] == ",":
+        at = _skip(text, at + 1)
+        if text[at] == "}":
+            break
+        label, at = walker.raw_decode(text, at)
+        if label in seen:
+            raise _Repeated(repr(label))
+        seen.add(label)
+        at = _skip(text, _skip(text, at) + 1)
+        if text[at] != "[":
+            raise DataError(
+                f"{path}, line {line(at)}: {label!r} is no list of texts; a JSON file "
+                f"holds {_HOLDS}."
+            )
+        for place, value in _entries(walker, text, at):
+            if not isinstance(value, str):
+                raise DataError(f"{path}, line {line(place)}: not a text.")
+            yield line(place), {"text": value, "emotion": label, "id": f"{label}:{place}"}
+        at = _skip(text, walker.raw_decode(text, at)[1])
+
+
+def _entries(walker: json.JSONDecoder, text: str, at: int) -> Iterator[tuple[int, Any]]:
+    """Where each entry of the list that begins here begins, and what it is."""
+    while text[at] != "]":
+        at = _skip(text, at + 1)
+        if text[at] == "]":
+            return
+        value, end = walker.raw_decode(text, at)
+        yield at, value
+        at = _skip(text, end)
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\n\r":
+        at += 1
+    return at
 
 
 def require_column(path: Path, number: int, row: dict[str, Any], column: str) -> None:

@@ -34,28 +34,36 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
 
     Args:
         judge: Any judge.
-        corpora: Name -> records with one of the seven tones each; pass unseen ones only.
+        corpora: Name -> records with a label each; pass unseen ones only.
 
     Returns:
         JSON-able: ``judge``, ``prior`` (one over the number of labels it may choose) and
         ``corpora``; per corpus ``n``, ``accuracy``, ``chance`` (what its own verdicts would score
         if dealt to the texts at random), ``called_garbled`` (share, should be near 0), ``recall``
-        and ``precision`` per tone, ``accuracy_by_theme``, ``labels`` and ``confusion`` (rows:
-        truth, columns: ``labels``).
+        and ``precision`` per label of the corpus, ``accuracy_by_theme``, ``labels`` and
+        ``confusion`` (rows: truth, columns: ``labels``).
 
     Raises:
-        DataError: If a corpus has records without one of the seven tones.
+        DataError: If a corpus has records without a label, or with one that the judge lacks.
     """
     found: dict[str, Any] = {}
     for name, corpus in corpora.items():
         truth = [record.emotion for record in corpus]
-        if any(label not in TONES for label in truth):
+        if None in truth:
             raise DataError(
-                f"Corpus {name} has records without one of {', '.join(TONES)}; filter them out."
+                f"Corpus {name} has records without one of {', '.join(corpus.label_set)}; filter "
+                "them out."
             )
-        verdicts = judge([record.text for record in corpus])
         tones = [str(label) for label in truth]
-        found[name] = _scores(tones, verdicts.chosen, judge.labels) | {
+        if lacking := [label for label in dict.fromkeys(tones) if label not in judge.labels]:
+            raise DataError(
+                f"The judge {judge.name} knows no {', '.join(lacking)}, which texts of corpus "
+                f"{name} have; it knows {', '.join(judge.labels)}."
+            )
+        ours = judge.labels[: len(TONES)] == TONES
+        known = TONES if ours else corpus.label_set
+        verdicts = judge([record.text for record in corpus])
+        found[name] = _scores(tones, verdicts.chosen, known, judge.labels) | {
             "accuracy_by_theme": _by_theme(corpus, verdicts.chosen)
         }
     return {"judge": judge.name, "prior": 1 / len(judge.labels), "corpora": found}
@@ -73,11 +81,13 @@ def permutation_chance(truth: Sequence[str], chosen: Sequence[str]) -> float:
     return sum(true[label] * said[label] for label in true) / len(truth) ** 2
 
 
-def _scores(truth: Sequence[str], chosen: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+def _scores(
+    truth: Sequence[str], chosen: Sequence[str], tones: Sequence[str], labels: Sequence[str]
+) -> dict[str, Any]:
     from sklearn.metrics import accuracy_score, precision_score, recall_score
 
-    counts = confusion(truth, chosen, TONES, labels)
-    ours: dict[str, Any] = {"labels": TONES, "average": None, "zero_division": 0}
+    counts = confusion(truth, chosen, tones, labels)
+    ours: dict[str, Any] = {"labels": list(tones), "average": None, "zero_division": 0}
     precision = np.asarray(precision_score(truth, chosen, **ours))
     recall = np.asarray(recall_score(truth, chosen, **ours))
     return {
@@ -85,8 +95,8 @@ def _scores(truth: Sequence[str], chosen: Sequence[str], labels: Sequence[str]) 
         "accuracy": float(accuracy_score(truth, chosen)),
         "chance": permutation_chance(truth, chosen),
         "called_garbled": sum(c == GARBLED for c in chosen) / max(1, len(truth)),
-        "recall": dict(zip(TONES, recall.tolist(), strict=True)),
-        "precision": dict(zip(TONES, precision.tolist(), strict=True)),
+        "recall": dict(zip(tones, recall.tolist(), strict=True)),
+        "precision": dict(zip(tones, precision.tolist(), strict=True)),
         "labels": list(labels),
         "confusion": counts.tolist(),
     }
@@ -132,7 +142,7 @@ def _refusals(
     chosen = judge([g.text for g in made]).chosen
     found: defaultdict[str, list[bool]] = defaultdict(list)
     for corrupted, said in zip(made, chosen, strict=True):
-        found[corrupted.kind].append(said in EMOTIONS)
+        found[corrupted.kind].append(said not in (NEUTRAL, GARBLED))
     every = [said for kind in found.values() for said in kind]
     return {
         "n": len(every),

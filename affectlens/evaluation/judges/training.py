@@ -22,7 +22,6 @@ from torch import nn
 from affectlens.core import TONES, Provenance, fingerprint
 from affectlens.core.progress import progress
 from affectlens.evaluation.judges.adapter import KIND, JudgeAdapter, insert_low_rank
-from affectlens.evaluation.judges.base import JUDGED
 from affectlens.evaluation.judges.corruptions import TRAINED
 from affectlens.evaluation.judges.encoder import ENCODER, EncoderJudge, load_encoder
 from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
@@ -66,7 +65,7 @@ def fit_judge(
     encoder.requires_grad_(False)
     inserted = insert_low_rank(encoder, settings.rank)
     factors = [p for p in encoder.parameters() if p.requires_grad]
-    head = nn.Linear(int(encoder.config.hidden_size), len(JUDGED))
+    head = nn.Linear(int(encoder.config.hidden_size), len(data.labels))
     pieces = vocabulary(tokenizer)
     epochs = [
         list(
@@ -96,8 +95,8 @@ def fit_judge(
             windows = windows_of(tokenizer, [e.text for e in batch], settings.reading.window)
             pooled = encode(encoder, tokenizer, windows.ids)
             logits = head(nn.functional.dropout(pooled, 0.1))
-            said = pooled_log_probabilities(logits, windows, JUDGED, settings.reading)
-            targets = torch.tensor([JUDGED.index(example.label) for example in batch])
+            said = pooled_log_probabilities(logits, windows, data.labels, settings.reading)
+            targets = torch.tensor([data.labels.index(example.label) for example in batch])
             # A cross-entropy leaves log-probabilities as they are.
             loss = nn.functional.cross_entropy(
                 said, targets, label_smoothing=settings.label_smoothing
@@ -115,7 +114,7 @@ def fit_judge(
         deltas={name: module.delta() for name, module in inserted.items()},
         head_weight=head.weight.detach().clone(),
         head_bias=head.bias.detach().clone(),
-        labels=JUDGED,
+        labels=data.labels,
         reading=settings.reading,
         provenance=Provenance(
             kind=KIND,

@@ -23,7 +23,7 @@ from affectlens.evaluation.judges.model_texts import model_texts
 from affectlens.evaluation.judges.windows import Reading
 
 if TYPE_CHECKING:
-    from affectlens.datasets.schema import Corpus
+    from affectlens.datasets.schema import Corpus, Record
 
 CLEAR_COMMENTS: Mapping[str, tuple[str, ...]] = {
     "anger": ("anger", "annoyance"),
@@ -52,7 +52,7 @@ class Example:
 
     Attributes:
         text: Good or garbled.
-        label: One of `JUDGED`.
+        label: One of the labels of the training set.
     """
 
     text: str
@@ -67,11 +67,13 @@ class TrainingSet:
         authored: Repeated often, changed a little each time.
         comments: Label -> texts, of which every epoch draws as many per label.
         model_texts: Replies of a small model, the undecided ones left out.
+        labels: Every label the judge may choose, ``garbled`` among them.
     """
 
     authored: Sequence[Example]
     comments: Mapping[str, Sequence[str]]
     model_texts: Sequence[Example] = ()
+    labels: tuple[str, ...] = JUDGED
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,28 @@ def training_set(replies: Corpus, tones: Corpus, comments: Corpus) -> TrainingSe
     return TrainingSet([*authored, *extra_texts()], dict(by_label), small_model_texts())
 
 
+def own_training_set(
+    records: Sequence[Record], labels: Sequence[str], texts: int
+) -> tuple[TrainingSet, int]:
+    """What a judge of other labels learns from.
+
+    Args:
+        records: Labelled, of groups that give no directions.
+        labels: All labels but ``garbled``.
+        texts: About so many an epoch. Fewer are repeated, changed a little each time (at most
+            eight times); of more every epoch draws as many per label.
+
+    Returns:
+        The set, and how often an epoch shows each text.
+    """
+    examples = [Example(record.text, str(record.emotion)) for record in records]
+    known = (*labels, GARBLED)
+    if len(examples) <= texts:
+        return TrainingSet(examples, {}, (), known), max(1, min(8, round(texts / len(examples))))
+    by_label = {label: [e.text for e in examples if e.label == label] for label in labels}
+    return TrainingSet((), by_label, (), known), 1
+
+
 def small_model_texts() -> list[Example]:
     """The labelled replies of `model_texts`."""
     return [Example(row.text, row.label) for row in model_texts() if row.label is not None]
@@ -171,12 +195,14 @@ def epoch_examples(
     good += [text for texts in comments.values() for text in texts[:100]]
     corrupted = garble(good, settings.garbled, seed=rng.randrange(2**32), pieces=pieces)
     drawn += [Example(made.text, GARBLED) for made in corrupted]
-    drawn += _long_texts(drawn, settings.long_texts, rng)
+    drawn += _long_texts(drawn, data.labels, settings.long_texts, rng)
     rng.shuffle(drawn)
     return drawn
 
 
-def _long_texts(drawn: Sequence[Example], n: int, rng: random.Random) -> list[Example]:
+def _long_texts(
+    drawn: Sequence[Example], known: Sequence[str], n: int, rng: random.Random
+) -> list[Example]:
     """Texts of 40 to 280 words, each with the label of the one text in it that is not plain.
 
     Text that ends in garbled text is garbled, as nobody would read on.
@@ -185,7 +211,7 @@ def _long_texts(drawn: Sequence[Example], n: int, rng: random.Random) -> list[Ex
     for example in drawn:
         if len(example.text.split()) >= 8:
             by_label[example.label].append(example.text)
-    labels = [label for label in JUDGED if by_label[label]]
+    labels = [label for label in known if by_label[label]]
     made: list[Example] = []
     while by_label[NEUTRAL] and len(made) < n:
         label = labels[len(made) % len(labels)]

@@ -32,7 +32,9 @@ def evaluate(run: StageRun) -> Sequence[str]:
     for name in settings.arms:
         kind = ARMS[name].pack
         pack = None if kind is None else packs[kind.name]
-        arms.append(ArmFiles(name, arm_requests(name, events, settings.emotions), pack))
+        arms.append(
+            ArmFiles(name, arm_requests(name, events, settings.emotions, settings.ask), pack)
+        )
         made += [tuned_file(kind.name)] if isinstance(kind, ImitatingPack) else []
     left = [arm for arm in arms if run.force or not arm.done(run)]
     files = {run.folder / tuned_file(name): pack for name, pack in packs.items()}
@@ -89,14 +91,14 @@ def generating(
         ModelError: If there is none, or it does not start.
     """
     from affectlens.evaluation import BACKENDS, BackendRequest
-    from affectlens.models.generation.generation import encode_prompt
+    from affectlens.evaluation.replies import encode_event
 
     config = run.context.config
     request = BackendRequest(
         model=run.model,
         source=config.model,
         packs=packs,
-        prompt=encode_prompt(run.model, run.events("test")[0].text),
+        prompt=encode_event(run.model, run.events("test")[0]),
         url=config.url,
         python=config.vllm_python,
         log=run.folder / LOG,

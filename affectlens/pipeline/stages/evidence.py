@@ -21,9 +21,15 @@ def evidence(run: StageRun) -> Sequence[str]:
     from affectlens.circuits.evidence.parts import DONE, PARTS, VERDICT, gather
     from affectlens.circuits.evidence.study import Study
     from affectlens.circuits.tasks import CarryOver
+    from affectlens.circuits.verdict import Evidence, Finding
 
     settings: EvidenceSettings = run.settings
     circuit = Circuit.load(run.input("circuit", CIRCUIT))
+    if not settings.parts:  # the user's texts make no task: nothing is tested, and that is said
+        words: dict[str, dict[str, Finding]] = {emotion: {} for emotion in circuit.emotions}
+        (run.folder / FOLDER).mkdir(exist_ok=True)
+        Evidence(circuit.units_fingerprint, words).save(run.folder / FOLDER / VERDICT)
+        return [f"{FOLDER}/{VERDICT}"]
     replies = run.corpus("replies")
     task = CarryOver.of(run.model, replies.filter(role=settings.role), circuit.emotions)
     study = Study(

@@ -11,12 +11,20 @@ from affectlens.pipeline.stage import StageRun
 
 
 def express(run: StageRun) -> Sequence[str]:
-    """Let the model express each emotion, and pool that with the authored texts."""
+    """Let the model express each emotion, and pool that with the authored texts.
+
+    Of a user's own labels it does so if there are openers, and is pooled with the user's texts.
+    """
     from affectlens.pipeline import expression
 
     settings: ExpressSettings = run.settings
-    n = settings.n_events * len(settings.emotions)
-    with progress("continuing openers", n) as advance:
-        corpus = expression.express(run.model, settings, advance=advance)
-    save_corpus(corpus, run.folder / EXPRESSION)
+    texts = expression.tones_as_replies(run.corpus("tones"), settings.emotions)
+    own = None
+    if run.openers:
+        n = settings.n_events * len(settings.emotions)
+        with progress("continuing openers", n) as advance:
+            own = expression.own_replies(
+                run.model, settings, run.corpus("events"), run.openers, advance=advance
+            )
+    save_corpus(expression.pooled(own, texts), run.folder / EXPRESSION)
     return [EXPRESSION]

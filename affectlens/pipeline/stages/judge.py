@@ -22,12 +22,12 @@ def judge(run: StageRun) -> Sequence[str]:
     write_json(
         run.folder / JUDGED,
         {
-            "encoder": judge_report(run.judge, corpora),
-            "lexicon": judge_report(run.lexicon, corpora),
+            "judge": judge_report(run.judge, corpora),
+            "second": judge_report(run.lexicon, corpora),
             "garbled": refusal_report(
                 run.judge, texts, n=settings.garbled, seed=settings.seed, pieces=pieces
             ),
-            "judges": {"encoder": run.judge.fingerprint, "lexicon": run.lexicon.fingerprint},
+            "judges": {judge.name: judge.fingerprint for judge in (run.judge, run.lexicon)},
             "agreement": agreement([run.judge, run.lexicon], texts),
         },
     )

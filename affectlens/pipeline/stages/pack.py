@@ -56,11 +56,11 @@ class RunFiles:
     def _rms(self) -> Float[Tensor, " n_layers"]:
         from affectlens.activations import residual_rms
         from affectlens.datasets import spread
-        from affectlens.models.generation.generation import encode_prompt
+        from affectlens.evaluation.replies import encode_event
 
         settings: PackSettings = self.run.settings
         events = spread(self.run.corpus("events").filter(split="fit"), settings.rms_events)
-        return residual_rms(self.model, [encode_prompt(self.model, event.text) for event in events])
+        return residual_rms(self.model, [encode_event(self.model, event) for event in events])
 
     @property
     def sweep(self) -> Sweep:

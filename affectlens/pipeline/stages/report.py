@@ -88,7 +88,9 @@ def report(run: StageRun) -> Sequence[str]:
         "model": directions.provenance.model_name,
         "model_fingerprint": directions.provenance.model,
         "weights": weights,
-        "corpus": "authored",
+        "corpus": settings.corpus,
+        "labels": list(settings.emotions),
+        **({"notices": list(settings.notices)} if settings.notices else {}),
         "backend": settings.backend,
         "decoding": asdict(settings.generation),
         "package_version": package_version(),
@@ -119,7 +121,8 @@ def report(run: StageRun) -> Sequence[str]:
         header=reports.Header(
             model=str(metrics["model"]),
             model_fingerprint=directions.provenance.model,
-            corpus="authored (replies, tones, scenarios)",
+            corpus=settings.corpus_title,
+            notices=settings.notices,
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
             package_version=package_version(),
             seconds=seconds,
@@ -134,7 +137,7 @@ def report(run: StageRun) -> Sequence[str]:
         ),
         probes=SweepSummary.of(sweep),
         directions=DirectionsSummary.of(directions, best),
-        emotion_map=emotion_map(directions, best),
+        emotion_map=emotion_map(directions, best) if len(directions.emotions) > 2 else None,
         circuit=CircuitSummary.of(circuit, settings.top_neurons),
         evidence=EvidenceSummary.of(evidence, parts)
         if (parts := load_parts(tested, evidence))
@@ -142,7 +145,7 @@ def report(run: StageRun) -> Sequence[str]:
         tuning=reports.Tuning([StrengthPoint(**p) for p in tuning["points"]], tuning["chosen"]),
         arms=arms,
         comparisons=pairs,
-        judges=[judged[name] for name in ("encoder", "lexicon")],
+        judges=[judged[name] for name in ("judge", "second")],
         examples=examples(replies, run.judge, settings.example_arms, settings.example_events),
     )
     reports.save(data, run.folder / DATA)
@@ -171,7 +174,7 @@ def circuit_numbers(circuit: Circuit) -> dict[str, Any]:
 
 def judge_numbers(judged: Mapping[str, Any]) -> dict[str, Any]:
     """Accuracy over the unseen groups of both corpora together, and of each alone."""
-    corpora = judged["encoder"]["corpora"]
+    corpora = judged["judge"]["corpora"]
     n = sum(c["n"] for c in corpora.values())
     return {
         "accuracy": sum(c["accuracy"] * c["n"] for c in corpora.values()) / n,
@@ -181,6 +184,6 @@ def judge_numbers(judged: Mapping[str, Any]) -> dict[str, Any]:
         },
         "chance": {name: c["chance"] for name, c in corpora.items()},
         "lexicon_accuracy": {
-            name: c["accuracy"] for name, c in judged["lexicon"]["corpora"].items()
+            name: c["accuracy"] for name, c in judged["second"]["corpora"].items()
         },
     }

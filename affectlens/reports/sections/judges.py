@@ -14,7 +14,13 @@ from affectlens.reports.markup import Cell, card, percent, plot, table, text
 if TYPE_CHECKING:
     from affectlens.reports.data import ReportData
 
-FITTED_ON = {"encoder": "its own training texts", "lexicon": "nothing: a word list"}
+FITTED_ON = {
+    "encoder": "its own training texts",
+    "lexicon": "nothing: a word list",
+    "words": "groups of this corpus that give no directions",
+    "classifier": "texts of its maker",
+    "endpoint": "nothing: asked for a label",
+}
 """What each judge has learned from."""
 
 

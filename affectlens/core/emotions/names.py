@@ -1,4 +1,4 @@
-"""Label sets and their coordinates."""
+"""Names of emotions: ours, and how a user may write any."""
 
 from __future__ import annotations
 
@@ -23,17 +23,6 @@ ALIASES: Mapping[str, str] = {
     "disgusted": "disgust",
     "surprised": "surprise",
 }
-
-VAD: Mapping[str, tuple[float, float, float]] = {
-    "anger": (-0.51, 0.59, 0.25),
-    "disgust": (-0.60, 0.35, 0.11),
-    "fear": (-0.62, 0.82, -0.43),
-    "happiness": (0.81, 0.51, 0.46),
-    "sadness": (-0.63, -0.27, -0.33),
-    "surprise": (0.40, 0.67, -0.13),
-    "neutral": (0.0, 0.0, 0.0),
-}
-"""Valence, arousal, dominance in [-1, 1] (Mehrabian's scale as tabulated in arXiv 2404.07229)."""
 
 
 def label_key(name: str) -> str:

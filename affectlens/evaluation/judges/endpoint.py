@@ -1,0 +1,128 @@
+"""A blind judge behind an OpenAI-compatible address: which of these labels does a text show?
+
+Unlike `told.ToldJudge` it is never told which label was wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from affectlens.core import NEUTRAL, DataError, UnknownNameError, emotion_name, fingerprint
+from affectlens.evaluation.judges.base import GARBLED, Verdicts
+from affectlens.evaluation.judges.told import CONCURRENT, KEY, PATH, TRIES
+from affectlens.serving.checking import Answer, Server
+
+_TASK = (
+    "You name the tone of short texts. Choose the one label that fits the text best out of this "
+    "list: {labels}.{neutral} Choose garbled if the text is no language any more. Answer in JSON "
+    'alone: {{"label": "..."}}.'
+)
+_PLAIN = " Choose neutral if it shows none of the others."
+_OBJECT = re.compile(r"\{.*?\}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class EndpointJudge:
+    """Asks a language model for one of the labels.
+
+    Attributes:
+        server: Where.
+        model: What the server calls its model.
+        own: The labels of the run; ``garbled`` can be chosen too, and is the verdict where no
+            answer can be read.
+    """
+
+    server: Server
+    model: str
+    own: tuple[str, ...]
+
+    name = "endpoint"
+
+    @classmethod
+    def at(cls, address: str, labels: Sequence[str]) -> EndpointJudge:
+        """Of an address, with ``#model`` behind it or the first model that is served.
+
+        The key, if one is needed, is in the environment as ``OPENAI_API_KEY``.
+
+        Raises:
+            DataError: If it is no address, or nothing answers there.
+        """
+        url, _, model = address.partition("#")
+        server = Server(url, os.environ.get(KEY))
+        return cls(server, model or _first_model(server), tuple(labels))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label it may choose."""
+        return (*self.own, GARBLED)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of address, model, labels and question; what runs behind an address may change."""
+        return fingerprint(self.server.url, self.model, self.labels, _TASK)
+
+    def __call__(self, texts: Sequence[str]) -> Verdicts:
+        """Ask about each text alone.
+
+        Raises:
+            DataError: If nothing answers, or the server refuses.
+        """
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            chosen = tuple(pool.map(self._ask, texts))
+        places = [self.labels.index(label) for label in chosen]
+        return Verdicts(self.labels, chosen, np.eye(len(self.labels))[places])
+
+    def _ask(self, text: str) -> str:
+        task = _TASK.format(
+            labels=", ".join(self.own), neutral=_PLAIN if NEUTRAL in self.own else ""
+        )
+        body = {
+            "model": self.model,
+            "messages": [
+                {"role": "system", "content": task},
+                {"role": "user", "content": f"Text: {text}"},
+            ],
+            "temperature": 0,
+            "max_tokens": 40,
+        }
+        for _ in range(TRIES):
+            answer = self.server.ask(PATH, body)
+            if answer.status in (401, 403):
+                raise DataError(f"The judge at {self.server.url} wants another API key; set {KEY}.")
+            if answer.status == 404:
+                raise DataError(
+                    f"The server at {self.server.url} has no {PATH}, or no model {self.model}."
+                )
+            label = read_label(answer, self.labels)
+            if label is not None:
+                return label
+        return GARBLED
+
+
+def read_label(answer: Answer, labels: Sequence[str]) -> str | None:
+    """The label that an answer names; None if it names none of them."""
+    try:
+        content: Any = answer.body["choices"][0]["message"]["content"]
+        found = _OBJECT.search(content)
+        named = str(json.loads(found[0])["label"]) if found else str(content).strip(" .\"'\n")
+        return emotion_name(named, tuple(labels))
+    except (LookupError, TypeError, ValueError, UnknownNameError):
+        return None
+
+
+def _first_model(server: Server) -> str:
+    answer = server.ask("/v1/models")
+    try:
+        return str(answer.body["data"][0]["id"])
+    except (LookupError, TypeError):
+        raise DataError(
+            f"{server.url} lists no models ({answer.sentence}); name one as {server.url}#MODEL."
+        ) from None
