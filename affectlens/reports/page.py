@@ -30,8 +30,8 @@ _METHOD: Sequence[tuple[str, str]] = (
     (
         "directions",
         "Directions are group-centred: every scenario is seen under every emotion and its own "
-        "mean is taken away first, so that what is left is the emotion and not the subject (unless a "
-        "note on the texts above says that they do not come in such groups).",
+        "mean is taken away first, so that what is left is the emotion and not the subject "
+        "(unless a note on the texts above says that they do not come in such groups).",
     ),
     (
         "",
