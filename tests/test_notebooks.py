@@ -19,6 +19,10 @@ READ, WRITTEN, N_EVENTS, STEPS = 'work', ('civic', 'shopping', 'messages'), 2, 1
 """,
     "activations": "THEME = 'work'",
     "serving": "THEME = 'work'",
+    "probes": """
+CORPORA, SITES = ("vignettes",), "resid_post@14"
+CONTROLS, PERMUTATIONS = ("majority", "permutation", "surface"), 3
+""",
     "circuits": "THEMES, DRAWS, SPACING = 'work', 2, 6",
 }
 """What follows the cell tagged ``parameters``, as papermill would put it; others are small."""
@@ -35,6 +39,13 @@ CLAIMS = {
         "assert torch.allclose(values['transformers'], values['nnsight'], rtol=1e-2, atol=1e-1)",
     ),
     "serving": ("assert float(sweep.accuracy[best]) > 3 / 7",),
+    "probes": (
+        "(best,) = found.best_rows()",
+        # No word for a feeling in them; seven tones, fitted on nine settings, tested on nine.
+        "assert best['value'] > 2 / 7 and best['site'] == 'blocks.14.hook_resid_post'",
+        "assert {row['control'] for row in summary.controls} == set(CONTROLS)",
+        "assert (request.out / 'report.html').is_file()",
+    ),
     "circuits": (
         "assert set(curve.findings()) == set(circuit.emotions)",
         # From the word that differs, to the last token.
