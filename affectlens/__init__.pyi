@@ -7,6 +7,9 @@ from .activations import moments as moments
 from .circuits import Circuit as Circuit
 from .circuits import find_circuit as find_circuit
 from .circuits import unit_means as unit_means
+from .circuits.causal_table import CausalTable as CausalTable
+from .circuits.detect_steer_silence import CausalSettings as CausalSettings
+from .circuits.detect_steer_silence import detect_steer_silence as detect_steer_silence
 from .circuits.evidence import AblationCurve as AblationCurve
 from .circuits.evidence import AblationSettings as AblationSettings
 from .circuits.evidence import EnhancementSettings as EnhancementSettings

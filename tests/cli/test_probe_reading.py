@@ -81,6 +81,44 @@ def test_texts_are_read_in_terminal_json_and_page(folder: Path, tmp_path: Path) 
     assert [r["anger"] for r in again] == pytest.approx([r["anger"] for r in rows], abs=1e-5)
 
 
+def test_directions_are_tried_and_saved(folder: Path, tmp_path: Path) -> None:
+    """On short replies of one's own; what the numbers are is tested with the study itself."""
+    from affectlens.activations import ActivationStore
+    from affectlens.circuits.causal_table import CausalTable
+    from affectlens.probes import sweep
+
+    tones = ("anger", "fear", "happiness", "sadness")
+    rows = [
+        {
+            "id": f"{g}:{e}",
+            "messages": [
+                {"role": "user", "content": f"The train was late {g} times."},
+                {"role": "assistant", "content": f"It was {e[:2]} for me. Nobody {e[2:4]} it."},
+            ],
+            "emotion": e,
+            "group": f"g{g}",
+            "split": "test",
+        }
+        for g in range(3)
+        for e in tones
+    ]
+    corpus = tmp_path / "own.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    store = ActivationStore.open(folder / "activations" / "replies")
+    sweep(store, draws=5, penalties=(0.1,), folds=3).save(folder / "probes.safetensors")
+    asked = ["causal", "--run", folder, "--corpus", corpus, "--tasks", "carry_over"]
+    done = run(*asked, "--layers", 1, "--draws", 1, "--json", "--dtype", "float32",
+               "--save", tmp_path / "t.json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    said = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    found = CausalTable.load(tmp_path / "t.json")
+    assert [row["emotion"] for row in said] == list(tones) and len(found.rows) == 4
+    assert all(row["verdict"] for row in said) and found.rows[0].cosine is None
+    shown = run(*asked, "--layers", 1, "--draws", 1, "--emotions", "anger,fear")
+    assert "LEACE: carry_over" in shown.output.replace("\n", " ") or "LEACE" in shown.output
+    assert (folder / "causal.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -93,6 +131,9 @@ def test_texts_are_read_in_terminal_json_and_page(folder: Path, tmp_path: Path) 
         (["fit", "--pack", "a"], "both --pack and --pack-out"),
         (["fit", "--probe", "logistc"], "Unknown probe 'logistc'"),
         (["fit", "--site", "resid_post@7"], "Unknown"),
+        (["causal", "--run", "nowhere"], "There are no probes"),
+        (["causal", "--layers", "1,a"], "--layers takes rising numbers"),
+        (["causal", "--tasks", "carry"], "Unknown task 'carry'"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

@@ -19,6 +19,7 @@ from affectlens.circuits.interventions.elsewhere import (
     intervene_in_trace,
     transformer_lens_hooks,
 )
+from affectlens.circuits.interventions.erase import ERASE, erase
 from affectlens.circuits.interventions.intervening import heads, intervening, neurons
 from affectlens.circuits.interventions.project import CLAMP, PROJECT_OUT, clamp, project_out
 from affectlens.circuits.interventions.receivers import Receiver, receivers
@@ -40,6 +41,7 @@ INTERVENTIONS: Registry[Kind] = Registry(
     SCALE,
     CLAMP,
     PROJECT_OUT,
+    ERASE,
 )
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "add",
     "clamp",
     "donor_values",
+    "erase",
     "group_mean",
     "heads",
     "intervene_in_trace",
