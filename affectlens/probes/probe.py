@@ -114,13 +114,21 @@ class Probe(Displayed):
             texts: Number of the text of each token, for such a probe.
         """
         more = {"texts": texts} if self.reads_tokens else {}
-        return self.fitted.logits(x[None], **more)[0, 0, 0]
+        return self._beside(x).logits(x[None], **more)[0, 0, 0]
 
     def token_scores(self, x: Float[Tensor, "token d"]) -> Float[Tensor, "token class"]:
         """Of single tokens, each as if it were all there is of the text."""
-        if isinstance(self.fitted, AttentionFit):
-            return self.fitted.token_logits(x[None])[0, 0, 0]
-        return self.scores(x)
+        fitted = self._beside(x)
+        if isinstance(fitted, AttentionFit):
+            return fitted.token_logits(x[None])[0, 0, 0]
+        return fitted.logits(x[None])[0, 0, 0]
+
+    def _beside(self, x: Tensor) -> Fitted:
+        """The map where the rows are."""
+        parts = self.fitted.parts()
+        if all(tensor.device == x.device for tensor in parts.values()):
+            return self.fitted
+        return PROBES[self.kind].restore({name: t.to(x.device) for name, t in parts.items()})
 
     def probabilities(
         self, scores: Float[Tensor, "n class"], *, calibrated: bool = True

@@ -244,6 +244,14 @@ def test_a_replys_probe_reads_plain_texts_as_texts(tiny_model: Any, captured: An
         read(model, found, "I")
 
 
+def test_scores_are_made_where_the_rows_are(probe: Probe) -> None:
+    """On a device without values, which refuses to be mixed with any other."""
+    rows = torch.empty(5, 24, device="meta")
+    for scores in (probe.scores(rows), probe.token_scores(rows)):
+        assert scores.device.type == "meta" and scores.shape == (5, 7)
+        assert probe.probabilities(scores).device.type == "meta"
+
+
 def test_a_sweeps_probe_is_one_of_its_own(store: ActivationStore) -> None:
     swept = sweep(store, draws=5, penalties=(0.1,))
     one = Probe.of(swept, SITES[1])
