@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from affectlens.datasets.schema import Corpus, Record
+
+
+def some_scenarios(corpus: Corpus, n: int) -> Corpus:
+    """At most ``n`` scenarios of each split with all their records, spread over the corpus."""
+    kept = set[tuple[str | None, str]]()
+    for split in dict.fromkeys(record.split for record in corpus):
+        names = list(dict.fromkeys(r.scenario for r in corpus if r.split == split))
+        count = min(n, len(names))
+        kept |= {(split, names[i * len(names) // count]) for i in range(count)}
+    records = tuple(r for r in corpus if (r.split, r.scenario) in kept)
+    return replace(corpus, records=records)
 
 
 def spread(corpus: Corpus, n: int) -> list[Record]:

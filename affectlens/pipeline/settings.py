@@ -67,6 +67,7 @@ class ActivationsSettings:
         dtype: Of the numbers stored.
         max_tokens_per_batch: Padded tokens of a forward pass; its shape changes rounding.
         overlong: What to do with texts that are too long.
+        per_split: At most so many scenarios of each split of the replies; None takes all.
     """
 
     placement: Placement = PLACEMENT
@@ -76,6 +77,7 @@ class ActivationsSettings:
     dtype: str = "float32"
     max_tokens_per_batch: int = 4096
     overlong: str = "error"
+    per_split: int | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def _small(full: Settings) -> Settings:
     return replace(
         full,
         express=replace(full.express, n_events=24),
+        activations=replace(full.activations, per_split=12),
         directions=replace(full.directions, refine=_shorter(full.directions.refine)),
         circuit=replace(full.circuit, prompts=2, refine=_shorter(full.circuit.refine)),
         evidence=replace(full.evidence, parts=()),

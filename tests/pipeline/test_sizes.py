@@ -32,7 +32,7 @@ def test_small_does_less_of_the_same(tmp_path: Path) -> None:
     assert len(small.controls.seeds) == len(full.controls.seeds)
     for stage, events in (("express", 24), ("tune", 4), ("evaluate", 10)):
         assert getattr(small, stage).n_events == events < getattr(full, stage).n_events
-    assert small.evidence.parts == ()
+    assert small.evidence.parts == () and small.activations.per_split == 12
     assert RunContext(RunConfig.checked(out=tmp_path, size="small")).settings.evidence.parts == ()
 
 

@@ -19,10 +19,14 @@ FOLDER = "activations"
 def activations(run: StageRun) -> Mapping[str, str]:
     """Keep activations: of matched replies for the probes, of expression for the directions."""
     from affectlens.activations import capture
+    from affectlens.datasets.spreading import some_scenarios
 
     settings: ActivationsSettings = run.settings
+    replies = run.corpus("replies")
+    if settings.per_split is not None:
+        replies = some_scenarios(replies, settings.per_split)
     corpora = {
-        "replies": (run.corpus("replies"), settings.replies_sites),
+        "replies": (replies, settings.replies_sites),
         "expression": (expressed(run), settings.expression_sites),
     }
     written: dict[str, str] = {}
