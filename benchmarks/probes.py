@@ -2,13 +2,15 @@
 
     python benchmarks/probes.py                        # a problem of the shape of the authored one
     python benchmarks/probes.py --problem goemotions   # 20,000 texts (random rows), 5 × 5 folds
-    python benchmarks/probes.py --sites 4              # fewer sites, on both sides alike
+    python benchmarks/probes.py --store runs/demo/activations/replies   # activations of a model
+    python benchmarks/probes.py --sites 4 --threads 1  # fewer sites, one core, on both sides alike
 
-Rows are random with planted classes: what is timed is the solver, not the model. Both sides fit the
-same folds, penalties and standardised features on all cores; scikit-learn to its default tolerance
-(1e-4), ours to that of a sweep's folds. Printed are wall and CPU seconds, their ratios, how often
-the predictions agree, the peak of the resident set, and the time of 2,000 bootstrap draws of all
-scores at all sites.
+Without a store, rows are random with planted classes, their features correlated as those of a
+residual stream are. Both sides fit the same folds, penalties and standardised features on so many
+cores; scikit-learn to its default tolerance (1e-4), ours to that of a sweep's folds. Printed are
+wall and CPU seconds (of worker processes only once they are gone: believe it with --threads 1),
+their ratios, how often the predictions agree, the peak of the resident set, and the time of 2,000
+bootstrap draws of all scores at all sites.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import argparse
 import os
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -26,7 +28,7 @@ import torch
 
 from affectlens.geometry.logistic import fit_logistic
 from affectlens.probes.crossval import FOLD_TOL
-from affectlens.probes.folds import assign_folds
+from affectlens.probes.folds import assign_folds, group_ids
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.scores import scores
 
@@ -54,10 +56,24 @@ def rows_of(problem: Problem, sites: int) -> tuple[torch.Tensor, torch.Tensor, t
     n = problem.rows
     groups = torch.arange(n) * problem.groups // n
     y = torch.randint(CLASSES, (n,), generator=generator)
-    spectrum = torch.logspace(0, -2, D)
-    means = 0.15 * torch.randn(CLASSES, D, generator=generator)
-    x = torch.randn(sites, n, D, generator=generator).mul_(spectrum).add_(means[y] * spectrum)
+    mixing = torch.randn(D, D, generator=generator) * torch.logspace(0, -2, D)[:, None]
+    means = 0.3 * torch.randn(CLASSES, D, generator=generator)
+    x = torch.randn(sites, n, D, generator=generator).add_(means[y]) @ mixing
     return x, y, assign_folds(groups, problem.folds, 0)
+
+
+def stored(
+    path: str, problem: Problem, sites: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Activations, labels and folds of scenarios of a store."""
+    from affectlens.activations import ActivationStore
+
+    store = ActivationStore.open(path)
+    wanted = store.sites[:: max(1, len(store.sites) // sites)][:sites]
+    labels = store.column("emotion")
+    y = torch.tensor([store.label_set.index(label) for label in labels])
+    fold = assign_folds(group_ids(store.column("scenario")), problem.folds, 0)
+    return torch.stack([store.to_torch(site) for site in wanted]), y, fold
 
 
 def masks_of(problem: Problem, fold: torch.Tensor) -> torch.Tensor:
@@ -90,11 +106,16 @@ def main() -> None:
     parser.add_argument("--problem", choices=list(PROBLEMS), default="authored")
     parser.add_argument("--sites", type=int, default=31)
     parser.add_argument("--theirs", type=int, help="sites that scikit-learn fits; default: all")
+    parser.add_argument("--store", help="Of seven tones; default: random rows.")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     problem = PROBLEMS[given.problem]
-    x, y, fold = rows_of(problem, given.sites)
+    if given.store is None:
+        x, y, fold = rows_of(problem, given.sites)
+    else:
+        x, y, fold = stored(given.store, problem, given.sites)
+        problem = replace(problem, rows=len(y), groups=len(y) // CLASSES)
     masks = masks_of(problem, fold)
     fits = given.sites * len(masks) * len(problem.penalties)
     print(f"{given.problem}: {given.sites} sites × {len(masks)} folds × {len(problem.penalties)} C")
@@ -135,7 +156,7 @@ def joblib_loop(
         for c in problem.penalties
     ]
     start = spent()
-    found = np.stack(Parallel(n_jobs=os.cpu_count())(todo))
+    found = np.stack(Parallel(n_jobs=torch.get_num_threads())(todo))
     used = [b - a for a, b in zip(start, spent(), strict=True)]
     mine = said[: len(x)].reshape(found.shape).numpy()
     return used, float((found == mine).mean())

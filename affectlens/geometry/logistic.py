@@ -146,6 +146,9 @@ class Solver:
         for name in ("z", "y", "weight", "c", "scale"):
             setattr(self, name, getattr(self, name)[index])
 
+    def _keep_penalties(self, index: Tensor) -> None:
+        self.c, self.scale = self.c[:, index], self.scale[:, :, index]
+
     def _logits(self, w: Tensor) -> Tensor:
         return (w.flatten(1, 2) @ self.z.mT).unflatten(1, w.shape[1:3])
 
@@ -183,17 +186,29 @@ class Solver:
         w = self.z.new_zeros(problems, self.n_classes, penalties, self.z.shape[-1])
         result, done_all = w.clone(), torch.zeros_like(self.c, dtype=torch.bool)
         active = torch.arange(problems, device=w.device)
+        columns = torch.arange(penalties, device=w.device)  # strong ones are done long before weak
         logits = self._logits(w)
         gradient = self._gradient(w, logits)
         pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_HISTORY)
         for _ in range(max_iter):
             done = self._reached(w, gradient, tol)
-            done_all[active] = done
+            done_all[active[:, None], columns] = done
             if bool(done.all()):
                 break
+            left = ~done.all(0)
+            if int(left.sum()) <= 0.75 * len(left):
+                result[active[:, None], :, columns] = w.transpose(1, 2)
+                keep = left.nonzero()[:, 0]
+                self._keep_penalties(keep)
+                columns, done = columns[keep], done[:, keep]
+                w, logits, gradient = (t[:, :, keep] for t in (w, logits, gradient))
+                pairs = deque(
+                    ((s[:, :, keep], v[:, :, keep], r[:, keep]) for s, v, r in pairs),
+                    maxlen=_HISTORY,
+                )
             running = ~done.all(1)
             if int(running.sum()) <= 0.75 * len(running):
-                result[active] = w
+                result[active[:, None], :, columns] = w.transpose(1, 2)
                 keep = running.nonzero()[:, 0]
                 self._keep(keep)
                 active, w, logits, gradient, done = (
@@ -210,7 +225,7 @@ class Solver:
             curvature = (taken * change).sum((1, 3))
             useful = curvature > 1e-8 * change.square().sum((1, 3))
             pairs.append((taken, change, torch.where(useful, 1 / curvature, 0.0)))
-        result[active] = w
+        result[active[:, None], :, columns] = w.transpose(1, 2)
         return result, done_all
 
     def _two_loop(self, gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
