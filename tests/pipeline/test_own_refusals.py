@@ -92,6 +92,10 @@ CASES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "no judge": (
         lambda d: [write_replies(d / "a.jsonl"), "--judge", "gpt"], "neither an address"
     ),
+    "a judge that lacks labels": (
+        lambda d: [write_replies(d / "a.jsonl"), "--judge", _classifier(d)],
+        "no output for Anger, Anticipation",
+    ),
     "a system prompt without a label": (
         lambda d: [write_replies(d / "a.jsonl"), "--ask", "Be so."], "{label}"
     ),
@@ -106,6 +110,13 @@ def _prompts(folder: Path, column: str, value: Any, count: int) -> Path:
         "".join(json.dumps({column: value, "group": "one"}) + "\n" for _ in range(count))
     )
     return file
+
+
+def _classifier(folder: Path) -> Path:
+    place = folder / "classifier"
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps({"id2label": {"0": "joy", "1": "fear"}}))
+    return place
 
 
 def _openers(folder: Path) -> Path:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.core import NEUTRAL
+from affectlens.core import NEUTRAL, DataError
 from affectlens.core.sentences import first_sentence_end
-from affectlens.pipeline.own.choice import FITTED, OwnCorpus
+from affectlens.pipeline.own.choice import CLASSIFIER, FITTED, OwnCorpus
 from affectlens.steering.spec import can_be_named
 
 if TYPE_CHECKING:
@@ -147,11 +148,24 @@ def _texts_missing(found: Counted) -> Iterator[str]:
                 "that splits are made."
             )
     yield from _prompts_missing(found)
+    yield from _outputs_missing(found)
     if found.openers and (lacking := [e for e in found.emotions if not found.openers.get(e)]):
         yield (
             f"{found.asked.openers} has no opener for {', '.join(lacking)}; give every label one, "
             "or leave out --openers."
         )
+
+
+def _outputs_missing(found: Counted) -> Iterator[str]:
+    """Labels that a named classifier has no output for."""
+    if found.asked.judge_kind != CLASSIFIER:
+        return
+    from affectlens.evaluation.judges import classifier_labels
+
+    try:
+        classifier_labels(Path(str(found.asked.judge)), found.corpus.label_set)
+    except DataError as error:
+        yield str(error)
 
 
 def _prompts_missing(found: Counted) -> Iterator[str]:
