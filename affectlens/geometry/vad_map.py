@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from affectlens.geometry.ridge import ridge, weighted_pearson
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus
     from affectlens.models.loading import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 DIMENSIONS: tuple[str, ...] = ("valence", "arousal", "dominance")
 PENALTIES: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -200,7 +203,8 @@ def vad_map(
 
     Args:
         source: A model, whose activations of the corpus are captured in memory (`resid_post` of all
-            layers); or a store of them.
+            layers; texts of attention sinks alone, a single token as a rule, are left out); or a
+            store of them.
         corpus: Records with ``valence``, ``arousal`` and ``dominance`` in ``meta``, such as
             EmoBank's.
         sites: Which; default: all of the store, or ``resid_post``.
@@ -221,6 +225,7 @@ def vad_map(
         from affectlens.activations import capture
 
         wanted = "resid_post" if sites is None else sites
+        corpus = _readable(source, corpus)
         store = capture(source, corpus, sites=wanted, positions=position)  # type: ignore[arg-type]
     place = store.default_position(position)
     chosen = store.default_sites(sites)
@@ -302,6 +307,15 @@ def _dimension(name: str) -> int:
     if name not in DIMENSIONS:
         raise unknown("dimension", name, DIMENSIONS)
     return DIMENSIONS.index(name)
+
+
+def _readable(model: LanguageModel, corpus: Corpus) -> Corpus:
+    """The records that are more than attention sinks: EmoBank has texts of one token."""
+    rows = [model.encode_chat(r.chat, add_generation_prompt=False).ids for r in corpus]
+    kept = [r for r, ids in zip(corpus, rows, strict=True) if not model.sinks.mask(ids).all()]
+    if len(kept) < len(rows):
+        logger.warning("%d texts are one token, and left out.", len(rows) - len(kept))
+    return replace(corpus, records=tuple(kept)) if kept else corpus
 
 
 def _ratings(corpus: Corpus) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def test_weighted_correlation_is_that_of_repeated_rows() -> None:
 def test_a_map_is_applied_to_texts(tiny_model: Any, tmp_path: Path) -> None:
     model = tiny_model("llama")
     _, corpus = rated(24)
-    found = vad_map(model, corpus, draws=20)
+    short = replace(corpus.records[0], id="short", messages=(Message("text", "a"),))
+    found = vad_map(model, replace(corpus, records=(*corpus, short)), draws=20)
     assert [site.layer for site in found.sites] == [0, 1, 2]
     found.save(tmp_path / "map.safetensors")
     again = VadMap.load(tmp_path / "map.safetensors")
