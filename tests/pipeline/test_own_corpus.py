@@ -187,7 +187,7 @@ def test_a_nested_file_and_its_neutral_texts(parts: Path, tmp_path: Path) -> Non
         assert record.messages[0].content.startswith("There is a ")
         assert record.messages[0].content.split("number")[1].rstrip(".") in record.text
     assert {r.messages[0].content for r in own.replies} == {INSTRUCTION}
-    run_small(parts, out=tmp_path / "run", own=OwnCorpus(choice, neutral="plain"), until="circuit")
+    run_small(parts, out=tmp_path / "run", own=OwnCorpus(choice, neutral="plain"), until="express")
     made = load_corpus(tmp_path / "run" / "expression.jsonl")
     assert made.label_set == ("cold", "warm")
 
