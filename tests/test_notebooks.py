@@ -20,7 +20,7 @@ READ, WRITTEN, N_EVENTS, STEPS = 'work', ('civic', 'shopping', 'messages'), 2, 1
     "activations": "THEME = 'work'",
     "serving": "THEME = 'work'",
     "probes": """
-CORPORA, SITES = ("vignettes",), "resid_post@14"
+CORPORA, SITES = ("vignettes",), "resid_post@8"
 CONTROLS, PERMUTATIONS = ("majority", "permutation", "surface"), 3
 """,
     "circuits": "THEMES, DRAWS, SPACING = 'work', 2, 6",
@@ -42,7 +42,7 @@ CLAIMS = {
     "probes": (
         "(best,) = found.best_rows()",
         # No word for a feeling in them; seven tones, fitted on nine settings, tested on nine.
-        "assert best['value'] > 2 / 7 and best['site'] == 'blocks.14.hook_resid_post'",
+        "assert best['value'] > 2 / 7 and best['site'] == 'blocks.8.hook_resid_post'",
         "assert {row['control'] for row in summary.controls} == set(CONTROLS)",
         "assert (request.out / 'report.html').is_file()",
     ),
