@@ -106,17 +106,15 @@ def test_directions_are_tried_and_saved(folder: Path, tmp_path: Path) -> None:
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     store = ActivationStore.open(folder / "activations" / "replies")
     sweep(store, draws=5, penalties=(0.1,), folds=3).save(folder / "probes.safetensors")
-    asked = ["causal", "--run", folder, "--corpus", corpus, "--tasks", "carry_over"]
-    done = run(*asked, "--layers", 1, "--draws", 1, "--json", "--dtype", "float32",
-               "--save", tmp_path / "t.json")  # fmt: skip
+    asked = ["--corpus", corpus, "--tasks", "carry_over", "--emotions", "anger,fear"]
+    done = run("causal", "--run", folder, *asked, "--layers", 1, "--draws", 1, "--dtype", "float32")
     assert done.exit_code == 0, done.output
-    said = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
-    found = CausalTable.load(tmp_path / "t.json")
-    assert [row["emotion"] for row in said] == list(tones) and len(found.rows) == 4
-    assert all(row["verdict"] for row in said) and found.rows[0].cosine is None
-    shown = run(*asked, "--layers", 1, "--draws", 1, "--emotions", "anger,fear")
-    assert "LEACE: carry_over" in shown.output.replace("\n", " ") or "LEACE" in shown.output
-    assert (folder / "causal.json").is_file()
+    found = CausalTable.load(folder / "causal.json")
+    assert [(row.site, row.emotion) for row in found.rows] == [
+        ("blocks.1.hook_resid_post", "anger"),
+        ("blocks.1.hook_resid_post", "fear"),
+    ]
+    assert found.rows[0].cosine is None and "LEACE" in done.output and "Saved" in done.output
 
 
 @pytest.mark.parametrize(

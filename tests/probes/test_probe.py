@@ -20,6 +20,7 @@ from affectlens.core.places import Site
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.probes import Probe, fit_probe, read, sweep
 from affectlens.probes.calibration import Temperature
+from affectlens.probes.estimators.mlp import MLPFit
 from tests.geometry.synthetic import SITES, planted
 
 WORDS = ("angry", "happy", "sad", "afraid")
@@ -144,6 +145,19 @@ def test_texts_with_several_labels(store: ActivationStore) -> None:
         found.folded()
 
 
+def test_a_probe_that_is_not_linear_is_loaded_too(probe: Probe, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((24, 3), (3,), (3, 7), (7,))
+    net = MLPFit(*(torch.randn(1, 1, 1, *shape, generator=generator) for shape in shapes))
+    found = replace(probe, kind="mlp", fitted=net)
+    found.save(tmp_path / "p.safetensors")
+    again, x = Probe.load(tmp_path / "p.safetensors"), torch.randn(5, 24, generator=generator)
+    inner, inner_bias, outer, outer_bias = (part[0, 0, 0] for part in net.parts().values())
+    by_hand = (x @ inner + inner_bias).relu() @ outer + outer_bias
+    torch.testing.assert_close(again.scores(x), by_hand)
+    torch.testing.assert_close(again.token_scores(x), by_hand)
+
+
 def test_wrong_requests(store: ActivationStore, tmp_path: Path, probe: Probe) -> None:
     with pytest.raises(UnknownNameError, match=r"site \(one is read\)"):
         fit_probe(store)
@@ -191,7 +205,7 @@ def captured(tiny_model: Any) -> ActivationStore:
     )
 
 
-@pytest.mark.parametrize("kind", ["logistic", "mlp", "attention"])
+@pytest.mark.parametrize("kind", ["logistic", "attention"])
 def test_reading_is_the_probe_of_captured_rows(
     tiny_model: Any, captured: ActivationStore, kind: str, tmp_path: Path
 ) -> None:
