@@ -118,10 +118,15 @@ class _BinarySolver(Solver):
         curvature = each[..., None] * energy[:, None] / 4 + self.ridge
         free = each[..., None] * weight.sum(1)[:, None, None] / 4
         self.scale = torch.cat([curvature, free], dim=-1).rsqrt()[:, None]
-        self.penalties = c.shape[1]
+        # Columns leave once they are done, so each knows whose label it is.
+        self.label = torch.arange(target.shape[1], device=target.device).repeat(c.shape[1])
+
+    def _keep_penalties(self, index: Tensor) -> None:
+        super()._keep_penalties(index)
+        self.label = self.label[index]
 
     def _told(self) -> Float[Tensor, "problem column n"]:
-        return self.y.repeat(1, self.penalties, 1)
+        return self.y[:, self.label]
 
     def _loss(self, logits: Tensor) -> Float[Tensor, "problem column"]:
         each = softplus(logits[:, 0]) - self._told() * logits[:, 0]
