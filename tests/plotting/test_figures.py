@@ -19,11 +19,13 @@ from affectlens.circuits.attribution.edge_scores import EdgeScores, Sender
 from affectlens.circuits.attribution.scores import UnitScores
 from affectlens.circuits.interventions import Receiver
 from affectlens.circuits.overlap import Overlap
-from affectlens.core import EMOTIONS, Provenance, Site
+from affectlens.core import EMOTIONS, DataError, Provenance, Site
 from affectlens.evaluation import ARMS, StrengthPoint
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting import DirectionsSummary, SweepSummary, style
+from affectlens.plotting import sweeps as drawn
 from affectlens.plotting.geometry import _frame, _place_labels
+from affectlens.plotting.sweeps import DepthCurve, SweepsSummary
 from affectlens.probes.calibration import Quality, quality
 from tests.circuits.test_efficiency import planted
 from tests.geometry.test_vad_map import rated
@@ -57,6 +59,31 @@ def trusted() -> Quality:
     p = generator.dirichlet(np.ones(3), size=90)
     truth = np.eye(3)[[generator.choice(3, p=row) for row in p]]
     return quality(p, truth, np.arange(90) // 3, bins=5, draws=50)
+
+
+def sweeps() -> SweepsSummary:
+    """Two made-up sweeps of one model, their transfer and one learning curve."""
+    curves = [
+        DepthCurve(
+            "m", corpus, "emotion", "logistic", "resid_post", "accuracy", (0, 0, 1),
+            (0.0, 0.5, 1.0), (0.3, 0.5 + i / 10, 0.4), (0.2, 0.4, 0.3), (0.4, 0.6, 0.5), 1, 0.25,
+            {"untrained": (0.3, 0.3, 0.2)},
+        )
+        for i, corpus in enumerate(("one", "two"))
+    ]  # fmt: skip
+    names = {"model": "m", "target": "emotion", "probe": "logistic", "kind": "resid_post"}
+    cells = [("one", "one", 0.5), ("one", "two", 0.3), ("two", "one", 0.2), ("two", "two", 0.6)]
+    transfer = [
+        {**names, "trained_on": a, "tested_on": b, "value": v if chosen else 0.0, "chosen": chosen}
+        for a, b, v in cells
+        for chosen in (False, True)
+    ]
+    learning = [
+        {**names, "corpus": "one", "groups": n, "value": v, "low": v - 0.1, "high": v + 0.1,
+         "measure": "accuracy"}
+        for n, v in ((2, 0.3), (8, 0.5))
+    ]  # fmt: skip
+    return SweepsSummary(curves, transfer=transfer, learning=learning)
 
 
 def relations() -> dict[str, Any]:
@@ -101,6 +128,9 @@ def all_figures() -> dict[str, Any]:
         "edge_sankey": figures.edge_sankey(edge_scores(), "fear", count=2, written=WRITTEN),
         "confusion": figures.confusion(DATA.judges[0]),
         "reliability": figures.reliability(trusted()),
+        "depth_curves": drawn.depth_curves(sweeps()),
+        "transfer_heatmap": drawn.transfer_heatmap(sweeps()),
+        "learning_curves": drawn.learning_curves(sweeps()),
         **relations(),
     }
 
@@ -133,6 +163,28 @@ def test_reliability_holds_shares_and_intervals() -> None:
     top = np.asarray(curve.y) + np.asarray(curve.error_y.array)
     np.testing.assert_allclose(top, found.high)
     assert f"{found.ece:.3f}" in curve.name and sum(curve.customdata) == 90
+
+
+def test_sweeps_hold_scores_by_depth_transfer_and_size() -> None:
+    for corpus, top in (("one", 0.5), ("two", 0.6)):
+        (line,) = traces("depth_curves", name=f"m · {corpus} · emotion · logistic")
+        assert list(line.x) == [0.0, 0.5, 1.0] and list(line.y) == [0.3, top, 0.4]
+        assert [tuple(ends) for ends in line.customdata][1] == (0.4, 0.6, 0)
+    (beside,) = traces("depth_curves", name="untrained, two")
+    assert list(beside.y) == [0.3, 0.3, 0.2]
+    (chance,) = traces("depth_curves", name="always the same, 0.25")
+    assert list(chance.y) == [0.25, 0.25]
+    (cells,) = FIGURES["transfer_heatmap"].data
+    assert list(cells.y) == list(cells.x) == ["one", "two"]
+    np.testing.assert_array_equal(np.asarray(cells.z), [[0.5, 0.3], [0.2, 0.6]])
+    (line,) = FIGURES["learning_curves"].data
+    assert list(line.x) == [2, 8] and list(line.y) == [0.3, 0.5]
+    nothing = SweepsSummary(sweeps().curves)
+    for draw in (drawn.transfer_heatmap, drawn.learning_curves):
+        with pytest.raises(DataError, match="There "):
+            draw(nothing)
+    with pytest.raises(DataError, match="pearson"):
+        drawn.depth_curves(nothing, "pearson")
 
 
 def test_every_public_figure_is_tested_here():
