@@ -23,8 +23,9 @@ COLLECT = {"serve --pack", "steer --emotion", "capture --column", "capture --spl
            "store export --role", "datasets show --column",
            "datasets check --column", "reproduce --correct", "compare --column",
            *(f"probe sweep --{one}" for one in ("model", "corpus", "target", "probe", "map")),
-           "probe sweep --column",
+           "probe sweep --column", "probe read --text",
            "reproduce --template-var", "compare --template-var",
+           *(f"{one} --column" for one in ("run", *STAGES)),
            *(f"{one} --template-var" for one in ("run", "steer", "capture", *STAGES))}  # fmt: skip
 """Each of these has a test of what becomes of several, here or with what takes them."""
 
@@ -107,6 +108,9 @@ def test_a_column_is_named_once(tmp_path: Path) -> None:
     given = ["--column", "emotion=a", "--column", "emotion=b"]
     done = CliRunner().invoke(app, ["datasets", "show", str(tmp_path / "c.csv"), *given])
     assert done.exit_code == 1 and "emotion twice" in done.output
+    run = ["run", "--corpus", str(tmp_path / "c.csv"), "--out", str(tmp_path / "run"), *given]
+    done = CliRunner().invoke(app, run)
+    assert done.exit_code == 1 and "emotion twice" in done.output.replace("\n", " ")
 
 
 def test_one_pack_is_checked() -> None:
