@@ -41,7 +41,11 @@ def settings_of(config: RunConfig, own: OwnTexts | None = None) -> Settings:
         DataError: If a run cannot be on those texts.
         UnknownNameError: If there is no such size, device or dtype.
     """
-    return SIZES[config.size].change(Settings.of(config, own))
+    found = SIZES[config.size].change(Settings.of(config, own))
+    if not found.fit_judge.labels:
+        return found
+    # A scenario of one's own may be a single text: all of them, as --per-label bounds them.
+    return replace(found, activations=replace(found.activations, per_split=None))
 
 
 def _shorter(descent: RefineSettings) -> RefineSettings:

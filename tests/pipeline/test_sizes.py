@@ -9,8 +9,11 @@ import pytest
 from affectlens.core.errors import UnknownNameError
 from affectlens.pipeline import RunConfig, run
 from affectlens.pipeline.context import RunContext
+from affectlens.pipeline.corpus_choice import CorpusChoice
+from affectlens.pipeline.own.choice import OwnCorpus
 from affectlens.pipeline.settings import Settings
 from affectlens.pipeline.sizes import SIZES, settings_of
+from tests.pipeline.own_texts import write_politeness
 
 
 def of(size: str, tmp_path: Path) -> Settings:
@@ -41,3 +44,13 @@ def test_a_size_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="size of a run"):
         run(RunConfig.checked(out=out, size="tiny"))
     assert not any(out.glob("*.safetensors"))
+
+
+def test_all_texts_of_one_s_own_are_read(tmp_path: Path) -> None:
+    """Without groups each text is a scenario: a dozen would not do for a probe."""
+    file = str(write_politeness(tmp_path / "p.csv"))
+    choice = CorpusChoice(file, columns=["text=body", "emotion=politeness"])
+    config = RunConfig.checked(out=tmp_path / "run", size="small", own=OwnCorpus(choice))
+    found = settings_of(config)
+    assert found.fit_judge.labels == ("polite", "rude")
+    assert found.activations.per_split is None and found.tune.n_events == 4
