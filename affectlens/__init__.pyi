@@ -55,6 +55,7 @@ from .models import LanguageModel as LanguageModel
 from .models import load_model as load_model
 from .pipeline import RunConfig as RunConfig
 from .pipeline import run as run
+from .pipeline.corpus_choice import CorpusChoice as CorpusChoice
 from .pipeline.expression import express as express
 from .pipeline.settings import ExpressSettings as ExpressSettings
 from .plotting import plot as plot
@@ -72,5 +73,8 @@ from .steering import SteeringSpec as SteeringSpec
 from .steering.refine import RefineSettings as RefineSettings
 from .steering.refine import refine_circuit as refine_circuit
 from .steering.refine import refine_directions as refine_directions
+from .sweeps import SweepRequest as SweepRequest
+from .sweeps import run_sweeps as run_sweeps
+from .sweeps.writing import summarise as summarise
 
 __version__: str

@@ -31,7 +31,8 @@ def metrics() -> dict[str, Any]:
         for m in ("accuracy", "masked_accuracy", "harmonic")
     ]  # fmt: skip
     return {
-        "model": "m", "arms": arms, "comparisons": pairs, "judge": {"accuracy": 0.9},
+        "model": "m", "arms": arms, "comparisons": pairs,
+        "judge": {"accuracy": 0.9, "chance": {"replies": 0.17, "tones": 0.14}},
         "probe": {"accuracy": 0.8, "best_layer": "x"},
     }  # fmt: skip
 
