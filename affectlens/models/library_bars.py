@@ -28,7 +28,7 @@ def no_library_bars() -> Generator[None, None, None]:
     gguf: Any = None
     with suppress(ImportError):  # the hook does not reach its bar
         gguf = import_module("transformers.modeling_gguf_pytorch_utils")
-    bar = getattr(gguf, "tqdm", None)
+    bar: Any = getattr(gguf, "tqdm", None)
     hide_downloads = not watched() and not hub.are_progress_bars_disabled()
     before = logging.set_tqdm_hook(nothing)
     if hide_downloads:
