@@ -60,9 +60,8 @@ def cross_validate(
     masks = torch.stack([design.without(*out) for out in left_out])
     fits = fit_probes(x, design, penalties, masks, probe, tol=FOLD_TOL)
     said = fits.logits(x)
-    good = goodness(said, design)
-    in_fold = torch.stack([design.fold == fold for fold in range(design.folds)])
-    sums = (good[:, : design.folds] * in_fold[:, None]).sum((1, 3))  # [site, penalty]
+    good = design.good(said)
+    sums = (good[:, : design.folds] * design.in_fold[:, None]).sum((1, 3))  # [site, penalty]
     cv = sums / design.fit.sum()
     chosen = cv.argmax(1)
     final = fit_probes(
@@ -74,7 +73,7 @@ def cross_validate(
         tol=TOL,
     )
     if design.nested:
-        outputs = _nested(said, good, left_out, in_fold)
+        outputs = _nested(said, good, left_out, design.in_fold)
     else:
         outputs = final.logits(x)[:, 0, 0][:, design.held]
     if not design.classes:
@@ -115,13 +114,17 @@ def fit_probes(
     return found
 
 
-def goodness(
-    said: Float[Tensor, "site fit penalty n output"], design: Design
-) -> Float[Tensor, "site fit penalty n"]:
-    """Of each row: 1 if its class is right, else 0; of numbers, less the squared error."""
-    if design.classes:
-        return (said.argmax(-1) == design.y).float()
-    return -(said[..., 0] - design.y).square()
+def out_of_fold(
+    x: Float[Tensor, "site n d"],
+    design: Design,
+    penalties: Sequence[float] | Float[Tensor, "site 1"],
+    probe: ProbeKind,
+    *,
+    tol: float,
+) -> Float[Tensor, "site n"]:
+    """How good the fit without a row's fold is on it, at one penalty; 0 of rows in no fold."""
+    fits = fit_probes(x, design, penalties, design.without_each, probe, tol=tol)
+    return (design.good(fits.logits(x))[:, :, 0] * design.in_fold).sum(1)
 
 
 def _nested(

@@ -65,6 +65,35 @@ class Design:
         """Weights of the rows with some folds left out."""
         return (self.fit & ~torch.isin(self.fold, torch.tensor(left_out))).float()
 
+    @cached_property
+    def without_each(self) -> Float[Tensor, "fold n"]:
+        """Weights of the rows with one fold left out, for each of them."""
+        return torch.stack([self.without(fold) for fold in range(self.folds)])
+
+    @cached_property
+    def in_fold(self) -> Bool[Tensor, "fold n"]:
+        """Which fitting rows are in each fold."""
+        return torch.stack([self.fold == fold for fold in range(self.folds)])
+
+    def good(self, said: Float[Tensor, "*fit n output"]) -> Float[Tensor, "*fit n"]:
+        """How good what is said of every row is; see `goodness`."""
+        return goodness(said, self.y, bool(self.classes))
+
+
+def goodness(
+    said: Float[Tensor, "*fit n output"], truth: Tensor, classes: bool
+) -> Float[Tensor, "*fit n"]:
+    """Of each row: 1 if its class is right, else 0; of numbers, less the squared error.
+
+    Args:
+        said: Scores of the classes, or one number.
+        truth: Class of each row, or its number.
+        classes: Which of the two.
+    """
+    if classes:
+        return (said.argmax(-1) == truth).float()
+    return -(said[..., 0] - truth).square()
+
 
 def make_design(
     target: Target, splits: Sequence[str], groups: Sequence[str], folds: int, seed: int

@@ -15,8 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.errors import ArtefactError, DataError
-from affectlens.core.statistics import Difference, paired_difference
-from affectlens.probes.design import Design
+from affectlens.core.statistics import Difference, floor, paired_difference
+from affectlens.probes.calibration.base import linked
+from affectlens.probes.design import Design, goodness
+from affectlens.probes.folds import group_ids
 
 TENSORS = ("held_truth", "held_outputs")
 
@@ -65,20 +67,16 @@ class HeldOut:
 
     def probabilities(self) -> Float[Tensor, "site held class"]:
         """Of each class, in double precision."""
-        outputs = self.outputs.double()
-        return outputs.sigmoid() if self.link == "sigmoid" else outputs.softmax(-1)
+        return linked(self.outputs.double(), self.link, exclusive=False)
 
     def good(self) -> Float[Tensor, "site held"]:
         """1 where the class is right, else 0; of numbers, less the squared error."""
-        if self.classes:
-            return (self.outputs.argmax(-1) == self.truth).float()
-        return -(self.outputs[..., 0] - self.truth).square()
+        return goodness(self.outputs, self.truth, bool(self.classes))
 
     def compare(self, site: int, other: HeldOut, other_site: int, *, draws: int) -> Difference:
         """Paired difference of `good` between two probes of the same rows.
 
-        Few groups cannot show a small p, whatever a bootstrap says: of ``n`` differences all may
-        have one sign by chance alone once in ``2 ** (n - 1)``, and p is no less than that.
+        Few groups cannot show a small p, whatever a bootstrap says; see `floor`.
 
         Raises:
             DataError: If the rows or what is read differ.
@@ -87,12 +85,12 @@ class HeldOut:
             raise DataError("Probes can be compared in pairs on the same held-out rows only.")
         mine, theirs = self.good()[site].double(), other.good()[other_site].double()
         found = paired_difference(mine.numpy(), theirs.numpy(), self.groups, draws=draws)
-        return replace(found, p=max(found.p, 2.0 ** (1 - found.clusters)))
+        return replace(found, p=floor(found))
 
     def numbered(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
         """Number of each row's group in order of appearance, and how many groups."""
-        number = {group: i for i, group in enumerate(dict.fromkeys(self.groups))}
-        return np.array([number[group] for group in self.groups]), len(number)
+        number = group_ids(self.groups).numpy()
+        return number, int(number.max(initial=-1)) + 1
 
     def tensors(self) -> dict[str, Tensor]:
         """For the file of a sweep."""

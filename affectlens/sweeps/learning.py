@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from affectlens.core.statistics import bootstrap_interval
-from affectlens.probes.crossval import fit_probes, goodness
+from affectlens.probes.crossval import fit_probes
 from affectlens.probes.scores import scores
-from affectlens.sweeps.controls.base import Row, Setting, some_rows
+from affectlens.sweeps.controls.base import Row, Setting, shuffled_places, some_rows
 
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 REPEATS = 3
@@ -25,13 +25,12 @@ def learning_curve(setting: Setting) -> list[Row]:
     site, penalty = setting.sites[cell.best], cell.sweep.penalty[cell.best]
     fit = design.fit & (design.fold != 0) if design.nested else design.fit
     asked = design.fold == 0 if design.nested else ~design.fit
-    names = list(dict.fromkeys(g for g, f in zip(design.groups, fit, strict=True) if f))
     random = np.random.default_rng(setting.fitting.seed)
     masks, sizes = list[torch.Tensor](), list[int]()
-    wanted = sorted({max(2, round(share * len(names))) for share in SHARES})
+    count = len({g for g, f in zip(design.groups, fit, strict=True) if f})
+    wanted = sorted({max(2, round(share * count)) for share in SHARES})
     for _ in range(REPEATS):
-        order = {names[j]: i for i, j in enumerate(random.permutation(len(names)))}
-        place = torch.tensor([order.get(group, len(names)) for group in design.groups])
+        place, _ = shuffled_places(design.groups, fit, random)
         for size in wanted:
             rows = fit & (place < size)
             if len(set(design.y[rows].tolist())) >= max(2, len(design.classes)):
@@ -44,7 +43,7 @@ def learning_curve(setting: Setting) -> list[Row]:
     whole = asked[design.held].nonzero()[:, 0].numpy()
     held = some_rows(setting.held, whole, said)
     value = scores(held, draws=2)[cell.measure]
-    good = goodness(fits.logits(x), design)[0, :, 0][:, asked].double().numpy()
+    good = design.good(fits.logits(x))[0, :, 0][:, asked].double().numpy()
     rows_of = np.array([float(mask.sum()) for mask in masks])
     found: list[Row] = []
     for size in dict.fromkeys(sizes):
@@ -60,7 +59,7 @@ def learning_curve(setting: Setting) -> list[Row]:
                 **cell.name,
                 "site": site.hook_name,
                 "measure": cell.measure,
-                "share": size / len(names),
+                "share": size / count,
                 "groups": size,
                 "rows": float(rows_of[mine].mean()),
                 "value": float(np.mean(value[mine])),

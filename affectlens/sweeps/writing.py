@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from affectlens.core.artefact import atomic_write, package_version, write_json, write_text
+from affectlens.core.artefact import package_version, write_json, write_text
+from affectlens.core.parquet import write_parquet
 from affectlens.plotting.sweeps import (
     DepthCurve,
     SweepsSummary,
@@ -51,7 +52,7 @@ def write_results(found: SweepResults, folder: Path) -> None:
     }
     for name, rows in tables.items():
         if rows:
-            _parquet(rows, folder / f"{name}.parquet")
+            write_parquet(folder / f"{name}.parquet", rows)
     write_json(
         folder / RESULTS,
         plain(
@@ -156,11 +157,3 @@ def _confusion(cell: Cell) -> dict[str, Any]:
     counts = cell.sweep.scores.confusion[cell.best]
     classes = cell.sweep.held.classes if cell.sweep.held is not None else ()
     return {**cell.name, "classes": list(classes), "counts": np.asarray(counts).tolist()}
-
-
-def _parquet(rows: Sequence[Row], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pylist(list(rows))
-    atomic_write(path, lambda temporary: pq.write_table(table, temporary))

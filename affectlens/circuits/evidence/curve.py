@@ -13,7 +13,7 @@ from jaxtyping import Float
 from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
-from affectlens.core.statistics import Difference, holm, paired_difference
+from affectlens.core.statistics import Difference, floor, holm, paired_difference
 
 NECESSARY_RATIO = 3.0
 """A circuit's units count as necessary if their loss costs so many times what random ones' does."""
@@ -21,15 +21,6 @@ ALPHA = 0.01
 
 NOTHING = Difference(math.nan, math.nan, math.nan, math.nan, 0)
 """Of a comparison that no text has both sides of."""
-
-
-def floor(difference: Difference) -> float:
-    """p of a difference, never below what so few scenarios allow.
-
-    A bootstrap of five scenarios that all point one way never crosses zero, although signs agree
-    by chance once in sixteen times: no p is below ``2 ** (1 - n)``, that of the sign test.
-    """
-    return max(difference.p, 2.0 ** (1 - difference.clusters))
 
 
 def outcome(enough: bool, better: bool, clusters: int, tests: int) -> str:

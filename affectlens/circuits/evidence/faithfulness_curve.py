@@ -9,11 +9,17 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from affectlens.circuits.evidence.curve import ALPHA, floor, outcome
+from affectlens.circuits.evidence.curve import ALPHA, outcome
 from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
-from affectlens.core.statistics import Difference, bootstrap_interval, holm, paired_difference
+from affectlens.core.statistics import (
+    Difference,
+    bootstrap_interval,
+    floor,
+    holm,
+    paired_difference,
+)
 
 SUFFICIENT = 0.5
 """A circuit alone is sufficient if it keeps so much of the margin, and more than random ones."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from affectlens.circuits.evidence.ablation import Samples
 from affectlens.circuits.evidence.conditions import Conditions
-from affectlens.circuits.evidence.curve import ALPHA, floor
+from affectlens.circuits.evidence.curve import ALPHA
 from affectlens.circuits.evidence.draws import mask_of, matched, sizes_of, taken
 from affectlens.circuits.evidence.enhancement import SET_TO, set_for
 from affectlens.circuits.evidence.files import Measured
@@ -31,7 +31,7 @@ from affectlens.circuits.units import KINDS
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
-from affectlens.core.statistics import Difference, holm, paired_difference
+from affectlens.core.statistics import Difference, floor, holm, paired_difference
 
 if TYPE_CHECKING:
     from affectlens.circuits.attribution.unit_means import UnitMeans

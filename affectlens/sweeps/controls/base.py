@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.core.artefact import fingerprint
@@ -185,6 +185,18 @@ class Setting:
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.fitting.seed)
+
+
+def shuffled_places(
+    groups: Sequence[str], fit: Bool[Tensor, " n"], random: np.random.Generator
+) -> tuple[Int[Tensor, " n"], int]:
+    """Place of each row's group among those fitted on, in a random order; and how many those are.
+
+    Rows of other groups come last, at that number.
+    """
+    names = list(dict.fromkeys(g for g, f in zip(groups, fit, strict=True) if f))
+    place = {names[j]: i for i, j in enumerate(random.permutation(len(names)))}
+    return torch.tensor([place.get(group, len(names)) for group in groups]), len(names)
 
 
 def some_rows(

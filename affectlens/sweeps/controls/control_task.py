@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from affectlens.core.statistics import bootstrap_interval
-from affectlens.probes.crossval import fit_probes, goodness
+from affectlens.probes.crossval import out_of_fold
 from affectlens.probes.design import Design
 from affectlens.sweeps.controls.base import Control, Row, Setting
 
@@ -80,11 +80,8 @@ def memorised(
     x: Float[Tensor, "site n d"], design: Design, penalty: Sequence[float], setting: Setting
 ) -> Float[Tensor, "site n"]:
     """Whether each row is right under the fit without its fold, at the penalty of its site."""
-    masks = torch.stack([design.without(fold) for fold in range(design.folds)])
-    fits = fit_probes(x, design, torch.tensor(penalty)[:, None], masks, setting.probe, tol=_TOL)
-    good = goodness(fits.logits(x), design)[:, :, 0]
-    inside = torch.stack([design.fold == fold for fold in range(design.folds)])
-    return (good * inside).sum(1)
+    tried = torch.tensor(penalty)[:, None]
+    return out_of_fold(x, design, tried, setting.probe, tol=_TOL)
 
 
 def control_task(setting: Setting) -> list[Row]:

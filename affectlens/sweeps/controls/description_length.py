@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.probes.calibration.base import SIGMOID, SOFTMAX, linked
 from affectlens.probes.crossval import fit_probes
 from affectlens.probes.design import Design
-from affectlens.sweeps.controls.base import Control, Row, Setting
+from affectlens.sweeps.controls.base import Control, Row, Setting, shuffled_places
 
 SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
@@ -31,13 +32,11 @@ def portions(design: Design, seed: int) -> list[Tensor]:
 
     The first has every class, since no probe can be fitted on fewer.
     """
-    names = list(dict.fromkeys(g for g, f in zip(design.groups, design.fit, strict=True) if f))
-    order = np.random.default_rng(seed).permutation(len(names))
-    rank = {names[j]: place for place, j in enumerate(order)}
-    place = torch.tensor([rank.get(group, len(names)) for group in design.groups])
+    random = np.random.default_rng(seed)
+    place, count = shuffled_places(design.groups, design.fit, random)
     found: list[Tensor] = []
     for share in SHARES:
-        rows = design.fit & (place < math.ceil(share * len(names)))
+        rows = design.fit & (place < math.ceil(share * count))
         complete = len(set(design.y[rows].tolist())) == len(design.classes)
         if complete and (not found or int(rows.sum()) > int(found[-1].sum())):
             found.append(rows)
@@ -54,10 +53,8 @@ def code_length(
     if len(sets) == 1:
         return bits
     said = fit_probes(x, design, penalty, masks, setting.probe).logits(x)[:, :, 0].double()
-    logs = said.log_softmax(-1)
-    if setting.probe.link == "sigmoid":
-        chance = said.sigmoid()
-        logs = (chance / chance.sum(-1, keepdim=True)).log()
+    softmax = setting.probe.link == SOFTMAX
+    logs = said.log_softmax(-1) if softmax else linked(said, SIGMOID, exclusive=True).log()
     told = logs.gather(-1, design.y[None, None, :, None].expand(*logs.shape[:3], 1))[..., 0]
     for i, (before, after) in enumerate(pairwise(sets)):
         bits = bits - (told[:, i, after & ~before].sum(1) / math.log(2)).float()

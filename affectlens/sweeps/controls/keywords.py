@@ -19,7 +19,6 @@ from affectlens.core.errors import AffectLensError
 from affectlens.datasets import load
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.probes.crossval import fit_probes
-from affectlens.probes.fitting import Rows
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.scores import scores
 from affectlens.sweeps.controls.base import Control, Row, Setting, some_rows
@@ -67,10 +66,7 @@ def outputs_of(
     design, best = setting.design, setting.cell.best
     site = setting.sites[best]
     penalty = torch.tensor([[setting.cell.sweep.penalty[best]]])
-    if not design.nested:
-        masks = design.fit[None].float()
-    else:
-        masks = torch.stack([design.without(fold) for fold in range(design.folds)])
+    masks = design.without_each if design.nested else design.fit[None].float()
     own = setting.rows.read([site], design)
     fits = fit_probes(own, design, penalty, masks, setting.probe)
     said = fits.logits(x[None])[0, :, 0]  # [fit, n, output]
@@ -139,7 +135,7 @@ def _read(setting: Setting, store: ActivationStore) -> HeldOut:
     position = setting.position if setting.position in store.positions else None
     site = cell.sweep.sites[cell.best]
     sweep = cell.sweep
-    x = Rows(store, store.default_position(position), (site,)).store.to_torch(site, position)
+    x = store.to_torch(site, position)
     said = x @ sweep.weights[cell.best].T + sweep.bias[cell.best]
     labels: list[str] = store.column("emotion", position)
     truth = torch.tensor([design.classes.index(label) for label in labels])

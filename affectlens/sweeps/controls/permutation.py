@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.statistics import holm
-from affectlens.probes.crossval import fit_probes, goodness
+from affectlens.probes.crossval import fit_probes, out_of_fold
 from affectlens.probes.design import Design
 from affectlens.probes.estimators import ProbeKind
 from affectlens.sweeps.controls.base import Control, Row, Setting
@@ -52,12 +51,9 @@ def plain_score(
 ) -> Float[Tensor, " site"]:
     """Goodness of held-out rows at one penalty: accuracy, or less the mean squared error."""
     if design.nested:
-        masks = torch.stack([design.without(fold) for fold in range(design.folds)])
-        good = goodness(fit_probes(x, design, (penalty,), masks, probe, tol=_TOL).logits(x), design)
-        inside = torch.stack([design.fold == fold for fold in range(design.folds)])
-        return (good[:, :, 0] * inside).sum((1, 2)) / len(design.y)
+        return out_of_fold(x, design, (penalty,), probe, tol=_TOL).sum(1) / len(design.y)
     fits = fit_probes(x, design, (penalty,), design.fit[None].float(), probe, tol=_TOL)
-    return goodness(fits.logits(x), design)[:, 0, 0][:, design.held].mean(1)
+    return design.good(fits.logits(x))[:, 0, 0][:, design.held].mean(1)
 
 
 def permutation(setting: Setting) -> list[Row]:
