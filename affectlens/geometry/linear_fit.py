@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +84,18 @@ def standardised(
         # A constant feature has a deviation of rounding errors only: leave it alone.
         scale = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, scale)
     return rows / scale, mean, scale
+
+
+def by_site(
+    penalties: Sequence[float] | Float[Tensor, "site penalty"],
+    sites: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "site penalty"]:
+    """One row of penalties per site; the same for all if they are given once."""
+    c = torch.as_tensor(penalties, dtype=dtype, device=device)
+    return c.expand(sites, -1) if c.ndim == 1 else c
 
 
 def principal_axes(

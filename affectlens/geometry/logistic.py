@@ -14,12 +14,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from affectlens.geometry.linear_fit import LinearFit, check_rows, principal_axes, standardised
+from affectlens.geometry.linear_fit import (
+    LinearFit,
+    by_site,
+    check_rows,
+    principal_axes,
+    standardised,
+)
 
 _ELEMENTS_PER_CHUNK = 1 << 24  # of the packed training rows: bounds memory, not the result
 _HISTORY = 10
@@ -57,8 +64,7 @@ def fit_logistic(
     sites, n, d = x.shape
     weight = torch.ones(1, n, device=x.device) if weight is None else weight.to(x.device)
     check_rows(x, y, weight, n_classes)
-    c = torch.as_tensor(penalties, dtype=torch.float32, device=x.device)
-    c = c.expand(sites, -1) if c.ndim == 1 else c
+    c = by_site(penalties, sites, device=x.device)
     index, packed = pack(weight.float())
     resamples, rows = index.shape
     chunk = max(1, _ELEMENTS_PER_CHUNK // (resamples * rows * d))
@@ -87,6 +93,53 @@ def pack(
     return index, weight.gather(1, index)
 
 
+@dataclass(frozen=True, eq=False)
+class Rotated:
+    """Rows of every site × resample in their principal axes, with a column of ones.
+
+    Attributes:
+        z: Standardised rows, zero where a row plays no part.
+        weight: Of the rows.
+        energy: Of each axis.
+        basis: The axes.
+        mean, scale: What rows were standardised by.
+    """
+
+    z: Float[Tensor, "problem rows r1"]
+    weight: Float[Tensor, "problem rows"]
+    energy: Float[Tensor, "problem r"]
+    basis: Float[Tensor, "problem d r"]
+    mean: Float[Tensor, "site resample 1 d"]
+    scale: Float[Tensor, "site resample 1 d"]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[Tensor, "site n d"],
+        index: Int[Tensor, "resample rows"],
+        weight: Float[Tensor, "resample rows"],
+        *,
+        standardise: bool = True,
+    ) -> Rotated:
+        """Of packed rows."""
+        rows, mean, scale = standardised(x[:, index], weight, scaled=standardise)
+        rows = (rows * (weight > 0)[..., None]).flatten(0, 1)
+        own = weight.repeat(len(x), 1)
+        basis, energy = principal_axes(rows, own)
+        z = torch.cat([rows @ basis, torch.ones_like(rows[..., :1])], dim=-1)
+        return cls(z, own, energy, basis, mean, scale)
+
+    def back(
+        self, solution: Float[Tensor, "problem column class r1"]
+    ) -> tuple[Float[Tensor, "site resample column class d"], Tensor]:
+        """Weights and intercepts in the units of the rows."""
+        shape = self.mean.shape[:2]
+        own = solution.unflatten(0, shape)
+        weights = own[..., :-1] @ self.basis.mT.unflatten(0, shape)[:, :, None]
+        weights = weights / self.scale[:, :, None]
+        return weights, own[..., -1] - (weights @ self.mean[:, :, None].mT)[..., 0]
+
+
 def _fit_chunk(
     x: Float[Tensor, "site n d"],
     index: Int[Tensor, "resample rows"],
@@ -97,24 +150,11 @@ def _fit_chunk(
 ) -> tuple[Tensor, Tensor, Tensor]:
     n_classes, standardise, tol, max_iter = options
     sites, resamples = len(x), len(index)
-    rows = x[:, index]  # [site, resample, rows, d]
-    rows, mean, scale = standardised(rows, weight, scaled=standardise)
-    rows = (rows * (weight > 0)[..., None]).flatten(0, 1)
-    problem_weight = weight.repeat(sites, 1)
-    basis, energy = principal_axes(rows, problem_weight)
-    solver = Solver(
-        torch.cat([rows @ basis, torch.ones_like(rows[..., :1])], dim=-1),
-        y.repeat(sites, 1),
-        problem_weight,
-        c.repeat_interleave(resamples, dim=0),
-        energy,
-        n_classes,
-    )
+    rows = Rotated.of(x, index, weight, standardise=standardise)
+    each = c.repeat_interleave(resamples, dim=0)
+    solver = Solver(rows.z, y.repeat(sites, 1), rows.weight, each, rows.energy, n_classes)
     solution, converged = solver.run(tol, max_iter)  # [problem, class, penalty, r + 1]
-    solution = solution.transpose(1, 2).unflatten(0, (sites, resamples))
-    weights = solution[..., :-1] @ basis.mT.unflatten(0, (sites, resamples))[:, :, None]
-    weights = weights / scale[:, :, None]
-    bias = solution[..., -1] - (weights @ mean[:, :, None].mT)[..., 0]
+    weights, bias = rows.back(solution.transpose(1, 2))
     return (
         weights - weights.mean(-2, keepdim=True),
         bias - bias.mean(-1, keepdim=True),

@@ -11,13 +11,12 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from affectlens.core import NEUTRAL, DataError, UnknownNameError, emotion_name, fingerprint
+from affectlens.evaluation.judges.asking import CONCURRENT, KEY, ask_until_read, content_of
 from affectlens.evaluation.judges.base import GARBLED, Verdicts
-from affectlens.evaluation.judges.told import CONCURRENT, KEY, PATH, TRIES
 from affectlens.serving.checking import Answer, Server
 
 _TASK = (
@@ -93,26 +92,16 @@ class EndpointJudge:
             "temperature": 0,
             "max_tokens": 40,
         }
-        for _ in range(TRIES):
-            answer = self.server.ask(PATH, body)
-            if answer.status in (401, 403):
-                raise DataError(f"The judge at {self.server.url} wants another API key; set {KEY}.")
-            if answer.status == 404:
-                raise DataError(
-                    f"The server at {self.server.url} has no {PATH}, or no model {self.model}."
-                )
-            label = read_label(answer, self.labels)
-            if label is not None:
-                return label
-        return GARBLED
+        label = ask_until_read(self.server, body, lambda answer: read_label(answer, self.labels))
+        return GARBLED if label is None else label
 
 
 def read_label(answer: Answer, labels: Sequence[str]) -> str | None:
     """The label that an answer names; None if it names none of them."""
     try:
-        content: Any = answer.body["choices"][0]["message"]["content"]
+        content = content_of(answer)
         found = _OBJECT.search(content)
-        named = str(json.loads(found[0])["label"]) if found else str(content).strip(" .\"'\n")
+        named = str(json.loads(found[0])["label"]) if found else content.strip(" .\"'\n")
         return emotion_name(named, tuple(labels))
     except (LookupError, TypeError, ValueError, UnknownNameError):
         return None

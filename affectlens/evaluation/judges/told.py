@@ -15,14 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from affectlens.core import DataError
+from affectlens.evaluation.judges.asking import CONCURRENT, KEY, ask_until_read, content_of
 from affectlens.serving.checking import Answer, Server
-
-PATH = "/v1/chat/completions"
-KEY = "OPENAI_API_KEY"
-CONCURRENT = 8
-TRIES = 3
-"""Times that a question is asked while the answer cannot be read."""
 
 _TASK = (
     "You rate the tone of short replies. Given an emotion and a reply, decide whether the reply is "
@@ -86,25 +80,13 @@ class ToldJudge:
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
-        for _ in range(TRIES):
-            answer = self.server.ask(PATH, body)
-            if answer.status in (401, 403):
-                raise DataError(f"The judge at {self.server.url} wants another API key; set {KEY}.")
-            if answer.status == 404:
-                raise DataError(
-                    f"The server at {self.server.url} has no {PATH}, or no model {self.model}."
-                )
-            match = read_match(answer)
-            if match is not None:
-                return match
-        return None
+        return ask_until_read(self.server, body, read_match)
 
 
 def read_match(answer: Answer) -> bool | None:
     """What an answer says; None if it says neither 0 nor 1."""
     try:
-        content: Any = answer.body["choices"][0]["message"]["content"]
-        found = _OBJECT.search(content)
+        found = _OBJECT.search(content_of(answer))
         match: Any = json.loads(found[0])["match"] if found else None
     except (LookupError, TypeError, ValueError):
         return None

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from affectlens.core.errors import DataError
-from affectlens.geometry.linear_fit import check_rows, standardised
+from affectlens.geometry.linear_fit import by_site, check_rows, standardised
 from affectlens.probes.estimators.base import ProbeKind
 from affectlens.probes.estimators.descent import Descent, descend, drawn_rows
 
@@ -126,8 +126,7 @@ def fit_attention(
         )
     weight = weight.to(device).float()
     check_rows(x, y[texts], weight[:, texts], n_classes)
-    c = torch.as_tensor(penalties, dtype=torch.float32, device=device)
-    c = c.expand(len(x), -1) if c.ndim == 1 else c
+    c = by_site(penalties, len(x), device=device)
     place, real = _padded(count)
     chosen = drawn_rows(weight, descent).to(device)
     fits = [

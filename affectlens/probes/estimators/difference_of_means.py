@@ -7,30 +7,14 @@ the vector that is added when one steers by means. No penalty plays a part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.errors import DataError
 from affectlens.geometry.linear_fit import LinearFit
 from affectlens.probes.estimators.base import ProbeKind
-from affectlens.probes.estimators.exact import as_fit, fit_exactly
+from affectlens.probes.estimators.exact import as_fit, exactly
 from affectlens.probes.estimators.moments import RowMoments
-
-
-def fit_difference_of_means(
-    x: Float[Tensor, "site n d"],
-    y: Int[Tensor, " n"],
-    penalties: Sequence[float] | Float[Tensor, "site penalty"],
-    *,
-    n_classes: int,
-    weight: Float[Tensor, "resample n"],
-    tol: float = 0.0,
-) -> LinearFit:
-    """See `affectlens.probes.estimators.base.Fit`; all penalties give the same probe."""
-    del tol
-    return fit_exactly(x, y, penalties, solve_difference, n_classes=n_classes, weight=weight)
 
 
 def solve_difference(
@@ -53,6 +37,9 @@ def solve_difference(
         classes=classes,
     )
 
+
+fit_difference_of_means = exactly(solve_difference)
+"""See `affectlens.probes.estimators.base.Fit`; all penalties give the same probe."""
 
 DIFFERENCE_OF_MEANS = ProbeKind(
     "difference_of_means",

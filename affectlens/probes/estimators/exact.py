@@ -9,33 +9,43 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from affectlens.core.errors import DataError
-from affectlens.geometry.linear_fit import LinearFit, check_rows
-from affectlens.probes.estimators.moments import RowMoments, penalties_of, site_moments
+from affectlens.geometry.linear_fit import LinearFit, by_site, check_rows
+from affectlens.probes.estimators.moments import RowMoments, site_moments
+
+Solve = Callable[[RowMoments, Float[Tensor, " penalty"], bool], LinearFit]
+"""The probes of one site from its moments, at each penalty; whether the targets are classes."""
 
 
-def fit_exactly(
-    x: Float[Tensor, "site n d"],
-    y: Int[Tensor, " n"] | Float[Tensor, "n target"],
-    penalties: Sequence[float] | Float[Tensor, "site penalty"],
-    solve: Callable[[RowMoments, Float[Tensor, " penalty"], bool], LinearFit],
-    *,
-    n_classes: int,
-    weight: Float[Tensor, "resample n"],
-) -> LinearFit:
-    """Fit every site from its moments; see `affectlens.probes.estimators.base.Fit`."""
-    target = targets_of(x, y, n_classes, weight)
-    fits = [
-        solve(moments, c, not y.is_floating_point())
-        for moments, c in zip(
-            site_moments(x, target, weight), penalties_of(penalties, len(x)), strict=True
+def exactly(solve: Solve) -> Callable[..., LinearFit]:
+    """A `affectlens.probes.estimators.base.Fit` of every site from its moments.
+
+    ``tol`` plays no part: the solution is exact.
+    """
+
+    def fit(
+        x: Float[Tensor, "site n d"],
+        y: Int[Tensor, " n"] | Float[Tensor, "n target"],
+        penalties: Sequence[float] | Float[Tensor, "site penalty"],
+        *,
+        n_classes: int,
+        weight: Float[Tensor, "resample n"],
+        tol: float = 0.0,
+    ) -> LinearFit:
+        del tol
+        target = targets_of(x, y, n_classes, weight)
+        c = by_site(penalties, len(x), dtype=torch.float64)
+        fits = [
+            solve(moments, own, not y.is_floating_point())
+            for moments, own in zip(site_moments(x, target, weight), c, strict=True)
+        ]
+        return LinearFit(
+            *(
+                torch.cat([getattr(fit, name) for fit in fits]).to(x.device)
+                for name in ("weights", "bias", "converged")
+            )
         )
-    ]
-    return LinearFit(
-        *(
-            torch.cat([getattr(fit, name) for fit in fits]).to(x.device)
-            for name in ("weights", "bias", "converged")
-        )
-    )
+
+    return fit
 
 
 def targets_of(

@@ -6,31 +6,15 @@ standardised features: the covariance within classes plus ``1 / C`` times its me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.errors import DataError
 from affectlens.geometry.linear_fit import LinearFit
 from affectlens.probes.estimators.base import ProbeKind
-from affectlens.probes.estimators.exact import as_fit, fit_exactly
+from affectlens.probes.estimators.exact import as_fit, exactly
 from affectlens.probes.estimators.moments import RowMoments
-
-
-def fit_lda(
-    x: Float[Tensor, "site n d"],
-    y: Int[Tensor, " n"],
-    penalties: Sequence[float] | Float[Tensor, "site penalty"],
-    *,
-    n_classes: int,
-    weight: Float[Tensor, "resample n"],
-    tol: float = 0.0,
-) -> LinearFit:
-    """See `affectlens.probes.estimators.base.Fit`; ``tol`` plays no part, the solution is exact."""
-    del tol
-    return fit_exactly(x, y, penalties, solve_lda, n_classes=n_classes, weight=weight)
 
 
 def solve_lda(
@@ -57,6 +41,9 @@ def solve_lda(
     found = torch.stack(weights, dim=1), torch.stack(biases, dim=1)
     return as_fit(moments, *found, classes=classes)
 
+
+fit_lda = exactly(solve_lda)
+"""See `affectlens.probes.estimators.base.Fit`."""
 
 LDA = ProbeKind(
     "lda",

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from affectlens.geometry.linear_fit import check_rows, standardised
+from affectlens.geometry.linear_fit import by_site, check_rows, standardised
 from affectlens.probes.estimators.base import ProbeKind
 from affectlens.probes.estimators.descent import Descent, descend, drawn_rows
 
@@ -93,8 +93,7 @@ def fit_mlp(
     """
     del tol
     check_rows(x, y, weight, n_classes)
-    c = torch.as_tensor(penalties, dtype=torch.float32, device=x.device)
-    c = c.expand(len(x), -1) if c.ndim == 1 else c
+    c = by_site(penalties, len(x), device=x.device)
     weight = weight.float().to(x.device)
     chosen = drawn_rows(weight, descent).to(x.device)
     size = len(weight) * c.shape[1] * x.shape[2] * width

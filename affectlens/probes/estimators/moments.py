@@ -7,7 +7,7 @@ does not cancel the variance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -178,11 +178,3 @@ def site_moments(
     """Of each site, where all rows are at hand."""
     numbers = torch.arange(x.shape[1])
     return [row_moments([(rows, numbers)], target, weight) for rows in x]
-
-
-def penalties_of(
-    penalties: Sequence[float] | Float[Tensor, "site penalty"], sites: int
-) -> Float[Tensor, "site penalty"]:
-    """One row of penalties per site, float64, on the CPU."""
-    c = torch.as_tensor(penalties, dtype=torch.float64).cpu()
-    return c.expand(sites, -1) if c.ndim == 1 else c

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
 from affectlens.core.errors import DataError
-from affectlens.geometry.linear_fit import LinearFit, check_rows, principal_axes, standardised
-from affectlens.geometry.logistic import Solver, pack
+from affectlens.geometry.linear_fit import LinearFit, by_site, check_rows
+from affectlens.geometry.logistic import Rotated, Solver, pack
 from affectlens.probes.estimators.base import CLASSES, LABELS, ProbeKind
 
 _ELEMENTS_PER_CHUNK = 1 << 24  # of the packed training rows: bounds memory, not the result
@@ -38,8 +38,7 @@ def fit_one_vs_rest(
     """See `affectlens.probes.estimators.base.Fit`; scores of classes do not sum to zero."""
     weight = weight.to(x.device).float()
     target = _targets(x, y, n_classes, weight)
-    c = torch.as_tensor(penalties, dtype=torch.float32, device=x.device)
-    c = c.expand(len(x), -1) if c.ndim == 1 else c
+    c = by_site(penalties, len(x), device=x.device)
     index, packed = pack(weight)
     chunk = max(1, _ELEMENTS_PER_CHUNK // (index.numel() * x.shape[2]))
     parts = [
@@ -81,22 +80,12 @@ def _fit_chunk(
     tol: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     sites, resamples, labels = len(x), len(index), target.shape[-1]
-    rows, mean, scale = standardised(x[:, index], weight)
-    rows = (rows * (weight > 0)[..., None]).flatten(0, 1)
-    problem_weight = weight.repeat(sites, 1)
-    basis, energy = principal_axes(rows, problem_weight)
-    solver = _BinarySolver(
-        torch.cat([rows @ basis, torch.ones_like(rows[..., :1])], dim=-1),
-        target.mT.repeat(sites, 1, 1),
-        problem_weight,
-        c.repeat_interleave(resamples, dim=0),
-        energy,
-    )
+    rows = Rotated.of(x, index, weight)
+    told = target.mT.repeat(sites, 1, 1)
+    each = c.repeat_interleave(resamples, dim=0)
+    solver = _BinarySolver(rows.z, told, rows.weight, each, rows.energy)
     solution, converged = solver.run(tol, _MAX_ITER)  # [problem, 1, penalty * label, r + 1]
-    solution = solution[:, 0].unflatten(1, (-1, labels)).unflatten(0, (sites, resamples))
-    weights = solution[..., :-1] @ basis.mT.unflatten(0, (sites, resamples))[:, :, None]
-    weights = weights / scale[:, :, None]
-    bias = solution[..., -1] - (weights @ mean[:, :, None].mT)[..., 0]
+    weights, bias = rows.back(solution[:, 0].unflatten(1, (-1, labels)))
     reached = converged.unflatten(1, (-1, labels)).all(-1)
     return weights, bias, reached.unflatten(0, (sites, resamples))
 

@@ -10,30 +10,14 @@ Of classes the targets are +1 for a row's own class and -1 for the others, as of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.geometry.linear_fit import LinearFit
 from affectlens.probes.estimators.base import CLASSES, NUMBERS, ProbeKind
-from affectlens.probes.estimators.exact import as_fit, fit_exactly
+from affectlens.probes.estimators.exact import as_fit, exactly
 from affectlens.probes.estimators.moments import RowMoments
-
-
-def fit_ridge(
-    x: Float[Tensor, "site n d"],
-    y: Int[Tensor, " n"] | Float[Tensor, "n target"],
-    penalties: Sequence[float] | Float[Tensor, "site penalty"],
-    *,
-    n_classes: int,
-    weight: Float[Tensor, "resample n"],
-    tol: float = 0.0,
-) -> LinearFit:
-    """See `affectlens.probes.estimators.base.Fit`; ``tol`` plays no part, the solution is exact."""
-    del tol
-    return fit_exactly(x, y, penalties, solve_ridge, n_classes=n_classes, weight=weight)
 
 
 def solve_ridge(
@@ -61,6 +45,9 @@ def solve_ridge(
     bias = middle[:, None] - (weights @ moments.mean[:, None, :, None])[..., 0]
     return as_fit(moments, weights, bias, classes=classes)
 
+
+fit_ridge = exactly(solve_ridge)
+"""See `affectlens.probes.estimators.base.Fit`."""
 
 RIDGE = ProbeKind(
     "ridge",
