@@ -44,13 +44,11 @@ from .evaluation.judges import judge_report as judge_report
 from .evaluation.judges import load_judge as load_judge
 from .evaluation.naming import mask_feelings as mask_feelings
 from .geometry import Directions as Directions
-from .geometry import VadMap as VadMap
 from .geometry import directions as directions
 from .geometry import emotion_components as emotion_components
 from .geometry import emotion_tree as emotion_tree
 from .geometry import similarity as similarity
 from .geometry import stream_directions as stream_directions
-from .geometry import vad_map as vad_map
 from .models import LanguageModel as LanguageModel
 from .models import load_model as load_model
 from .pipeline import RunConfig as RunConfig
@@ -61,9 +59,11 @@ from .pipeline.settings import ExpressSettings as ExpressSettings
 from .plotting import plot as plot
 from .probes import Probe as Probe
 from .probes import Sweep as Sweep
+from .probes import VadMap as VadMap
 from .probes import fit_probe as fit_probe
 from .probes import read as read
 from .probes import sweep as sweep
+from .probes import vad_map as vad_map
 from .probes.scikit import LinearProbe as LinearProbe
 from .probes.scikit import RidgeProbe as RidgeProbe
 from .reproductions import StudyRequest as StudyRequest

@@ -26,6 +26,7 @@ from affectlens.core.errors import DataError, unknown
 from affectlens.core.places import Site
 from affectlens.core.statistics import LEVEL, holm, paired_difference, times_drawn
 from affectlens.geometry.leace import Eraser, fit_leace
+from affectlens.probes.scores import area_under_curve
 
 if TYPE_CHECKING:
     from affectlens.circuits.tasks.base import Task
@@ -191,25 +192,13 @@ def _auroc(
     score: Tensor, hit: Tensor, groups: Sequence[str], settings: CausalSettings
 ) -> tuple[float, float, float]:
     """Area under the ROC curve and its interval, drawing whole scenarios."""
-    from scipy.stats import rankdata
-
-    s, h = score.numpy(), hit.numpy()
     names, owner = np.unique(np.asarray(groups), return_inverse=True)
-    order = rankdata(s, method="dense").astype(int) - 1
-    times = times_drawn(len(names), settings.resamples, settings.seed)[:, owner]
-    whole = np.ones((1, len(s)))
-    found = list[Floats]()
-    for weight in (whole, times):
-        up = np.zeros((len(weight), order.max() + 1))
-        down = np.zeros_like(up)
-        np.add.at(up.T, order, (weight * h).T)
-        np.add.at(down.T, order, (weight * ~h).T)
-        below = down.cumsum(1) - down
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(((below + down / 2) * up).sum(1) / (up.sum(1) * down.sum(1)))
+    times = times_drawn(len(names), settings.resamples, settings.seed)
+    times = np.concatenate([np.ones((1, len(names))), times])
+    areas = area_under_curve(score.numpy(), hit.numpy(), owner, times)
     tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(found[1], [tail, 1 - tail])
-    return float(found[0][0]), float(low), float(high)
+    low, high = np.nanquantile(areas[1:], [tail, 1 - tail])
+    return float(areas[0]), float(low), float(high)
 
 
 def _rows_of(

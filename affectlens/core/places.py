@@ -159,6 +159,18 @@ class WritePoint:
 At = TypeVar("At", Site, WritePoint)
 
 
+def site_index(sites: Sequence[Site], site: Site | str) -> int:
+    """Where a site lies among those there are.
+
+    Raises:
+        UnknownNameError: If it is none of them.
+    """
+    site = Site.parse(site) if isinstance(site, str) else site
+    if site not in sites:
+        raise unknown("site", site.hook_name, [s.hook_name for s in sites])
+    return sites.index(site)
+
+
 def in_order(places: Iterable[At]) -> list[At]:
     """Sites or write points in the order in which a forward pass comes to them."""
     return sorted(places, key=_when)

@@ -6,6 +6,7 @@ draws whole clusters with replacement, as many as there are, and looks at the ro
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,18 @@ def paired_difference(
     low, high = np.quantile(samples, _ends(level))
     p = min(1.0, 2 * (1 + min(below, above)) / (draws + 1))
     return Difference(mean, float(low), float(high), p, count)
+
+
+def orders(n: int, permutations: int, seed: int, *, exact_to: int) -> Int[np.ndarray, "order n"]:
+    """Orders of ``n`` things to hold what there is against; the first is the one there is.
+
+    All of them up to ``exact_to`` things, else so many random ones.
+    """
+    if n <= exact_to:
+        return np.array(list(itertools.permutations(range(n))))
+    generator = np.random.default_rng(seed)
+    random = [generator.permutation(n) for _ in range(permutations)]
+    return np.array([np.arange(n), *random])
 
 
 def holm(p: Float[np.ndarray, " n"] | Sequence[float]) -> Float[Floats, " n"]:

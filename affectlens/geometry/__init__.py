@@ -15,7 +15,6 @@ from affectlens.geometry.streaming import (
     group_sums,
     stream_directions,
 )
-from affectlens.geometry.vad_map import VadMap, vad_map
 
 __all__ = [
     "ESTIMATORS",
@@ -28,7 +27,6 @@ __all__ = [
     "LinearFit",
     "Similarity",
     "StreamSettings",
-    "VadMap",
     "bootstrap_cosine",
     "directions",
     "emotion_components",
@@ -40,5 +38,4 @@ __all__ = [
     "similarity",
     "stream_directions",
     "vad_correlation",
-    "vad_map",
 ]

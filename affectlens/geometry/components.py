@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +14,13 @@ from torch import Tensor
 
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.display import Displayed
-from affectlens.core.emotions import NEUTRAL, VAD
+from affectlens.core.emotions import DIMENSIONS, NEUTRAL, VAD
 from affectlens.core.errors import DataError
 from affectlens.core.places import Site
-from affectlens.core.statistics import times_drawn
+from affectlens.core.statistics import orders, times_drawn
 from affectlens.geometry.displacements import make_estimation, neutral_basis
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-DIMENSIONS = ("valence", "arousal", "dominance")
 
 
 @dataclass(frozen=True)
@@ -250,14 +248,7 @@ def permutation_p(
     All orders are tried up to 8 values, which makes the test exact; else so many random ones, the
     order as it is counted in.
     """
-    n = len(y)
-    if n <= 8:
-        dealt = np.array(list(itertools.permutations(range(n))))
-    else:
-        generator = np.random.default_rng(seed)
-        random = [generator.permutation(n) for _ in range(permutations)]
-        dealt = np.array([np.arange(n), *random])
-    z = y[dealt] - y.mean()
+    z = y[orders(len(y), permutations, seed, exact_to=8)] - y.mean()
     centred = x - x.mean()
     scale = np.linalg.norm(centred) * np.linalg.norm(y - y.mean())
     if scale == 0:

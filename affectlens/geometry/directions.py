@@ -16,7 +16,7 @@ from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, unknown
-from affectlens.core.places import Site
+from affectlens.core.places import Site, site_index
 from affectlens.geometry.displacements import make_estimation
 from affectlens.geometry.estimators import group_centred
 from affectlens.geometry.grouping import bootstraps, count_rows, resamplings
@@ -55,10 +55,7 @@ class Directions(Displayed):
         Raises:
             UnknownNameError: If there are no directions for it.
         """
-        site = Site.parse(site) if isinstance(site, str) else site
-        if site not in self.sites:
-            raise unknown("site", site.hook_name, [s.hook_name for s in self.sites])
-        return self.sites.index(site)
+        return site_index(self.sites, site)
 
     def emotion_index(self, emotion: str) -> int:
         """Where an emotion lies along the axis ``emotion``.

@@ -6,22 +6,21 @@ width can be compared, because only distances between emotions are.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from affectlens.core.display import Displayed
 from affectlens.core.errors import DataError
 from affectlens.core.places import Site
+from affectlens.core.statistics import orders
 from affectlens.geometry.directions import Directions
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,7 +93,7 @@ def similarity(
             f"{'is' if len(emotions) == 1 else 'are'} {len(emotions)}."
         )
     sides = [_distances(found, emotions, kind) for found in (first, other)]
-    orders = _orders(len(emotions), permutations, seed)
+    dealings = orders(len(emotions), permutations, seed, exact_to=7)
     rows, columns = np.triu_indices(len(emotions), 1)
     ranked = [_ranks(side[:, rows, columns]) for _, side in sides]
     r = ranked[0] @ ranked[1].T
@@ -102,11 +101,11 @@ def similarity(
     square = np.zeros((len(sides[1][1]), len(emotions), len(emotions)))
     square[:, rows, columns] = square[:, columns, rows] = ranked[1]
     reached = np.zeros_like(r)
-    for order in orders:
+    for order in dealings:
         dealt = square[:, order][:, :, order][:, rows, columns]
         reached += ranked[0] @ dealt.T >= r - 1e-12
     names = (first.provenance.model_name, other.provenance.model_name)
-    return Similarity(emotions, sides[0][0], sides[1][0], names, r, reached / len(orders))
+    return Similarity(emotions, sides[0][0], sides[1][0], names, r, reached / len(dealings))
 
 
 def _distances(
@@ -130,11 +129,3 @@ def _ranks(rows: Float[Floats, "site pair"]) -> Float[Floats, "site pair"]:
     length = np.linalg.norm(ranks, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         return ranks / np.where(length > 0, length, math.nan)
-
-
-def _orders(n: int, permutations: int, seed: int) -> Int[Ints, "order n"]:
-    if n <= 7:
-        return np.array(list(itertools.permutations(range(n))))
-    generator = np.random.default_rng(seed)
-    random = [generator.permutation(n) for _ in range(permutations)]
-    return np.array([np.arange(n), *random])

@@ -20,7 +20,7 @@ from affectlens.circuits.overlap import Overlap
 from affectlens.core.errors import DataError
 from affectlens.core.registry import Registry
 from affectlens.evaluation import ArmMetrics, StrengthPoint
-from affectlens.geometry import Directions, EmotionComponents, EmotionTree, Similarity, VadMap
+from affectlens.geometry import Directions, EmotionComponents, EmotionTree, Similarity
 from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting.arms import arms_bars, per_emotion_heatmap
 from affectlens.plotting.calibration import reliability
@@ -51,7 +51,7 @@ from affectlens.plotting.sweeps import (
     learning_curves,
     transfer_heatmap,
 )
-from affectlens.probes import Probe, Sweep
+from affectlens.probes import Probe, Sweep, VadMap
 from affectlens.probes.calibration import Quality
 
 if TYPE_CHECKING:

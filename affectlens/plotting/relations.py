@@ -11,7 +11,8 @@ from affectlens.plotting import style
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from affectlens.geometry import EmotionComponents, EmotionTree, Similarity, VadMap
+    from affectlens.geometry import EmotionComponents, EmotionTree, Similarity
+    from affectlens.probes import VadMap
 
 
 def component_bars(found: EmotionComponents) -> go.Figure:
@@ -98,7 +99,7 @@ def vad_curves(found: VadMap) -> go.Figure:
     """How well valence, arousal and dominance are read at each site, with 95 % intervals."""
     import plotly.graph_objects as go
 
-    from affectlens.geometry.vad_map import DIMENSIONS
+    from affectlens.core.emotions import DIMENSIONS
 
     x = [site.layer for site in found.sites]
     figure = go.Figure()

@@ -10,6 +10,7 @@ from affectlens.probes.scores import Scores, scores
 from affectlens.probes.sweep import Sweep
 from affectlens.probes.sweeping import sweep
 from affectlens.probes.targets import Labels, Numbers, numbers_of, store_labels, target_of
+from affectlens.probes.vad_map import VadMap, vad_map
 
 __all__ = [
     "PROBES",
@@ -22,6 +23,7 @@ __all__ = [
     "Readings",
     "Scores",
     "Sweep",
+    "VadMap",
     "fit_probe",
     "numbers_of",
     "read",
@@ -29,4 +31,5 @@ __all__ = [
     "store_labels",
     "sweep",
     "target_of",
+    "vad_map",
 ]

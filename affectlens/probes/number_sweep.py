@@ -13,8 +13,8 @@ from torch import Tensor
 
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError, unknown
-from affectlens.core.places import Site
+from affectlens.core.errors import ArtefactError
+from affectlens.core.places import Site, site_index
 from affectlens.probes.fitting import EMBEDDINGS
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.scores import Scores, scores
@@ -73,10 +73,7 @@ class NumberSweep(Displayed):
         Raises:
             UnknownNameError: If the site was not swept.
         """
-        site = Site.parse(site) if isinstance(site, str) else site
-        if site not in self.sites:
-            raise unknown("site", site.hook_name, [s.hook_name for s in self.sites])
-        i = self.sites.index(site)
+        i = site_index(self.sites, site)
         return x.to(self.weights.dtype) @ self.weights[i] + self.bias[i]
 
     def to_dict(self) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def read(
     probe.provenance.require_model(model.fingerprint, model.name, force=force)
     if isinstance(texts, str):
         texts = [texts]
-    corpus = texts if isinstance(texts, Corpus) else _corpus(texts)
+    corpus = texts if isinstance(texts, Corpus) else plain_corpus(texts)
     where = position or _suited(probe.position, corpus.design)
     if probe.reads_tokens == Position.parse(where).pooled:
         rows = "every token" if probe.reads_tokens else "one row"
@@ -141,7 +141,12 @@ def read(
     return _told(model, prepared, probe, (where, by_token, of_text, sets))
 
 
-def _corpus(texts: Iterable[str]) -> Corpus:
+def plain_corpus(texts: Iterable[str]) -> Corpus:
+    """Texts as a corpus to read.
+
+    Raises:
+        DataError: If there is none.
+    """
     records = tuple(
         Record(str(i), (Message("text", text),), None, None, str(i), "", "test")
         for i, text in enumerate(texts)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from affectlens.core.statistics import LEVEL, times_drawn
 from affectlens.probes.held_out import HeldOut
@@ -156,16 +156,30 @@ def auroc(
     total = np.zeros((len(times), len(chance)))
     counted = np.zeros((len(times), 1))
     for k in range(len(held.classes)):
-        own = truth == k
-        positive = _grouped(own, index, times)
-        negative = _grouped(~own, index, times)
-        pairs = positive * negative
-        counted[:, 0] += pairs > 0
-        for site, said in enumerate(chance[..., k]):
-            won = _pairs_won(said, own, index, times)
-            total[:, site] += np.divide(won, pairs, out=np.zeros_like(won), where=pairs > 0)
+        areas = [area_under_curve(said, truth == k, index, times) for said in chance[..., k]]
+        counted[:, 0] += ~np.isnan(areas[0])
+        total += np.nan_to_num(np.stack(areas, axis=1))
     with np.errstate(all="ignore"):
         return np.where(counted > 0, total / counted, np.nan)
+
+
+def area_under_curve(
+    said: Float[Floats, " n"],
+    own: Bool[Floats, " n"],
+    index: Int[Floats, " n"],
+    times: Float[Floats, "draw g"],
+) -> Float[Floats, " draw"]:
+    """Area under the ROC curve of one score, ties counted half; NaN of a draw without both sides.
+
+    Args:
+        said: Score of each row.
+        own: Whether a row is of the class.
+        index: Number of its group.
+        times: How often each draw has each group.
+    """
+    pairs = _grouped(own, index, times) * _grouped(~own, index, times)
+    won = _pairs_won(said, own, index, times)
+    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
 
 
 def _grouped(

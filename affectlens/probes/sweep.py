@@ -13,8 +13,8 @@ from torch import Tensor
 
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError, DataError, unknown
-from affectlens.core.places import Site
+from affectlens.core.errors import ArtefactError, DataError
+from affectlens.core.places import Site, site_index
 from affectlens.probes.fitting import EMBEDDINGS
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.scores import Scores, scores
@@ -195,7 +195,4 @@ class Sweep(Displayed):
         Raises:
             UnknownNameError: If the sweep has no such site.
         """
-        site = Site.parse(site) if isinstance(site, str) else site
-        if site not in self.sites:
-            raise unknown("site", site.hook_name, [s.hook_name for s in self.sites])
-        return self.sites.index(site)
+        return site_index(self.sites, site)

@@ -26,9 +26,10 @@ from affectlens.plotting import DirectionsSummary, SweepSummary, style
 from affectlens.plotting import sweeps as drawn
 from affectlens.plotting.geometry import _frame, _place_labels
 from affectlens.plotting.sweeps import DepthCurve, SweepsSummary
+from affectlens.probes import vad_map
 from affectlens.probes.calibration import Quality, quality
 from tests.circuits.test_efficiency import planted
-from tests.geometry.test_vad_map import rated
+from tests.probes.test_vad_map import rated
 
 DATA = sample()
 
@@ -100,7 +101,7 @@ def relations() -> dict[str, Any]:
         "component_bars": figures.component_bars(parts),
         "emotion_tree": figures.emotion_tree(geometry.emotion_tree(found, site)),
         "similarity_heatmap": figures.similarity_heatmap(geometry.similarity(found)),
-        "vad_curves": figures.vad_curves(geometry.vad_map(store, corpus, draws=9)),
+        "vad_curves": figures.vad_curves(vad_map(store, corpus, draws=9)),
     }
 
 

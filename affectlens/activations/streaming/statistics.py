@@ -13,7 +13,7 @@ from torch import Tensor
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
-from affectlens.core.places import Site
+from affectlens.core.places import Site, site_index
 
 ClassKey = tuple[str | None, ...]
 _ALWAYS = ("mean", "deviation", "row_rms")
@@ -293,9 +293,7 @@ class Moments(Displayed):
         return self.classes.index(key)
 
     def _sums(self, site: Site | str, position: str | None) -> tuple[SiteMoments, Tensor]:
-        site = Site.parse(site) if isinstance(site, str) else site
-        if site not in self.sites:
-            raise unknown("site", site.hook_name, [s.hook_name for s in self.sites])
+        site = self.sites[site_index(self.sites, site)]
         chosen = self._position(position)
         return self.sums[site, chosen], self.counts[chosen].double()
 

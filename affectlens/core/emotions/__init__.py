@@ -1,6 +1,6 @@
 """Label sets: their names, where their labels lie, and how one becomes another."""
 
-from affectlens.core.emotions.coordinates import VAD, Coordinates, coordinates
+from affectlens.core.emotions.coordinates import DIMENSIONS, VAD, Coordinates, coordinates
 from affectlens.core.emotions.label_sets import LABEL_SETS, LabelSet, label_set
 from affectlens.core.emotions.mappings import LABEL_MAPPINGS, LabelMapping, label_mapping
 from affectlens.core.emotions.names import (
@@ -18,6 +18,7 @@ from affectlens.core.emotions.ontology import export_labels, import_labels
 
 __all__ = [
     "ALIASES",
+    "DIMENSIONS",
     "EMOTIONS",
     "LABEL_MAPPINGS",
     "LABEL_SETS",

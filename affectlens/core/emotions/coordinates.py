@@ -15,6 +15,8 @@ RUSSELL = "Russell and Mehrabian, 1977, Journal of Research in Personality 11, 2
 TABULATED = "Mehrabian's scale as tabulated in arXiv 2404.07229"
 ORIGIN = "the origin of the scale"
 
+DIMENSIONS: tuple[str, ...] = ("valence", "arousal", "dominance")
+
 
 @dataclass(frozen=True)
 class Coordinates:

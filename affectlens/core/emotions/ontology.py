@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from affectlens.core.artefact import read_json, write_json
-from affectlens.core.emotions.coordinates import Coordinates
+from affectlens.core.emotions.coordinates import DIMENSIONS, Coordinates
 from affectlens.core.emotions.label_sets import LabelSet
 from affectlens.core.errors import DataError
 
@@ -30,7 +30,7 @@ CONTEXT: Mapping[str, Any] = {
     "mixtures": {"@id": "own:mixture"},
     "composedOf": {"@id": "own:composedOf", "@container": "@list"},
     **{name: "skos:broader" if name == "broader" else f"own:{name}" for name in _KIN},
-    **{name: f"own:{name}" for name in ("valence", "arousal", "dominance", "term", "rated_by")},
+    **{name: f"own:{name}" for name in (*DIMENSIONS, "term", "rated_by")},
 }
 """What each word of a file means, as linked data."""
 
@@ -138,7 +138,7 @@ def _concepts(listed: Any, where: str) -> Iterator[dict[str, Any]]:
 
 def _coordinates(concept: Mapping[str, Any], where: str) -> Coordinates:
     try:
-        v, a, d = (float(concept[name]) for name in ("valence", "arousal", "dominance"))
+        v, a, d = (float(concept[name]) for name in DIMENSIONS)
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{where} needs valence, arousal and dominance as numbers.") from None
     if not all(-1 <= number <= 1 for number in (v, a, d)):

@@ -13,8 +13,9 @@ import torch
 from affectlens.activations import ActivationStore, capture
 from affectlens.core import ArtefactError, DataError, MismatchError, Site, UnknownNameError
 from affectlens.datasets import Corpus, Message, Record
-from affectlens.geometry import VadMap, vad_map
-from affectlens.geometry.ridge import ridge, weighted_pearson
+from affectlens.probes import VadMap, vad_map
+from affectlens.probes.estimators.ridge import fit_ridge
+from affectlens.probes.vad_map import weighted_pearson
 
 SITES = (Site(0, "resid_post"), Site(1, "resid_post"))
 
@@ -51,7 +52,9 @@ def test_ridge_is_scikit_learns() -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(30, 6, generator=generator, dtype=torch.float64) * torch.arange(1, 7) + 2
     y = torch.randn(30, 2, generator=generator, dtype=torch.float64)
-    weights, bias = ridge(x, y, (0.01, 1.0))
+    c = [1 / (30 * penalty) for penalty in (0.01, 1.0)]
+    made = fit_ridge(x[None], y, c, n_classes=2, weight=torch.ones(1, 30))
+    weights, bias = made.weights[0, 0], made.bias[0, 0]
     for i, penalty in enumerate((0.01, 1.0)):
         reference: Any = make_pipeline(StandardScaler(), Ridge(alpha=30 * penalty))
         expected = reference.fit(x.numpy(), y.numpy()).predict(x.numpy())

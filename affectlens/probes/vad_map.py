@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from torch import Tensor
 from affectlens.activations.store.store import ActivationStore
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
+from affectlens.core.emotions import DIMENSIONS
 from affectlens.core.errors import ArtefactError, DataError, unknown
-from affectlens.core.places import Site
+from affectlens.core.places import Site, site_index
 from affectlens.core.statistics import times_drawn
-from affectlens.geometry.ridge import ridge, weighted_pearson
+from affectlens.probes.estimators.ridge import fit_ridge
+from affectlens.probes.reading import plain_corpus
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DIMENSIONS: tuple[str, ...] = ("valence", "arousal", "dominance")
 PENALTIES: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Tried at every site and for every dimension; times the rows, of standardised activations."""
 
@@ -108,10 +109,7 @@ class VadMap(Displayed):
         Raises:
             UnknownNameError: If there is no map for the site.
         """
-        place = Site.parse(site) if isinstance(site, str) else site
-        if place not in self.sites:
-            raise unknown("site", place.hook_name, [s.hook_name for s in self.sites])
-        i = self.sites.index(place)
+        i = site_index(self.sites, site)
         rated = rows.double() @ self.weights[i].double().T + self.bias[i].double()
         low, high = self.scale
         return ((2 * rated - low - high) / (high - low)).float()
@@ -132,19 +130,12 @@ class VadMap(Displayed):
             UnknownNameError: If there is no map for the site.
         """
         from affectlens.activations import capture
-        from affectlens.datasets.schema import Corpus, Message, Record
 
         self.provenance.require_model(model.fingerprint, model.name)
         places = [site or self.best(name) for name in DIMENSIONS]
         wanted = [Site.parse(p) if isinstance(p, str) else p for p in places]
-        records = tuple(
-            Record(f"t{i}", (Message("text", text),), None, None, f"t{i}", "all", "fit")
-            for i, text in enumerate(texts)
-        )
         names = ",".join(dict.fromkeys(place.hook_name for place in wanted))
-        store = capture(
-            model, Corpus("texts", "texts", records), sites=names, positions=self.position
-        )
+        store = capture(model, plain_corpus(texts), sites=names, positions=self.position)
         columns = [
             self.read_rows(store.to_torch(place), place)[:, d] for d, place in enumerate(wanted)
         ]
@@ -218,7 +209,7 @@ def vad_map(
         UnknownNameError: If a site or position does not exist.
     """
     ratings = _ratings(corpus)
-    low, high = _scale(corpus)
+    low, high = _scale(corpus, ratings)
     if isinstance(source, ActivationStore):
         store = source
     else:
@@ -277,7 +268,10 @@ def _fitted(
 ) -> dict[str, Tensor]:
     """Of a site: fitted, chosen and tested."""
     fit, tune, test = (parts[name] for name in SPLITS)
-    weights, bias = ridge(x[fit], y[fit], penalties)
+    c = [1 / (len(fit) * penalty) for penalty in penalties]
+    every = torch.ones(1, len(fit))
+    made = fit_ridge(x[fit][None], y[fit], c, n_classes=y.shape[1], weight=every)
+    weights, bias = made.weights[0, 0], made.bias[0, 0]  # [penalty, k, d]
     told = torch.einsum("nd,pkd->pnk", x[tune], weights) + bias[:, None]
     errors = (told - y[tune]).square().mean(1)  # [penalty, k]
     best = errors.argmin(0)
@@ -296,6 +290,20 @@ def _fitted(
         "ci": torch.nanquantile(drawn, torch.tensor([0.025, 0.975], dtype=drawn.dtype), dim=1).T,
         "r2": 1 - (true - said).square().sum(0) / spread,
     }
+
+
+def weighted_pearson(
+    a: Float[Tensor, " n"], b: Float[Tensor, " n"], weight: Float[Tensor, "draw n"]
+) -> Float[Tensor, " draw"]:
+    """Pearson correlation with each weighting of the rows; NaN where one side is constant."""
+    total = weight.sum(1)
+    a, b = a - a.mean(), b - b.mean()  # for precision
+    mean_a, mean_b = weight @ a / total, weight @ b / total
+    covariance = weight @ (a * b) / total - mean_a * mean_b
+    spread = (weight @ a.square() / total - mean_a.square()) * (
+        weight @ b.square() / total - mean_b.square()
+    )
+    return torch.where(spread > 1e-18, covariance / spread.clamp_min(1e-18).sqrt(), torch.nan)
 
 
 def _pearson(a: Float[Tensor, "n k"], b: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
@@ -328,11 +336,11 @@ def _ratings(corpus: Corpus) -> dict[str, list[float]]:
         ) from None
 
 
-def _scale(corpus: Corpus) -> tuple[float, float]:
+def _scale(corpus: Corpus, ratings: Mapping[str, Sequence[float]]) -> tuple[float, float]:
     """As the corpus says, or the ends of its ratings."""
     told = corpus.provenance.get("scale")
     if told is None:
-        every = [value for row in _ratings(corpus).values() for value in row]
+        every = [value for row in ratings.values() for value in row]
         told = (min(every), max(every))
     low, high = float(told[0]), float(told[1])
     if not low < high:
