@@ -9,8 +9,6 @@ from affectlens.cli.commands.labels import labels_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
 from affectlens.cli.commands.probe import probe_app
-from affectlens.cli.commands.probe_causal import add_causal_command
-from affectlens.cli.commands.probe_reading import add_reading_commands
 from affectlens.cli.commands.reproduce import add_reproduce_command
 from affectlens.cli.commands.run import add_run_command, add_stage_commands
 from affectlens.cli.commands.serve import add_serve_command
@@ -21,8 +19,6 @@ from affectlens.cli.repeated_options import refuse_repetition
 __all__ = ["app", "main"]
 
 add_evidence_commands(circuit_app)
-add_reading_commands(probe_app)
-add_causal_command(probe_app)
 add_run_command(app)
 add_steer_command(app)
 add_serve_command(app)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import stdout
-from affectlens.core.jsonl import json_line
+from affectlens.cli.consoles import print_lines, stdout
 
 if TYPE_CHECKING:
     from affectlens.circuits.causal_table import CausalTable, Effect
@@ -18,8 +17,7 @@ def print_causal(found: CausalTable, saved: Path, *, as_json: bool) -> None:
 
     out = stdout()
     if as_json:
-        for row in found.table_rows():
-            out.out(json_line(row))
+        print_lines(found.table_rows())
         return
     heads = ["site", "emotion", "AUROC", "slope"]
     for task in found.tasks:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import stdout
-from affectlens.core.jsonl import json_line
+from affectlens.cli.consoles import print_lines, stdout
 
 if TYPE_CHECKING:
     from affectlens.circuits.evidence.efficiency import EfficiencyCurve
@@ -18,8 +17,7 @@ def print_efficiency(curve: EfficiencyCurve, saved: Path, *, as_json: bool) -> N
 
     out = stdout()
     if as_json:
-        for row in curve.table_rows():
-            out.out(json_line(row))
+        print_lines(curve.table_rows())
         return
     table = Table(title="Replies in which the emotion is heard, all emotions")
     for i, name in enumerate(("units", "arm", "heard", "feeling words masked", "perplexity ratio")):

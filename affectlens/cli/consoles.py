@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,6 +14,15 @@ def stdout() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def print_lines(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows as JSON, a line each, to where results go."""
+    from affectlens.core.jsonl import json_line
+
+    out = stdout()
+    for row in rows:
+        out.out(json_line(dict(row)))
 
 
 def stderr() -> Console:

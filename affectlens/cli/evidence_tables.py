@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import stdout
+from affectlens.cli.consoles import print_lines, stdout
 from affectlens.core.errors import ArtefactError
-from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:
     from affectlens.circuits import Circuit
@@ -20,7 +19,7 @@ def print_evidence(evidence: Evidence, folder: Path, *, as_json: bool) -> None:
     """The verdict on every emotion, and where its numbers are."""
     out = stdout()
     if as_json:
-        _lines(evidence.table_rows())
+        print_lines(evidence.table_rows())
         return
     print_verdict(evidence)
     out.print(f"All numbers: {folder}", soft_wrap=True)
@@ -58,7 +57,7 @@ def print_circuit(circuit: Circuit, file: Path, folder: Path, *, as_json: bool) 
     out, evidence = stdout(), circuit.evidence
     if as_json:
         rows: list[dict[str, object]] = [{"circuit": str(file), **circuit.brief()}]
-        _lines([*rows, *([] if evidence is None else evidence.table_rows())])
+        print_lines([*rows, *([] if evidence is None else evidence.table_rows())])
         return
     for name, value in circuit.brief().items():
         if name != "evidence":
@@ -107,7 +106,7 @@ def print_table(rows: Sequence[Mapping[str, object]], title: str, *, as_json: bo
     from rich.table import Table
 
     if as_json:
-        _lines(rows)
+        print_lines(rows)
         return
     table = Table(*rows[0], title=title)
     for one in rows:
@@ -117,9 +116,3 @@ def print_table(rows: Sequence[Mapping[str, object]], title: str, *, as_json: bo
 
 def _cell(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _lines(rows: Sequence[Mapping[str, object]]) -> None:
-    out = stdout()
-    for row in rows:
-        out.out(json_line(dict(row)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import stdout
+from affectlens.cli.consoles import print_lines, stdout
 from affectlens.core.jsonl import json_line
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ def print_probe(probe: Probe, saved: Path, *, as_json: bool) -> None:
 
     out = stdout()
     if as_json:
-        for row in probe.table_rows():
-            out.out(json_line(row))
+        print_lines(probe.table_rows())
         return
     facts = probe.facts
     table = Table(title=f"{probe.kind} at {probe.site.hook_name}, {probe.position}")

@@ -6,9 +6,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli.consoles import stderr, stdout
-from affectlens.core.jsonl import json_line
-from affectlens.core.progress import drawn_by
+from affectlens.cli.consoles import print_lines, stderr, stdout
+from affectlens.core.progress import bar_columns, drawn_by
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,24 +40,10 @@ def _lines(name: str, what: str) -> None:
 def _live() -> Generator[Callable[[str, str], None]]:
     from rich.console import Group
     from rich.live import Live
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
     from rich.table import Table
 
-    columns = (
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bars = Progress(*columns, console=stderr())
+    bars = Progress(*bar_columns(), console=stderr())
     done: dict[str, str] = {}
 
     def drawn() -> RenderableType:
@@ -87,8 +72,7 @@ def print_sweeps(found: SweepResults, request: SweepRequest, *, as_json: bool) -
     out = stdout()
     rows = found.best_rows()
     if as_json:
-        for row in rows:
-            out.out(json_line(row))
+        print_lines(rows)
         return
     heads = ("model", "corpus", "target", "probe", "site", "score", "value", "95 % interval")
     table = Table(title="held-out score at the site that cross-validation chose")

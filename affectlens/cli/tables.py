@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli.consoles import stderr, stdout
+from affectlens.cli.consoles import print_lines, stderr, stdout
 from affectlens.core.artefact import read_json
 from affectlens.core.jsonl import json_line
 
@@ -109,8 +109,7 @@ def print_ablation(curve: AblationCurve, saved: Path, *, as_json: bool) -> None:
 
     out = stdout()
     if as_json:
-        for row in curve.table_rows():
-            out.out(json_line(row))
+        print_lines(curve.table_rows())
         return
     named = str(curve.provenance.parameters.get("task", "")).replace("_", "-")
     names = ("emotion", "units", "fall", "random units", "difference (95 %)", "p", "others")
@@ -140,8 +139,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], saved: Path, *, as_json: bool)
 
     out = stdout()
     if as_json:
-        for row in rows:
-            out.out(json_line(row))
+        print_lines(rows)
         return
     shown = rows[:40]
     table = Table(*(rows[0] if rows else ()))

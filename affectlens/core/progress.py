@@ -10,10 +10,13 @@ import html
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 LOG_SECONDS = 30.0
 NOTEBOOK_SECONDS = 0.2
@@ -63,23 +66,9 @@ def progress(
         yield _Logged(description, total, unit)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
-    columns = (
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *([TextColumn("{task.fields[rate]}")] if unit else []),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = bar_columns(rate=bool(unit))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total, rate="")
 
@@ -90,6 +79,30 @@ def progress(
                 bar.update(task, rate=f"{speed:,.0f} {unit}/s")
 
         yield advance
+
+
+def bar_columns(*, rate: bool = False) -> Sequence[ProgressColumn]:
+    """What a bar in a terminal shows: description, bar, steps, time gone by and left.
+
+    Args:
+        rate: Whether the field ``rate`` of its task is shown too.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *([TextColumn("{task.fields[rate]}")] if rate else []),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
 
 
 def in_notebook() -> bool:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.circuit_options import (
+from affectlens.cli.commands.efficiency import efficiency
+from affectlens.cli.options import (
     AsJson,
     CircuitFile,
     Counts,
@@ -23,7 +24,6 @@ from affectlens.cli.circuit_options import (
     circuit_file,
     whole_numbers,
 )
-from affectlens.cli.commands.efficiency import efficiency
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 circuit_app = typer.Typer()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affectlens.cli.circuit_options import (
+from affectlens.cli.commands.circuit import circuit_app
+from affectlens.cli.options import (
     AsJson,
     CircuitFile,
     MeansCorpus,
@@ -19,7 +20,6 @@ from affectlens.cli.circuit_options import (
     TaskName,
     circuit_file,
 )
-from affectlens.cli.commands.circuit import circuit_app
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.circuit_options import (
+from affectlens.cli.options import (
     AsJson,
     CircuitFile,
     Counts,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.circuit_options import AsJson, Model, circuit_file, numbers, whole_numbers
+from affectlens.cli.options import AsJson, Model, circuit_file, names, numbers, whole_numbers
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, sentences
 
 
@@ -63,7 +63,7 @@ def efficiency(
         settings = replace(
             defaults,
             counts=whole_numbers("--counts", counts),
-            choices=tuple(name.strip() for name in choices.split(",") if name.strip()),
+            choices=names(choices),
             draws=draws,
             strengths=numbers("--strengths", strengths),
             n_events=events,

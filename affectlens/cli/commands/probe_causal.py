@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.circuit_options import AsJson, Model, Role, Seed, whole_numbers
+from affectlens.cli.options import AsJson, Model, Role, Seed, names, whole_numbers
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 
@@ -59,8 +59,9 @@ def causal(
         from affectlens.pipeline.causal import TABLE, CausalRequest
         from affectlens.pipeline.corpus_choice import CorpusChoice
 
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
-        texts = {name: CorpusChoice(corpus or TASKS[name].corpus, role=[role]) for name in names}
+        texts = {
+            name: CorpusChoice(corpus or TASKS[name].corpus, role=[role]) for name in names(tasks)
+        }
         found = CausalRequest(
             run=run,
             tasks=texts,
@@ -68,7 +69,7 @@ def causal(
             items=items,
             draws=draws,
             orders=orders,
-            emotions=tuple(e.strip() for e in (emotions or "").split(",") if e.strip()),
+            emotions=names(emotions),
             model=model,
             device=device,
             dtype=dtype,

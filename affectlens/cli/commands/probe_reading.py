@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.options import AsJson
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 Run = Annotated[Path, typer.Option("--run", help="Run folder with a store of activations.")]
@@ -17,7 +18,6 @@ Kind = Annotated[str, typer.Option("--probe", help="See `affectlens list probes`
 How = Annotated[str, typer.Option("--calibration", help="See `affectlens list calibrations`.")]
 HeldOut = Annotated[float, typer.Option("--held-out", help="Share of the groups that calibrate.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of groups and folds.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 
 
 def add_reading_commands(app: typer.Typer) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.options import AsJson, names, numbers
 from affectlens.cli.program import (
     Columns,
     CorpusPath,
@@ -88,11 +89,10 @@ def sweep(
     several: Several = None,
     device: Device = None,
     dtype: Dtype = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read any target of any corpora in any models, layer by layer, beside its controls."""
     with sentences():
-        from affectlens.cli.circuit_options import numbers
         from affectlens.cli.sweep_display import sweep_with_progress
         from affectlens.pipeline.corpus_choice import CorpusChoice
         from affectlens.sweeps import SweepRequest
@@ -113,7 +113,7 @@ def sweep(
             targets=tuple(target or ("emotion",)),
             group=group,
             probes=tuple(probe or ()),
-            controls=tuple(part.strip() for part in (controls or "").split(",") if part.strip()),
+            controls=names(controls),
             transfer=transfer,
             names=parse_names(rename or ()),
             curves=curves,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,6 +85,8 @@ PerLabel = Annotated[
 
 GENERATING = ("run", "evaluate", "report")
 """Commands that the choice of a backend makes a difference to."""
+BACKEND_OPTIONS = ("backend", "url", "vllm_python")
+"""What the others do not take."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,9 @@ def _add(
         size: Size = "full",
         seed: Seed = 0,
         template_var: TemplateVar = None,
+        backend: Backend = "transformers",
+        url: Url = None,
+        vllm_python: VllmPython = None,
         corpus: Corpus = None,
         path: CorpusPath = None,
         column: Columns = None,
@@ -199,47 +205,24 @@ def _add(
                              judge, ask, per_label)  # fmt: skip
             _run(until, own, model=model, out=out, device=device, device_map=device_map,
                  dtype=dtype, quantize=quantize, events=events, size=size, seed=seed,
-                 template_var=template_var, force=force)  # fmt: skip
+                 template_var=template_var, backend=backend, url=url, vllm_python=vllm_python,
+                 force=force)  # fmt: skip
 
-    def command_with_backend(
-        model: Model = DEFAULT_MODEL,
-        out: Out = DEFAULT_RUN,
-        device: Device = None,
-        device_map: DeviceMap = None,
-        dtype: Dtype = None,
-        quantize: Quantize = None,
-        events: Events = None,
-        size: Size = "full",
-        seed: Seed = 0,
-        template_var: TemplateVar = None,
-        backend: Backend = "transformers",
-        url: Url = None,
-        vllm_python: VllmPython = None,
-        corpus: Corpus = None,
-        path: CorpusPath = None,
-        column: Columns = None,
-        labels: Labels = None,
-        several: Several = None,
-        neutral: Neutral = None,
-        prompts: Prompts = None,
-        openers: Openers = None,
-        judge: Judge = None,
-        ask: Ask = None,
-        per_label: PerLabel = None,
-        force: Force = False,
-    ) -> None:
-        own = OwnOptions(corpus, path, column, labels, several, neutral, prompts, openers, judge,
-                         ask, per_label)  # fmt: skip
-        _run(until, own, model=model, out=out, device=device, device_map=device_map, dtype=dtype,
-             quantize=quantize, events=events, size=size, seed=seed, template_var=template_var,
-             backend=backend, url=url, vllm_python=vllm_python, force=force)  # fmt: skip
-
+    if name not in GENERATING:
+        _leave_out(command, BACKEND_OPTIONS)
     if group is not None:
         group.callback(invoke_without_command=True, help=text, epilog=example(*shown))(command)
         app.add_typer(group, name=name, rich_help_panel=panel)
         return
     add = app.command(name, help=text, rich_help_panel=panel, epilog=example(*shown))
-    add(command_with_backend if name in GENERATING else command)
+    add(command)
+
+
+def _leave_out(command: Callable[..., None], names: Collection[str]) -> None:
+    """Take options from a command, which have their defaults then: typer reads its signature."""
+    signature = inspect.signature(command)
+    kept = [one for name, one in signature.parameters.items() if name not in names]
+    vars(command)["__signature__"] = signature.replace(parameters=kept)
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""Options that the commands of `affectlens circuit` share, and what is made of them."""
+"""Options that commands of `affectlens circuit` and `probe` share, and what is made of them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def circuit_file(circuit: Path | None, out: Path) -> Path:
     from affectlens.pipeline.stages.circuit import CIRCUIT
 
     return circuit or out / CIRCUIT
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """Names with commas between them; none if nothing is given."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
