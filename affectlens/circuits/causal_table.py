@@ -22,8 +22,10 @@ class Effect:
         value: Mean over items, nats per token.
         low, high: Its 95 % interval over scenarios.
         random: The same of the random ones, their mean.
+        spread: Standard deviation between the random ones.
         over_random: The difference.
-        p: Of the difference, two-sided; corrected for the emotions in a table.
+        p: Of the difference, two-sided: over scenarios or over random ones, whichever is larger;
+            corrected for the emotions in a table.
         items: How many items.
     """
 
@@ -31,6 +33,7 @@ class Effect:
     low: float
     high: float
     random: float
+    spread: float
     over_random: float
     p: float
     items: int

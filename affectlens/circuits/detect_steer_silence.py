@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from affectlens.activations.store.store import ActivationStore
+from affectlens.circuits.beside_random import adjusted, effect_beside
 from affectlens.circuits.causal_table import CausalRow, CausalTable, Effect
 from affectlens.circuits.probe_effects import Asked, Stream, slope
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.places import Site
-from affectlens.core.statistics import LEVEL, holm, paired_difference, times_drawn
+from affectlens.core.statistics import LEVEL, times_drawn
 from affectlens.geometry.leace import Eraser, fit_leace
 from affectlens.probes.scores import area_under_curve
 
@@ -43,7 +44,7 @@ class CausalSettings:
 
     Attributes:
         doses: Pushes, in distances between an emotion's mean and the others' along the direction.
-        draws: Random directions, and random subspaces, beside each.
+        draws: Random directions, and random subspaces, beside each; of each emotion its own.
         resamples: Bootstrap draws of scenarios.
         seed: Of both.
     """
@@ -52,6 +53,12 @@ class CausalSettings:
     draws: int = 3
     resamples: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 2:
+            raise DataError(
+                "How far random directions differ takes two of them at least; ask for more draws."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,35 +218,37 @@ def _rows_of(
     advance: Callable[[int], object],
 ) -> list[CausalRow]:
     generator = torch.Generator().manual_seed(settings.seed)
-    d, many = place.units.shape[1], settings.draws
-    lines = torch.randn(many, 1, d, generator=generator)
-    planes = torch.randn(many, place.leace.rank, d, generator=generator)
+    d, many = place.units.shape[1], (len(emotions), settings.draws)
+    lines = torch.randn(*many, 1, d, generator=generator)
+    planes = torch.randn(*many, place.leace.rank, d, generator=generator)
     found = list[tuple[Effect, dict[str, Effect], dict[str, Effect]]]()
     first = next(iter(tasks.values()))
+    asked_of = {"resamples": settings.resamples, "seed": settings.seed}
     for e in range(len(emotions)):
         pushed = Asked.of(first, e, own=False)
-        vectors = [place.units[e], *(normalize(line[0], dim=0) for line in lines)]
+        vectors = [place.units[e], *(normalize(line[0], dim=0) for line in lines[e])]
         slopes = list[Floats]()
         for vector in vectors:
             dose = float(place.doses[e])
             slopes.append(slope(pushed, model, place.stream, dose * vector, settings.doses))
             advance(len(settings.doses))
-        steers = _effect(slopes, pushed.scenarios, settings)
+        steers = effect_beside(slopes, pushed.scenarios, **asked_of)
         single, whole = dict[str, Effect](), dict[str, Effect]()
         for name, task in tasks.items():
             asked = Asked.of(task, e, own=True)
             base = asked.margins(model)
             advance(1)
             for into, erasers in (
-                (single, [_out(place.units[e][None], place), *(_out(v, place) for v in lines)]),
-                (whole, [place.leace, *(_out(v, place) for v in planes)]),
+                (single, [_out(place.units[e][None], place), *(_out(v, place) for v in lines[e])]),
+                (whole, [place.leace, *(_out(v, place) for v in planes[e])]),
             ):
                 falls = list[Floats]()
                 for eraser in erasers:
                     falls.append(base - asked.margins(model, place.stream.erased(eraser)))
                     advance(1)
-                into[name] = _effect(falls, asked.scenarios, settings)
+                into[name] = effect_beside(falls, asked.scenarios, **asked_of)
         found.append((steers, single, whole))
+    p = _adjusted(found, settings.draws)
     return [
         CausalRow(
             site=place.stream.site.hook_name,
@@ -249,7 +258,7 @@ def _rows_of(
             silences=found[e][1],
             erased=found[e][2],
             cosine=_cosine(steering, place, e, emotion),
-        ).adjusted(_adjusted(found, e))
+        ).adjusted(p[e])
         for e, emotion in enumerate(emotions)
     ]
 
@@ -258,35 +267,16 @@ def _out(directions: Tensor, place: _Place) -> Eraser:
     return Eraser.of_subspace(directions, place.mean)
 
 
-def _effect(values: Sequence[Floats], scenarios: Sequence[str], settings: CausalSettings) -> Effect:
-    """The first of several per-item effects against the mean of the others, which are random."""
-    own, random = values[0], np.mean(values[1:], axis=0)
-    found = paired_difference(
-        own, random, scenarios, draws=settings.resamples, random=settings.seed
-    )
-    alone = paired_difference(
-        own, np.zeros_like(own), scenarios, draws=settings.resamples, random=settings.seed
-    )
-    return Effect(
-        value=alone.mean,
-        low=alone.low,
-        high=alone.high,
-        random=float(random.mean()),
-        over_random=found.mean,
-        p=found.p,
-        items=len(own),
-    )
-
-
 def _adjusted(
-    found: Sequence[tuple[Effect, dict[str, Effect], dict[str, Effect]]], e: int
-) -> dict[str, float]:
-    """p of one emotion, each question's corrected for as many emotions as are asked about."""
+    found: Sequence[tuple[Effect, dict[str, Effect], dict[str, Effect]]], draws: int
+) -> list[dict[str, float]]:
+    """p of each emotion, each question's corrected for as many emotions as are asked about."""
     keys: list[tuple[str, Callable[[Any], Effect]]] = [("steers", lambda one: one[0])]
     for name in found[0][1]:
         keys.append((f"silences.{name}", lambda one, n=name: one[1][n]))
         keys.append((f"erased.{name}", lambda one, n=name: one[2][n]))
-    return {key: float(holm([get(one).p for one in found])[e]) for key, get in keys}
+    p = {key: adjusted([get(one) for one in found], draws) for key, get in keys}
+    return [{key: float(of[e]) for key, of in p.items()} for e in range(len(found))]
 
 
 def _cosine(steering: Directions | None, place: _Place, e: int, emotion: str) -> float | None:

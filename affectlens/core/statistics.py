@@ -102,6 +102,41 @@ def bootstrap_interval(
     return np.moveaxis(np.quantile(means, _ends(level), axis=-1), 0, -1)
 
 
+def ratio_interval(
+    above: Float[np.ndarray, " n"],
+    below: Float[np.ndarray, " n"],
+    clusters: Sequence[Hashable],
+    *,
+    draws: int = 2000,
+    level: float = LEVEL,
+    random: Random = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a ratio of two means over the same rows, drawing whole clusters.
+
+    Both means are of the clusters that were drawn, so what is uncertain in the lower one counts.
+
+    Args:
+        above, below: One number per row each.
+        clusters: The cluster of each row.
+        draws: Number of bootstrap samples.
+        level: Coverage.
+        random: See `times_drawn`.
+
+    Returns:
+        Both ends; NaN if there is but one cluster, or the lower mean is not above zero in so many
+        draws: then an end is unbounded.
+    """
+    index, count = _numbered(clusters)
+    if count == 1:
+        return math.nan, math.nan
+    both = _resampled(np.stack([above, below]), index, times_drawn(count, draws, random))
+    if float(np.quantile(both[1], _ends(level)[0])) <= 0:
+        return math.nan, math.nan
+    kept = both[:, both[1] > 0]
+    low, high = np.quantile(kept[0] / kept[1], _ends(level))
+    return float(low), float(high)
+
+
 def floor(difference: Difference) -> float:
     """p of a difference, never below what so few scenarios allow.
 

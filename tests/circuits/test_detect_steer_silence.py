@@ -32,8 +32,8 @@ from tests.conftest import D_MODEL, tiny_hf, tiny_tokenizer
 
 EMOTIONS = ("anger", "fear", "sadness")
 SITE = Site(0, "resid_post")
-SETTINGS = CausalSettings(draws=2, resamples=300)
-ITEMS = 5
+SETTINGS = CausalSettings(draws=3, resamples=2000)
+ITEMS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +137,18 @@ def table_of(planted: Planted, probes: Sweep) -> CausalTable:
 
 @pytest.fixture(scope="module")
 def wanted(planted: Planted) -> CausalTable:
-    """Of the probe as it is fitted: it reads both, so its direction holds half of each."""
-    return table_of(planted, planted.probes)
+    """Of the directions that the model reads."""
+    return table_of(planted, along(planted, planted.used))
+
+
+def test_a_fitted_probe_detects_but_may_steer_no_more_than_random_directions(
+    planted: Planted, wanted: CausalTable
+) -> None:
+    """It holds half of each and less of the rest: in 32 dimensions a random line may do as much."""
+    for row, used in zip(table_of(planted, planted.probes).rows, wanted.rows, strict=True):
+        assert row.verdict.startswith("detects") and row.erasure == "carries follow"
+        assert row.steers.value < 0.7 * used.steers.value
+        assert row.steers.low > row.steers.random  # over scenarios it would be called steering
 
 
 def test_a_planted_direction_is_found_and_detects_steers_and_silences(
@@ -241,6 +251,17 @@ def test_auroc_is_that_of_sklearn_with_ties() -> None:
     assert (low, high) == tuple(pytest.approx(q) for q in np.quantile(drawn, [0.025, 0.975]))
 
 
+def test_few_scenarios_show_nothing(planted: Planted) -> None:
+    """Four that all point one way do so by chance once in eight times."""
+    given = (planted.model, along(planted, planted.used), planted.store)
+    few = detect_steer_silence(
+        *given, {"follow": planted.task.first(4)}, sites=[SITE], settings=SETTINGS
+    )
+    for row in few.rows:
+        assert row.verdict == "detects only" and row.erasure == "carries nothing"
+        assert row.steers.low > 0 and row.steers.p >= 2.0**-3
+
+
 def test_wrong_requests(planted: Planted, tiny_model: Any) -> None:
     tasks = {"follow": planted.task}
     given = (planted.probes, planted.store, tasks)
@@ -258,4 +279,6 @@ def test_wrong_requests(planted: Planted, tiny_model: Any) -> None:
     odd = {"follow": replace(planted.task, emotions=("anger", "joy", "sadness"))}
     with pytest.raises(UnknownNameError, match="joy"):
         detect_steer_silence(planted.model, planted.probes, planted.store, odd)
-    assert conditions(2, 3, 1, SETTINGS) == 3 * (3 * 2 + 2 * 7)
+    assert conditions(2, 3, 1, SETTINGS) == 3 * (4 * 2 + 2 * 9)
+    with pytest.raises(DataError, match="two of them at least"):
+        CausalSettings(draws=1)

@@ -138,6 +138,17 @@ def test_what_the_units_carry(says: str) -> None:
     assert found.shares()[0, 1] == {"identity": 0.0, "salience": 0.5, "nothing": 0.5}[says]
 
 
+def test_a_tone_left_once_more_than_by_random_units_is_nothing() -> None:
+    """One text of sixty is left: fewer than before and than with random units, and by chance."""
+    found = planted("nothing")
+    for e in range(3):
+        found.after[e, 0, 3 - e - found.contexts[e, 0]] = 5.0
+    for one in found.results():
+        assert one.own < min(one.own_before, one.own_random) and one.p_left > 0.01
+        assert one.carries == "nothing"
+    assert all(one.p_left < 0.01 for one in planted("salience").results())
+
+
 def test_files(parts: Any, tmp_path: Path) -> None:
     found = planted("identity")
     found.before[0, 3] = np.nan

@@ -46,17 +46,17 @@ def test_recovers_what_interventions_say(tiny_model: Any) -> None:
     assert np.abs(found.recovered).max() > 1e-4 and np.isfinite(found.random).all()
 
 
-def planted(needed: int, seed: int = 0) -> Minimality:
-    """One emotion, six units of which some matter, 40 texts, noise 1."""
+def planted(needed: int, seed: int = 0, texts: int = 40) -> Minimality:
+    """One emotion, six units of which some matter, noise 1."""
     rng = np.random.default_rng(seed)
-    recovered = rng.normal(size=(1, 6, 40))
+    recovered = rng.normal(size=(1, 6, texts))
     recovered[0, :needed] += 2.0
     return Minimality(
         ("fear",),
         (tuple((0, i) for i in range(6)),),
-        tuple(f"s{i // 2}" for i in range(40)),
+        tuple(f"s{i // 2}" for i in range(texts)),
         recovered,
-        rng.normal(size=(1, 8, 40)),
+        rng.normal(size=(1, 8, texts)),
         Provenance("minimality", parameters={"kind": "neurons"}),
     )
 
@@ -66,6 +66,9 @@ def test_units_that_matter_are_found_and_others_seldom(tmp_path: Path) -> None:
     assert planted(3).needed()[0] == pytest.approx(0.5)
     false = [planted(0, seed).needed()[0] > 0 for seed in range(60)]
     assert np.mean(false) <= 0.12
+    few = [planted(0, seed, texts=8) for seed in range(40)]
+    assert np.mean([one.needed()[0] > 0 for one in few]) <= 0.1
+    assert min(float(one.p().min()) for one in few) >= 2.0**-3  # four scenarios cannot say more
     found = planted(3)
     found.save(tmp_path / "m.safetensors")
     assert Minimality.load(tmp_path / "m.safetensors").table_rows() == found.table_rows()

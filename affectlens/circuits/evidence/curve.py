@@ -189,6 +189,7 @@ class UnitCurve(Measured):
                 "p_specific": one.p_specific,
                 "share": one.share,
                 "wrong_way": one.wrong_way,
+                "above_draws": one.above_draws,
             }
             for one in self.effects()
         ]

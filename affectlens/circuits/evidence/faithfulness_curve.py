@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,10 +16,10 @@ from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
 from affectlens.core.statistics import (
     Difference,
-    bootstrap_interval,
     floor,
     holm,
     paired_difference,
+    ratio_interval,
 )
 
 SUFFICIENT = 0.5
@@ -37,7 +38,9 @@ class Faithfulness:
         random: The same of random units, mean over draws.
         cpr, cmd: Area under f, and of ``|1 - f|``, over shares from 0 to 100 %; of random units
             ``random_cpr`` and ``random_cmd``.
-        circuit: f of the circuit's own units alone, with its 95 % interval over scenarios.
+        circuit: f of the circuit's own units alone; NaN, as all f, if the model's margin is not
+            above that with all units ablated, so that there is nothing to keep.
+        interval: 95 % of it over scenarios, both ends of the ratio drawn along.
         circuit_random: Mean f of random circuits of the same shape.
         without: f of the model without the circuit; what the circuit is complete for is missing.
         difference: Margin of the circuit alone minus that of random ones, paired by text.
@@ -116,40 +119,40 @@ class FaithfulnessCurve(Measured):
 
     def findings(self) -> dict[str, dict[str, Finding]]:
         """Of each emotion: sufficient."""
-        return {
-            one.emotion: {
-                "sufficient": Finding(
-                    outcome(
-                        one.circuit >= SUFFICIENT,
-                        one.sufficient,
-                        one.difference.clusters,
-                        len(self.emotions),
-                    ),
-                    "share of the margin that the circuit keeps alone; beside it, random ones",
-                    one.circuit,
-                    one.circuit_random,
-                    one.p,
-                    task=str(self.provenance.parameters.get("task", "")),
-                    texts=len(self.scenarios),
-                    draws=self.random_circuits.shape[1],
-                )
-            }
-            for one in self.results()
+        return {one.emotion: {"sufficient": self._finding(one)} for one in self.results()}
+
+    def _finding(self, one: Faithfulness) -> Finding:
+        facts: dict[str, Any] = {
+            "task": str(self.provenance.parameters.get("task", "")),
+            "texts": len(self.scenarios),
+            "draws": self.random_circuits.shape[1],
         }
+        if math.isnan(one.circuit):
+            return Finding(
+                what="the model's margin is not above that with all units ablated", **facts
+            )
+        clusters = one.difference.clusters
+        return Finding(
+            outcome(one.circuit >= SUFFICIENT, one.sufficient, clusters, len(self.emotions)),
+            "share of the margin that the circuit keeps alone; beside it, random ones",
+            one.circuit,
+            one.circuit_random,
+            one.p,
+            **facts,
+        )
 
     def _parts(self, e: int) -> dict[str, Any]:
         kept = ~np.isnan(self.whole[e])
         scenarios = [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
         low, high = self.empty[e, kept], self.whole[e, kept]
+        span = float(high.mean() - low.mean())
 
         def f(margin: Float[Floats, "... text"]) -> Any:
             """Of the means over texts; a text's own denominator may be near zero."""
-            return (margin[..., kept].mean(-1) - low.mean()) / (high.mean() - low.mean())
+            return (margin[..., kept].mean(-1) - low.mean()) / (span if span > 0 else math.nan)
 
         curve, random = f(self.left[e]), f(self.random_left[e]).mean(-1)
         circuit, draws = self.circuit[e, kept], self.random_circuits[e][:, kept]
-        span = float(high.mean() - low.mean())
-        low_end, high_end = bootstrap_interval((circuit - low) / span, scenarios)
         return {
             "emotion": self.emotions[e],
             "f": tuple(map(float, curve)),
@@ -159,7 +162,7 @@ class FaithfulnessCurve(Measured):
             "random_cpr": area(self.shares, random),
             "random_cmd": area(self.shares, np.abs(1 - random), at_zero=1.0),
             "circuit": float(f(self.circuit[e])),
-            "interval": (float(low_end), float(high_end)),
+            "interval": ratio_interval(circuit - low, high - low, scenarios),
             "circuit_random": float(f(self.random_circuits[e]).mean()),
             "without": float(f(self.without[e])),
             "difference": paired_difference(circuit, draws.mean(0), scenarios),

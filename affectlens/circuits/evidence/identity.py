@@ -82,6 +82,8 @@ class Identity:
         own, own_before, own_random: Share in which it chooses the text's own tone.
         difference: Of ``said`` and ``said_random``, paired by text.
         p: Of it, by Holm over the emotions.
+        p_left: Of ``own_random`` and ``own``, likewise: whether the text's own tone is left more
+            often than with random units.
     """
 
     emotion: str
@@ -93,15 +95,18 @@ class Identity:
     own_random: float
     difference: Difference
     p: float
+    p_left: float
 
     @property
     def carries(self) -> str:
         """``identity`` if the model chooses the emotion more often than with random units;
         ``salience`` if it does not, but leaves the text's own tone more often; else ``nothing``.
+        Both at level `ALPHA`.
         """
         if self.difference.mean > 0 and self.p < ALPHA:
             return "identity"
-        return "salience" if self.own < min(self.own_before, self.own_random) else "nothing"
+        left = self.own < min(self.own_before, self.own_random) and self.p_left < ALPHA
+        return "salience" if left else "nothing"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,7 +155,10 @@ class Confusion(Measured):
         """Of every emotion."""
         parts = [self._parts(e) for e in range(len(self.emotions))]
         p = holm([floor(part["difference"]) for part in parts])
-        return [Identity(p=float(p[e]), **part) for e, part in enumerate(parts)]
+        p_left = holm([floor(part.pop("left")) for part in parts])
+        return [
+            Identity(p=float(p[e]), p_left=float(p_left[e]), **part) for e, part in enumerate(parts)
+        ]
 
     def _kept(self, e: int) -> Any:
         """Texts with a context in another tone and a margin for the emotion."""
@@ -170,9 +178,12 @@ class Confusion(Measured):
             chosen = self._chosen(which, e)
             found["said" + name] = float((chosen == target).mean())
             found["own" + name] = float((chosen == own).mean())
-        hits = (self._chosen("after", e) == target).astype(float)
-        random = (self._chosen("random", e) == target).mean(0)
-        return found | {"difference": paired_difference(hits, random, scenarios)}
+        after, random = (self._chosen(which, e) for which in ("after", "random"))
+        hits, stays = ((after == tone).astype(float) for tone in (target, own))
+        return found | {
+            "difference": paired_difference(hits, (random == target).mean(0), scenarios),
+            "left": paired_difference((random == own).mean(0), stays, scenarios),
+        }
 
     def brief(self) -> dict[str, object]:
         """Emotions, texts, draws, what the units' values become, what they carry, model."""

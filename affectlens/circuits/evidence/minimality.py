@@ -30,7 +30,7 @@ from affectlens.circuits.units import KINDS, Unit
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
-from affectlens.core.statistics import holm, paired_difference
+from affectlens.core.statistics import floor, holm, paired_difference
 
 if TYPE_CHECKING:
     from affectlens.circuits.attribution.unit_means import UnitMeans
@@ -106,7 +106,7 @@ class Minimality(Measured):
                 paired_difference(self.recovered[e, u, kept], null, names)
                 for u in range(len(units))
             ]
-            found[e, : len(units)] = holm([one.p if one.mean > 0 else 1.0 for one in own])
+            found[e, : len(units)] = holm([floor(one) if one.mean > 0 else 1.0 for one in own])
         return found
 
     def needed(self) -> Float[Floats, " emotion"]:

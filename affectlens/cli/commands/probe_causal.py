@@ -41,7 +41,7 @@ def causal(
         int | None, typer.Option("--orders", min=1, help="Orders of options; default: balanced.")
     ] = None,
     draws: Annotated[
-        int, typer.Option("--draws", min=1, help="Random directions beside each.")
+        int, typer.Option("--draws", min=2, help="Random directions beside each.")
     ] = 3,
     seed: Seed = 0,
     model: Model = None,
