@@ -14,8 +14,10 @@ from affectlens.circuits.attribution.contributions import contributions
 from affectlens.circuits.attribution.unit_means import difference, store_means
 from affectlens.circuits.circuit import Circuit
 from affectlens.circuits.influence import TARGET_WORDS, influence
+from affectlens.circuits.texts_seen import with_texts
 from affectlens.circuits.units import choose, routed_sizes, there_only, unit_sizes
 from affectlens.core.artefact import Provenance, fingerprint
+from affectlens.core.emotions import own_emotions
 from affectlens.core.errors import DataError
 from affectlens.core.settings import from_options, identity, indifferent
 from affectlens.models.generation.listeners import refuse_listeners
@@ -71,7 +73,7 @@ class CircuitSearchOptions(TypedDict, total=False):
 def find_circuit(
     model: LanguageModel,
     corpus: Corpus,
-    directions: Directions,
+    directions: Directions | None = None,
     *,
     position: str | None = None,
     delta_from: ActivationStore | None = None,
@@ -88,7 +90,8 @@ def find_circuit(
     Args:
         model: The model.
         corpus: Emotion-controlled records (groups that show one content under every emotion).
-        directions: At ``resid_post`` of all layers; ``resid_mid`` is used if there.
+        directions: At ``resid_post`` of all layers; ``resid_mid`` is used if there. Default:
+            group-centred ones of the same records (`circuit_directions`), by one pass more.
         position: Where to read; default: the design's (last prompt token, or mean of the reply).
         delta_from: Rows of ``mlp_post`` and ``z`` to take the differences from instead, with a
             position of their own.
@@ -106,9 +109,12 @@ def find_circuit(
     """
     settings = from_options(CircuitSearchSettings, options, "find_circuit")
     refuse_listeners(model.hf, "A circuit")
-    directions.provenance.require_model(model.fingerprint, model.name)
+    if directions is not None:
+        directions.provenance.require_model(model.fingerprint, model.name)
     if settings.split is not None:
         corpus = corpus.filter(split=settings.split)
+    if directions is None:
+        directions = circuit_directions(model, corpus, position=position)
     inputs = {"directions": directions.provenance.fingerprint}
     if scored is None:
         scored = contributions(
@@ -158,7 +164,7 @@ def find_circuit(
         "attn_site": scored.attn_site,
         "groups": scored.means.n_groups,
     }
-    return Circuit(
+    made = Circuit(
         emotions=scored.emotions,
         neurons=choose(rankings[1], counts[..., 1], scored.emotions),
         heads=choose(rankings[0], counts[..., 0], scored.emotions),
@@ -181,6 +187,29 @@ def find_circuit(
             inputs=inputs,
         ),
     )
+    return with_texts(made, corpus)
+
+
+def circuit_directions(
+    model: LanguageModel, corpus: Corpus, *, position: str | None = None
+) -> Directions:
+    """Directions that a circuit can be found with: after every sublayer, nothing stored.
+
+    Of the emotions that occur, the neutral tone apart.
+
+    Args:
+        model: The model.
+        corpus: Emotion-controlled records, all of which are used.
+        position: Where to read; default: the design's.
+
+    Raises:
+        DataError, UnknownNameError: As `affectlens.stream_directions`.
+    """
+    from affectlens.geometry.streaming import stream_directions
+
+    emotions = own_emotions(corpus.labels())
+    sites = "resid_mid,resid_post" if model.anatomy.has_resid_mid else "resid_post"
+    return stream_directions(model, corpus, emotions=emotions, position=position, sites=sites)
 
 
 def neutral_prompts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from affectlens.pipeline.circuit_task import TaskRequest, read
+from affectlens.pipeline.circuit_task import TaskRequest, read_test
 
 if TYPE_CHECKING:
     from affectlens.circuits.evidence import AblationCurve, AblationSettings
@@ -20,11 +20,12 @@ def ablate_circuit(request: TaskRequest, settings: AblationSettings) -> Ablation
     Raises:
         ArtefactError: If there is no circuit, or it is damaged.
         MismatchError: If it is of another model.
-        DataError: If task and means share texts, or the texts do not do; see `ablate`.
+        DataError: If task and means share texts, the units were chosen on them, or they do not do;
+            see `ablate`.
     """
     from affectlens.circuits.evidence import ablate, tone_samples
 
-    given = read(request).ready()
+    given = read_test(request).ready()
     samples = None
     if settings.by == "resample":
         samples = tone_samples(given.model, given.others, given.circuit.emotions)

@@ -1,4 +1,4 @@
-"""What units and edges are worth on a task, and circuits by that, from files and names."""
+"""What units and edges are worth on a task, from files and names."""
 
 from __future__ import annotations
 
@@ -83,28 +83,6 @@ def edges_of(
         against = Against(pairs={name: pairs(given.task, name) for name in names})
     scores = edge_scores(given.model, given.task, against, names, settings)
     return scores, written_tokens(given.model, given.means, scores.senders)
-
-
-def find_by_strategy(
-    request: TaskRequest, strategy: str, neurons: int, heads: int, *, delta: str = "group"
-) -> Circuit:
-    """A circuit by a strategy's name, with the differences of the circuit it begins with.
-
-    Raises:
-        ArtefactError, MismatchError, UnknownNameError, DataError: As `read`, `Asked.ready` and
-            `find_by`.
-    """
-    from affectlens.circuits.ranking import STRATEGIES, Search, find_by
-    from affectlens.circuits.ranking.deltas import with_delta_by
-
-    STRATEGIES[strategy]  # before weights are read
-    asked = read(request)
-    given = asked.ready()
-    search = Search(
-        given.model, given.circuit, given.task, given.means, neurons=neurons, heads=heads
-    )
-    found = find_by(strategy, search)
-    return with_delta_by(delta, found, given.model, asked.texts, given.task)
 
 
 def rows_of(scores: UnitScores, direct: Circuit) -> list[dict[str, Any]]:

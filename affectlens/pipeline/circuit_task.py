@@ -130,6 +130,23 @@ def read(request: TaskRequest) -> Asked:
     return Asked(request, circuit, texts, others)
 
 
+def read_test(request: TaskRequest) -> Asked:
+    """The same for a test, whose texts must not be those that the units were chosen on.
+
+    Raises:
+        ArtefactError, UnknownNameError, DataError: As `read`; also if they are.
+    """
+    from affectlens.circuits.texts_seen import seen
+
+    asked = read(request)
+    if known := seen(asked.circuit, asked.texts):
+        raise DataError(
+            f"The circuit's units were chosen on {len(known)} of the scenarios of these texts "
+            f"({known[0]}, ...), which would test nothing; choose another role (--role) or corpus."
+        )
+    return asked
+
+
 def circuit_of(file: Path) -> Circuit:
     """A circuit from its file.
 

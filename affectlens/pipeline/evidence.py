@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.pipeline.circuit_task import TaskRequest, circuit_of, read
+from affectlens.pipeline.circuit_task import TaskRequest, circuit_of, read_test
 
 if TYPE_CHECKING:
     from affectlens.circuits import Circuit
@@ -43,7 +43,7 @@ def circuit_evidence(
         ArtefactError: If a file is missing or damaged.
         MismatchError: If the circuit is of another model.
         UnknownNameError: If there is no such part or task.
-        DataError: If task and means share texts, or the texts do not do.
+        DataError: If task and means share texts, the units were chosen on them, or they do not do.
     """
     from affectlens.circuits.evidence.parts import PARTS, gather
     from affectlens.circuits.evidence.study import Study
@@ -51,7 +51,7 @@ def circuit_evidence(
 
     for part in request.parts:
         PARTS[part]  # an unknown name is told before weights are read
-    asked = read(request.about)
+    asked = read_test(request.about)
     wanted = "stability" in request.parts and request.directions_file is not None
     directions = Directions.load(request.directions_file or "") if wanted else None
     given = asked.ready()

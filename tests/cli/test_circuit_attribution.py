@@ -9,11 +9,16 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from affectlens.circuits import Circuit
+from affectlens.circuits import Circuit, find_circuit, unit_means
 from affectlens.circuits.attribution.edge_scores import EdgeScores
 from affectlens.circuits.attribution.scores import UnitScores
+from affectlens.circuits.ranking import Search, find_by
+from affectlens.circuits.tasks import CarryOver
 from affectlens.cli import app
 from affectlens.core import EMOTIONS
+from affectlens.datasets import load
+from affectlens.geometry import Directions
+from affectlens.models import load_model
 from tests.cli.test_circuit import folder
 
 __all__ = ["folder"]
@@ -67,6 +72,51 @@ def test_find_makes_a_circuit_by_name(folder: Path) -> None:
                               for u in found.units(emotion, "neurons")])  # fmt: skip
         assert set(units.tolist()) == set(best.tolist())
     assert "circuit_direct.safetensors" in done.output
+
+
+def alone(folder: Path, *words: str) -> Result:
+    """``circuit`` on no run: a model, a corpus, a file."""
+    return CliRunner().invoke(
+        app, ["circuit", *words, "--dtype", "float32"], env={"COLUMNS": "160"}
+    )
+
+
+def test_find_from_a_model_and_a_corpus_alone_then_all_that_takes_a_circuit(
+    folder: Path, tmp_path: Path
+) -> None:
+    own, file = str(folder / "own.jsonl"), tmp_path / "mine.safetensors"
+    (model,) = [str(p.parent) for p in folder.rglob("config.json")]
+    texts = ("--corpus", own, "--neurons", "6", "--heads", "2", "--items", "2")
+    done = alone(folder, "find", "--model", model, *texts, "--save", str(file))
+    assert done.exit_code == 0, done.output
+    circuit = Circuit.load(file)
+    directions = Directions.load(tmp_path / "mine_directions.safetensors")
+    loaded = load_model(model, dtype="float32")
+    fit = load(own).filter(role="direction")
+    first = find_circuit(loaded, fit, directions, score="contrast", split=None)
+    task = CarryOver.of(loaded, fit, EMOTIONS).first(2)
+    means = unit_means(loaded, fit, EMOTIONS, position="mean:reply")
+    by_hand = find_by(
+        "attribution_patching", Search(loaded, first, task, means, neurons=6, heads=2)
+    )
+    for emotion in EMOTIONS:
+        for kind in ("neurons", "heads"):
+            units = [unit[:2] for unit in circuit.units(emotion, kind)]
+            assert units == [unit[:2] for unit in by_hand.units(emotion, kind)]
+    assert torch.equal(circuit.delta_neurons, first.delta_neurons)
+
+    test = ("--circuit", str(file), "--corpus", own, "--means-corpus", own, "--groups", "3")
+    parts = ("--parts", "ablation", "--counts", "2", "--draws", "2")
+    tested = alone(folder, "evidence", *test, *parts)
+    assert tested.exit_code == 0, tested.output
+    shown = CliRunner().invoke(app, ["circuit", "show", "--circuit", str(file), "--json"])
+    assert '"verdict": "necessary"' in shown.stdout and shown.exit_code == 0
+    assert alone(folder, "ablate", *test, "--counts", "2", "--draws", "2").exit_code == 0
+    two = CliRunner().invoke(app, ["circuit", "compare", str(file), str(file), "--json"])
+    assert two.exit_code == 0 and '"jaccard": 1.0' in two.stdout
+
+    same = alone(folder, "evidence", *test, "--role", "direction", "--means-role", "tune")
+    assert same.exit_code == 1 and "chosen on 2 of the scenarios" in same.output
 
 
 def test_failures_are_one_sentence(folder: Path) -> None:

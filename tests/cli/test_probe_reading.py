@@ -107,7 +107,7 @@ def test_directions_are_tried_and_saved(folder: Path, tmp_path: Path) -> None:
     store = ActivationStore.open(folder / "activations" / "replies")
     sweep(store, draws=5, penalties=(0.1,), folds=3).save(folder / "probes.safetensors")
     asked = ["--corpus", corpus, "--tasks", "carry_over", "--emotions", "anger,fear"]
-    done = run("causal", "--run", folder, *asked, "--layers", 1, "--draws", 1, "--dtype", "float32")
+    done = run("causal", "--run", folder, *asked, "--layers", 1, "--draws", 2, "--dtype", "float32")
     assert done.exit_code == 0, done.output
     found = CausalTable.load(folder / "causal.json")
     assert [(row.site, row.emotion) for row in found.rows] == [

@@ -24,8 +24,8 @@ class Search:
         model: The model.
         circuit: Of `find_circuit`: contributions, influence, and the differences that every
             strategy's circuit keeps.
-        task: Texts to rank by; test on others.
-        means: What takes a unit's place: of texts of the same kind.
+        task: Texts to rank by; test on others. None for a strategy that reads none.
+        means: What takes a unit's place: of texts of the same kind. Likewise.
         neurons, heads: How many units an emotion gets.
         validation: Texts to choose by, where a strategy does; None: the task's.
         seed: Of all that is drawn.
@@ -33,15 +33,16 @@ class Search:
 
     model: LanguageModel
     circuit: Circuit
-    task: Task
-    means: UnitMeans
+    task: Task | None = None
+    means: UnitMeans | None = None
     neurons: int = 64
     heads: int = 4
     validation: Task | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        missing = sorted(set(self.circuit.emotions) - set(self.task.emotions))
+        told = self.circuit.emotions if self.task is None else self.task.emotions
+        missing = sorted(set(self.circuit.emotions) - set(told))
         if missing:
             raise DataError(f"The task has no texts for {', '.join(missing)} of the circuit.")
         there = self.circuit.sizes.sum(0).tolist()
@@ -53,6 +54,20 @@ class Search:
         if not self.neurons + self.heads:
             raise DataError("A circuit has at least one unit; ask for neurons, heads or both.")
 
+    @property
+    def ranked_by(self) -> tuple[Task, UnitMeans]:
+        """Task and means.
+
+        Raises:
+            DataError: If either is missing.
+        """
+        if self.task is None or self.means is None:
+            raise DataError(
+                "This strategy ranks units by a task and the means of units; give both, or take "
+                "one that reads neither (published, direct)."
+            )
+        return self.task, self.means
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -62,11 +77,13 @@ class Strategy:
         name: What users write.
         help: One line for lists.
         choose: Gives the circuit, with its scores and its provenance.
+        reads_task: Whether it looks at the task and the means.
     """
 
     name: str
     help: str
     choose: Callable[[Search], Circuit]
+    reads_task: bool = True
 
 
 def find_by(strategy: str, search: Search) -> Circuit:

@@ -44,7 +44,7 @@ def _total_effect(search: Search) -> Circuit:
         _slopes(search, GradientSettings()).neurons,
     )
     if search.heads:
-        heads = total_effects(search.model, search.task, search.means, emotions).nan_to_num()
+        heads = total_effects(search.model, *search.ranked_by, emotions).nan_to_num()
     if search.neurons:
         neurons = _exact_of_best(search, neurons)
     return _taken(search, neurons, heads, "exact total effect")
@@ -53,7 +53,7 @@ def _total_effect(search: Search) -> Circuit:
 def _learned(search: Search) -> Circuit:
     settings = MaskSettings(search.neurons, search.heads)
     emotions = search.circuit.emotions
-    scores = learned_masks(search.model, search.task, search.means, emotions, settings)
+    scores = learned_masks(search.model, *search.ranked_by, emotions, settings)
     return _taken(search, scores.neurons, scores.heads, settings.method)
 
 
@@ -69,8 +69,7 @@ def _exact_of_best(
         own = torch.arange(first.shape[-1]) < search.circuit.sizes[:, 1:2]
         exact = total_effects(
             search.model,
-            search.task,
-            search.means,
+            *search.ranked_by,
             [emotion],
             kind="neurons",
             units=chosen & own,
@@ -86,9 +85,8 @@ def _by_slopes(search: Search, settings: GradientSettings) -> Circuit:
 
 
 def _slopes(search: Search, settings: GradientSettings) -> UnitScores:
-    return gradient_scores(
-        search.model, search.task, Against(search.means), search.circuit.emotions, settings
-    )
+    task, means = search.ranked_by
+    return gradient_scores(search.model, task, Against(means), search.circuit.emotions, settings)
 
 
 def _taken(search: Search, neurons: Tensor, heads: Tensor, how: str) -> Circuit:
@@ -97,7 +95,12 @@ def _taken(search: Search, neurons: Tensor, heads: Tensor, how: str) -> Circuit:
     )
 
 
-DIRECT = Strategy("direct", "highest contributions to the direction, without floors", _direct)
+DIRECT = Strategy(
+    "direct",
+    "highest contributions to the direction, without floors",
+    _direct,
+    reads_task=False,
+)
 ATTRIBUTION_PATCHING = Strategy(
     "attribution_patching", "highest slopes of the task's margin, later layers included", _patching
 )

@@ -89,12 +89,12 @@ def folds(task: TextTask, count: int, seed: int) -> list[Part]:
 
 def _consensus(search: Search) -> Circuit:
     """Stability selection: how often a unit is among the highest when texts are drawn anew."""
-    task = search.task
+    task, means = search.ranked_by
     if not isinstance(task, TextTask):
         raise DataError(
             f"The task {task.name} cannot be told in parts, as a consensus needs; use another."
         )
-    emotions, against = search.circuit.emotions, Against(search.means)
+    emotions, against = search.circuit.emotions, Against(means)
     each = list[tuple[Tensor, Tensor]]()
     for part in folds(task, FOLDS, search.seed):
         columns = [task.emotions.index(emotion) for emotion in emotions]
@@ -136,8 +136,9 @@ def often_highest(
 def _greedy(search: Search) -> Circuit:
     """Blocks of candidates, each time the one without which the validation margin falls most."""
     model, emotions = search.model, search.circuit.emotions
-    first = gradient_scores(model, search.task, Against(search.means), emotions)
-    task = search.validation or search.task
+    ranking, means = search.ranked_by
+    first = gradient_scores(model, ranking, Against(means), emotions)
+    task = search.validation or ranking
     chosen = list[Tensor]()
     for scores, count, kind in (
         (first.neurons, search.neurons, "neurons"),
@@ -156,7 +157,7 @@ def _greedy(search: Search) -> Circuit:
                     more = taken.clone()
                     more[block] = True
                     sets.append(more.view(scores[e].shape))
-                falls = set_effects(model, task, search.means, emotion, kind=kind, sets=sets)
+                falls = set_effects(model, task, means, emotion, kind=kind, sets=sets)
                 best = left.pop(int(falls.argmax()))
                 taken[best] = True
                 found[e].view(-1)[best] = 1.0 - (rank - near.flatten()[best]) / (2 * BLOCKS)

@@ -52,5 +52,8 @@ def published(search: Search) -> Circuit:
 
 
 PUBLISHED = Strategy(
-    "published", "budget by influence, floors per layer, highest contributions", published
+    "published",
+    "budget by influence, floors per layer, highest contributions",
+    published,
+    reads_task=False,
 )

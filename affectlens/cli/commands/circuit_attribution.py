@@ -20,7 +20,14 @@ from affectlens.cli.options import (
     TaskName,
     circuit_file,
 )
-from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
+from affectlens.cli.program import (
+    DEFAULT_MODEL,
+    DEFAULT_RUN,
+    Device,
+    Dtype,
+    example,
+    sentences,
+)
 
 if TYPE_CHECKING:
     from affectlens.pipeline.circuit_task import TaskRequest
@@ -34,7 +41,10 @@ Save = Annotated[Path | None, typer.Option("--save", help="Default: beside the c
 
 @circuit_app.command(
     "find",
-    epilog=example("affectlens circuit find --strategy eap_ig --neurons 64 --heads 4"),
+    epilog=example(
+        "affectlens circuit find --model smollm2-135m-instruct --save mine.safetensors",
+        "affectlens circuit find --out runs/mine --strategy eap_ig",
+    ),
 )
 def find(
     strategy: Annotated[
@@ -45,32 +55,62 @@ def find(
     delta: Annotated[
         str, typer.Option("--delta", help="What is added: group, or carried.")
     ] = "group",
-    out: Out = DEFAULT_RUN,
-    circuit: CircuitFile = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Begin with the circuit of this run folder.")
+    ] = None,
+    circuit: Annotated[
+        Path | None, typer.Option("--circuit", help="Begin with the circuit of this file.")
+    ] = None,
     task: TaskName = "carry_over",
-    corpus: TaskCorpus = "replies",
-    role: Role = "direction",
-    means: MeansCorpus = "replies",
-    means_role: MeansRole = "tune",
+    corpus: Annotated[
+        str, typer.Option("--corpus", help="Texts that units are chosen on: a name, or a file.")
+    ] = "replies",
+    role: Annotated[str, typer.Option("--role", help="Which of them.")] = "direction",
+    means: Annotated[
+        str | None, typer.Option("--means-corpus", help="Of units' means; default: the same texts.")
+    ] = None,
+    means_role: Annotated[
+        str, typer.Option("--means-role", help="With --means-corpus: which of them.")
+    ] = "direction",
     items: Items = None,
-    model: Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help=f"Default: that of --out or --circuit, else {DEFAULT_MODEL}."),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
-    save: Save = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", help="Default: circuit_STRATEGY.safetensors, beside --circuit."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A circuit by another way of choosing its units, from the run's own."""
+    """A circuit from a model and a corpus alone, or by another choice of a circuit's units."""
     with sentences():
         from affectlens.cli.tables import print_rows
-        from affectlens.pipeline.attribute import find_by_strategy
+        from affectlens.pipeline.corpus_choice import CorpusChoice
+        from affectlens.pipeline.find import FindRequest, find_by_strategy
 
-        request = _request(
-            out, circuit, (task, corpus, role, items), (means, means_role), (model, device, dtype)
+        begin = None if circuit is None and out is None else circuit_file(circuit, out or Path())
+        target = save or (begin or Path()).parent / f"circuit_{strategy}.safetensors"
+        found = find_by_strategy(
+            FindRequest(
+                corpus=CorpusChoice(corpus, role=[role]),
+                strategy=strategy,
+                neurons=neurons,
+                heads=heads,
+                delta=delta,
+                task=task,
+                items=items,
+                means=None if means is None else CorpusChoice(means, role=[means_role]),
+                begin=begin,
+                model=model or (DEFAULT_MODEL if begin is None else None),
+                device=device,
+                dtype=dtype,
+            )
         )
-        found = find_by_strategy(request, strategy, neurons, heads, delta=delta)
-        target = save or request.circuit_file.parent / f"circuit_{strategy}.safetensors"
         found.save(target)
-        print_rows(found.table(top=neurons + heads), target, as_json=as_json)
+        print_rows(found.circuit.table(top=neurons + heads), target, as_json=as_json)
 
 
 @circuit_app.command(

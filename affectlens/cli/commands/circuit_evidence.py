@@ -86,7 +86,9 @@ def evidence(
     ] = None,
     directions: Annotated[
         Path | None,
-        typer.Option("--directions", help="The circuit was found with; default: the run's."),
+        typer.Option(
+            "--directions", help="The circuit was found with; default: its own, or the run's."
+        ),
     ] = None,
     seed: Seed = 0,
     model: Model = None,
@@ -112,11 +114,14 @@ def evidence(
         from affectlens.pipeline.circuit_task import TaskRequest
         from affectlens.pipeline.corpus_choice import CorpusChoice
         from affectlens.pipeline.evidence import EvidenceRequest, circuit_evidence
+        from affectlens.pipeline.find import directions_beside
         from affectlens.pipeline.stages.directions import DIRECTIONS
 
         many = whole_numbers("--counts", counts)
         file = circuit_file(circuit, out)
-        found_with = directions or (None if circuit else out / DIRECTIONS)
+        beside = directions_beside(file)
+        found_with = directions or (beside if beside.is_file() else None)
+        found_with = found_with or (None if circuit else out / DIRECTIONS)
         folder = save or _folder(file)
         curve = {"counts": many, "draws": draws, "per_text": per_text, "seed": seed}
         few = min(draws, 5)
