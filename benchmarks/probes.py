@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from affectlens.geometry.logistic import fit_logistic
-from affectlens.probes.crossval import FOLD_TOL
+from affectlens.probes.crossval import TOL
 from affectlens.probes.folds import assign_folds, group_ids
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.scores import scores
@@ -124,7 +124,7 @@ def main() -> None:
     said: list[torch.Tensor] = []
     for site in x:
         found = fit_logistic(
-            site[None], y, problem.penalties, n_classes=CLASSES, weight=masks, tol=FOLD_TOL
+            site[None], y, problem.penalties, n_classes=CLASSES, weight=masks, tol=TOL
         )
         said.append(found.logits(site[None]).argmax(-1)[0])
     ours = [b - a for a, b in zip(start, spent(), strict=True)]

@@ -17,8 +17,7 @@ from affectlens.probes.estimators import ProbeKind
 from affectlens.probes.estimators.base import CLASSES, NUMBERS
 
 TOL = 1e-3
-FOLD_TOL = 3e-3
-"""Of fits on folds: their objective is within 1e-5 of the optimum's, which 1e-2 does not give."""
+"""Objectives are within 1e-5 of the optimum's, and 99.9 % of rows are said to be the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,7 @@ def cross_validate(
     if design.nested:  # a fit without two folds serves as inner fit of either
         left_out += list(combinations(range(design.folds), 2))
     masks = torch.stack([design.without(*out) for out in left_out])
-    fits = fit_probes(x, design, penalties, masks, probe, tol=FOLD_TOL)
+    fits = fit_probes(x, design, penalties, masks, probe)
     said = fits.logits(x)
     good = design.good(said)
     sums = (good[:, : design.folds] * design.in_fold[:, None]).sum((1, 3))  # [site, penalty]
@@ -70,7 +69,6 @@ def cross_validate(
         torch.tensor(list(penalties))[chosen][:, None],
         design.fit[None].float(),
         probe,
-        tol=TOL,
     )
     if design.nested:
         outputs = _nested(said, good, left_out, design.in_fold)

@@ -4,8 +4,8 @@ The objective of each is that of scikit-learn's binary ``LogisticRegression(C=..
 
     1/2 ||W_k||^2 + C sum_i w_i (log(1 + exp(W_k x_i + b_k)) - t_ik (W_k x_i + b_k))
 
-with ``t`` 0 or 1. Rows may have several labels or none (GoEmotions). All labels of a site share its
-principal axes and run as one problem of the solver of `affectlens.geometry.logistic`.
+with ``t`` 0 or 1. Rows may have several labels or none (GoEmotions). All labels of a site are
+fits of one run of `affectlens.geometry.logistic_solver`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import one_hot
 
 from affectlens.core.errors import DataError
-from affectlens.geometry.linear_fit import LinearFit, by_site, check_rows
-from affectlens.geometry.logistic import Rotated, Solver, pack
+from affectlens.geometry.linear_fit import LinearFit, check_rows
+from affectlens.geometry.logistic import in_chunks
+from affectlens.geometry.logistic_solver import Rules
 from affectlens.probes.estimators.base import CLASSES, LABELS, ProbeKind
 
-_ELEMENTS_PER_CHUNK = 1 << 24  # of the packed training rows: bounds memory, not the result
 _MAX_ITER = 300
 
 
@@ -37,15 +37,14 @@ def fit_one_vs_rest(
 ) -> LinearFit:
     """See `affectlens.probes.estimators.base.Fit`; scores of classes do not sum to zero."""
     weight = weight.to(x.device).float()
-    target = _targets(x, y, n_classes, weight)
-    c = by_site(penalties, len(x), device=x.device)
-    index, packed = pack(weight)
-    chunk = max(1, _ELEMENTS_PER_CHUNK // (index.numel() * x.shape[2]))
-    parts = [
-        _fit_chunk(x[i : i + chunk].float(), target[index], index, packed, c[i : i + chunk], tol)
-        for i in range(0, len(x), chunk)
-    ]
-    return LinearFit(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    told = _targets(x, y, n_classes, weight).T[:, None].repeat(len(weight), 1, 1)
+    rules = Rules(True, 1.0, True, tol, _MAX_ITER)
+    each = weight.repeat_interleave(n_classes, dim=0)  # a fit per resample and label
+    weights, bias, converged = in_chunks(x, told, each, penalties, rules)
+    weights, bias, converged = (
+        t.unflatten(1, (-1, n_classes)).movedim(2, 3) for t in (weights, bias, converged)
+    )
+    return LinearFit(weights[..., 0, :], bias[..., 0], converged.all(-1))
 
 
 def _targets(
@@ -69,64 +68,6 @@ def _targets(
             "or leave rare labels out."
         )
     return target
-
-
-def _fit_chunk(
-    x: Float[Tensor, "site n d"],
-    target: Float[Tensor, "resample rows label"],
-    index: Int[Tensor, "resample rows"],
-    weight: Float[Tensor, "resample rows"],
-    c: Float[Tensor, "site penalty"],
-    tol: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    sites, resamples, labels = len(x), len(index), target.shape[-1]
-    rows = Rotated.of(x, index, weight)
-    told = target.mT.repeat(sites, 1, 1)
-    each = c.repeat_interleave(resamples, dim=0)
-    solver = _BinarySolver(rows.z, told, rows.weight, each, rows.energy)
-    solution, converged = solver.run(tol, _MAX_ITER)  # [problem, 1, penalty * label, r + 1]
-    weights, bias = rows.back(solution[:, 0].unflatten(1, (-1, labels)))
-    reached = converged.unflatten(1, (-1, labels)).all(-1)
-    return weights, bias, reached.unflatten(0, (sites, resamples))
-
-
-class _BinarySolver(Solver):
-    """One column of weights per penalty and label; ``y`` holds their targets."""
-
-    def __init__(
-        self,
-        z: Float[Tensor, "problem n r1"],
-        target: Float[Tensor, "problem label n"],
-        weight: Float[Tensor, "problem n"],
-        c: Float[Tensor, "problem penalty"],
-        energy: Float[Tensor, "problem r"],
-    ) -> None:
-        each = c.repeat_interleave(target.shape[1], dim=1)  # [problem, penalty * label]
-        super().__init__(z, target, weight, each, energy, 1)
-        self.ridge = 1.0
-        curvature = each[..., None] * energy[:, None] / 4 + self.ridge
-        free = each[..., None] * weight.sum(1)[:, None, None] / 4
-        self.scale = torch.cat([curvature, free], dim=-1).rsqrt()[:, None]
-        # Columns leave once they are done, so each knows whose label it is.
-        self.label = torch.arange(target.shape[1], device=target.device).repeat(c.shape[1])
-
-    def _keep_penalties(self, index: Tensor) -> None:
-        super()._keep_penalties(index)
-        self.label = self.label[index]
-
-    def _told(self) -> Float[Tensor, "problem column n"]:
-        return self.y[:, self.label]
-
-    def _loss(self, logits: Tensor) -> Float[Tensor, "problem column"]:
-        each = softplus(logits[:, 0]) - self._told() * logits[:, 0]
-        return (each * self.weight[:, None]).sum(-1, dtype=torch.float64).float() * self.c
-
-    def _gradient(self, w: Tensor, logits: Tensor) -> Tensor:
-        residual = logits[:, 0].sigmoid() - self._told()
-        residual = residual * self.weight[:, None] * self.c[..., None]
-        gradient = (residual @ self.z)[:, None]
-        gradient[..., :-1] += self.ridge * w[..., :-1]
-        return gradient * self.scale
 
 
 ONE_VS_REST = ProbeKind(

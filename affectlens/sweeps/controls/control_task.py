@@ -25,7 +25,7 @@ from affectlens.probes.crossval import out_of_fold
 from affectlens.probes.design import Design
 from affectlens.sweeps.controls.base import Control, Row, Setting
 
-_TOL = 1e-2
+_TOL = 3e-3
 _LEAST = 20  # rows of types that occur twice, for a figure worth telling
 _WORD = re.compile(r"[^\W\d_]+")
 
