@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from affectlens.geometry.linear_fit import LinearFit, by_site, check_rows
-from affectlens.geometry.logistic_solver import Rules, solve
+from affectlens.geometry.logistic_rows import Rules
+from affectlens.geometry.logistic_solver import solve
 
 _ELEMENTS_PER_CHUNK = 1 << 21  # of rows: what is fitted together, more costs more memory
 

@@ -135,6 +135,24 @@ def test_constant_features_and_copies_do_no_harm() -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=5e-3)
 
 
+def test_rows_that_tell_nothing_give_the_class_shares() -> None:
+    """As embeddings at one position are: all the same, but for rounding."""
+    y = torch.tensor([0] * 12 + [1] * 6 + [2] * 2)
+    fit = fit_logistic(torch.full((1, 20, 5), 0.3), y, (0.01, 1.0), n_classes=3)
+    assert bool(fit.converged.all())
+    shares = fit.logits(torch.full((1, 20, 5), 0.3)).softmax(-1)
+    torch.testing.assert_close(shares, torch.tensor([0.6, 0.3, 0.1]).expand_as(shares))
+
+
+def test_many_resamples_are_fitted_as_one() -> None:
+    """More ways to choose rows than are kept apart; every fit reads all rows, at its weights."""
+    x, y = _problem(60, 5, 3, seed=8)
+    weight = torch.randint(0, 3, (40, 60), generator=torch.Generator().manual_seed(1)).float()
+    together = fit_logistic(x, y, (0.1,), n_classes=3, weight=weight, tol=1e-4)
+    alone = fit_logistic(x, y, (0.1,), n_classes=3, weight=weight[7:8], tol=1e-4)
+    _same(together.weights[:, 7], alone.weights[:, 0].numpy())
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     x, y = _problem(30, 4, 3, seed=7)
     with pytest.raises(DataError, match="NaN"):

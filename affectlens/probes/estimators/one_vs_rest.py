@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -20,7 +19,7 @@ from torch.nn.functional import one_hot
 from affectlens.core.errors import DataError
 from affectlens.geometry.linear_fit import LinearFit, check_rows
 from affectlens.geometry.logistic import in_chunks
-from affectlens.geometry.logistic_solver import Rules
+from affectlens.geometry.logistic_rows import Rules
 from affectlens.probes.estimators.base import CLASSES, LABELS, ProbeKind
 
 _MAX_ITER = 300
