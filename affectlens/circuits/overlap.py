@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,12 @@ class Overlap(Displayed):
         names = ("jaccard", "expected", "deviation", "p_value")
         arrays = {n: np.asarray(plain[n], dtype=np.float64) for n in names}
         return cls(tuple(plain["emotions"]), **arrays)
+
+
+def jaccard(first: AbstractSet[tuple[int, int]], second: AbstractSet[tuple[int, int]]) -> float:
+    """Units in both sets, of those in either; NaN if neither has any."""
+    either = first | second
+    return len(first & second) / len(either) if either else np.nan
 
 
 def hypergeometric(size: int, first: int, second: int) -> Float[_Array, " k"]:

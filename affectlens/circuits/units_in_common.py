@@ -11,7 +11,7 @@ from torch import Tensor
 
 from affectlens.circuits.attribution.scores import spearman
 from affectlens.circuits.circuit import Circuit
-from affectlens.circuits.overlap import overlap
+from affectlens.circuits.overlap import jaccard, overlap
 from affectlens.circuits.units import KINDS
 from affectlens.core.display import Displayed
 from affectlens.core.errors import DataError, MismatchError
@@ -104,9 +104,7 @@ def _row(first: Circuit, second: Circuit, emotion: str, kind: str) -> InCommon:
     mine, theirs = (_places(circuit, emotion, kind) for circuit in (first, second))
     table = overlap({"first": mine, "second": theirs}, sizes=sizes)
     others = [
-        _jaccard(mine, _places(second, other, kind))
-        for other in second.emotions
-        if other != emotion
+        jaccard(mine, _places(second, other, kind)) for other in second.emotions if other != emotion
     ]
     ranked = spearman(_scores(first, emotion, kind), _scores(second, emotion, kind))
     return InCommon(
@@ -115,7 +113,7 @@ def _row(first: Circuit, second: Circuit, emotion: str, kind: str) -> InCommon:
         first=len(mine),
         second=len(theirs),
         both=len(mine & theirs),
-        jaccard=_jaccard(mine, theirs),
+        jaccard=jaccard(mine, theirs),
         expected=float(table.expected[0, 1]) if mine | theirs else np.nan,
         p=float(table.p_value[0, 1]),
         spearman=ranked[0] if ranked else np.nan,
@@ -130,8 +128,3 @@ def _places(circuit: Circuit, emotion: str, kind: str) -> set[tuple[int, int]]:
 def _scores(circuit: Circuit, emotion: str, kind: str) -> Tensor:
     scores = circuit.neuron_scores if kind == "neurons" else circuit.head_scores
     return scores[circuit.emotions.index(emotion)]
-
-
-def _jaccard(one: set[tuple[int, int]], other: set[tuple[int, int]]) -> float:
-    either = one | other
-    return len(one & other) / len(either) if either else np.nan

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from affectlens.circuits.overlap import overlap
+from affectlens.circuits.overlap import jaccard, overlap
 from affectlens.circuits.units import KINDS
 from affectlens.core.statistics import Difference, paired_difference
 from affectlens.geometry.displacements import make_estimation
@@ -202,11 +202,11 @@ def _overlaps(
         first, second = (_there(x, emotion, kind, layer) for x in (base, tuned))
         table = overlap({"base": first, "tuned": second}, sizes=sizes)
         others = [
-            _jaccard(first, _there(tuned, other, kind, layer))
+            jaccard(first, _there(tuned, other, kind, layer))
             for other in base.emotions
             if other != emotion
         ]
-        compared = [value for value in others if value is not None]
+        compared = [value for value in others if value == value]
         there = bool(first or second)
         yield CircuitAgreement(
             kind=kind,
@@ -221,11 +221,6 @@ def _overlaps(
         )
 
 
-def _there(circuit: Circuit, emotion: str, kind: str, layer: int | None) -> list[tuple[int, int]]:
+def _there(circuit: Circuit, emotion: str, kind: str, layer: int | None) -> set[tuple[int, int]]:
     units = circuit.units(emotion, kind)
-    return [(u.layer, u.index) for u in units if layer is None or u.layer == layer]
-
-
-def _jaccard(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> float | None:
-    either = {*first, *second}
-    return len({*first} & {*second}) / len(either) if either else None
+    return {(u.layer, u.index) for u in units if layer is None or u.layer == layer}

@@ -92,7 +92,7 @@ class CausalRequest:
                 model,
                 corpus,
                 emotions,
-                **({"orders": self.orders} if name == "recognition" else {}),
+                **({"orders": self.orders} if "orders" in kind.options else {}),
             )
             for name, (kind, corpus) in texts.items()
         }

@@ -80,8 +80,11 @@ class CorpusChoice:
             several if is_file else None,
         )
 
-    def load(self) -> Corpus:
+    def load(self, keep: Sequence[str] = ()) -> Corpus:
         """The records that are wanted.
+
+        Args:
+            keep: Of a file: columns whose cells go into ``meta``.
 
         Raises:
             DataError: If an option cannot be read, or the files are wrong.
@@ -89,7 +92,7 @@ class CorpusChoice:
         """
         from affectlens.datasets import load
 
-        corpus = load(self.name, **self._options())
+        corpus = load(self.name, **self._options(), **({"keep": keep} if keep else {}))
         wanted = {"split": self.split, "role": self.role, "emotion": self.emotion}
         given = {name: list(values) for name, values in wanted.items() if values}
         return corpus.filter(**given) if given else corpus

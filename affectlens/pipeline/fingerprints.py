@@ -139,7 +139,6 @@ def _lexicon(_run: RunContext) -> str:
     from affectlens.evaluation.judges import judge_fingerprint
 
     # Its words also mask feelings, whoever judges.
-
     return judge_fingerprint("lexicon")  # its words and its rules
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.core.artefact import file_fingerprint, fingerprint
+from affectlens.core.artefact import fingerprint
 from affectlens.pipeline.own.choice import CLASSIFIER, ENDPOINT, FITTED
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def second_judge(own: OwnCorpus | None, folder: Path) -> Judge:
 
 def named_judge(own: OwnCorpus) -> str:
     """Fingerprint of what a user named as judge; of a fitted one its kind alone."""
+    from affectlens.evaluation.judges.classifier import folder_marks
+
     if own.judge_kind == CLASSIFIER:
-        folder = Path(str(own.judge))
-        files = [file for file in sorted(folder.iterdir()) if file.is_file()]
-        return fingerprint({file.name: file_fingerprint(file) for file in files})
+        return fingerprint(folder_marks(Path(str(own.judge))))
     return FITTED if own.judge_kind == FITTED else fingerprint(own.judge)

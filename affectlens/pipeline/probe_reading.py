@@ -135,13 +135,14 @@ class ReadRequest:
 
     def _texts(self) -> list[str] | Corpus:
         from affectlens.datasets import load
+        from affectlens.datasets.loaders.user_file import SUFFIXES
         from affectlens.datasets.tables.text_files import read_lines
 
         if bool(self.text) == (self.text_file is not None):
             raise DataError("Give either --text (repeatable) or --file, not both.")
         if self.text_file is None:
             return list(self.text)
-        if self.text_file.suffix.lower() in (".jsonl", ".csv", ".tsv"):
+        if self.text_file.suffix.lower() in SUFFIXES:
             return load(self.text_file, emotions=None)
         return [line.strip() for _, line in read_lines(self.text_file)]
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.core.errors import DataError
-from affectlens.probes.folds import assign_folds, group_ids
+from affectlens.probes.folds import assign_folds, group_ids, require_apart
 from affectlens.probes.targets import Labels, Target
 
 
@@ -138,13 +138,7 @@ def make_design(
     nested = bool(test.all()) or not bool(test.any())
     fit = torch.ones_like(test) if nested else ~test
     mine = tuple(str(groups[i]) for i in rows)
-    inside = {g for g, t in zip(mine, test, strict=True) if t}
-    shared = inside.intersection(g for g, t in zip(mine, test, strict=True) if not t)
-    if shared:
-        raise DataError(
-            f"{len(shared)} scenarios lie in the test split and outside it ({min(shared)}); "
-            "split by scenario."
-        )
+    require_apart(mine, test)
     fold = torch.full((len(rows),), -1)
     fitted = [g for g, used in zip(mine, fit, strict=True) if used]
     fold[fit] = assign_folds(group_ids(fitted), folds, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from affectlens.core.errors import DataError
@@ -33,3 +33,18 @@ def assign_folds(groups: Int[Tensor, " n"], folds: int, seed: int) -> Int[Tensor
     fold_of = torch.empty(count, dtype=torch.long)
     fold_of[order] = torch.arange(count) % folds
     return fold_of[groups]
+
+
+def require_apart(groups: Sequence[str], test: Bool[Tensor, " n"]) -> None:
+    """Refuse scenarios that lie both in the test split and outside it.
+
+    Raises:
+        DataError: If one does.
+    """
+    inside = {group for group, held in zip(groups, test, strict=True) if held}
+    shared = inside.intersection(g for g, held in zip(groups, test, strict=True) if not held)
+    if shared:
+        raise DataError(
+            f"{len(shared)} scenarios lie in the test split and outside it ({min(shared)}); "
+            "split by scenario."
+        )

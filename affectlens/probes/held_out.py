@@ -103,14 +103,13 @@ class HeldOut:
     @classmethod
     def read(
         cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], classes: Sequence[str]
-    ) -> HeldOut | None:
-        """Inverse of `tensors` and `facts`; None if the file has none.
+    ) -> HeldOut:
+        """Inverse of `tensors` and `facts`.
 
         Raises:
             ArtefactError: If they do not fit each other.
+            KeyError: If the file lacks them.
         """
-        if TENSORS[0] not in tensors:
-            return None
         truth, outputs = (tensors[name] for name in TENSORS)
         ids, groups = (tuple(map(str, facts[name])) for name in ("held_ids", "held_groups"))
         if not len(ids) == len(groups) == len(truth) == outputs.shape[1]:

@@ -135,13 +135,13 @@ class NumberSweep(Displayed):
             MismatchError: If it is another kind of artefact.
         """
         file = read_tensors(Path(path), "number_sweep")
-        held = HeldOut.read(file.tensors, file.extra, ())
         try:
+            held = HeldOut.read(file.tensors, file.extra, ())
             tensors = {name: file.tensors[name] for name in _TENSORS}
             facts = file.extra
             sites = tuple(Site.parse(name) for name in facts["sites"])
             fit = [len(t) == len(sites) for t in tensors.values()]
-            if held is None or not all(fit):
+            if not all(fit):
                 raise ArtefactError(f"{path}: shapes and labels do not fit; make it again.")
             return cls(
                 target=str(facts["target"]),

@@ -24,10 +24,10 @@ from affectlens.core.settings import from_options, identity
 from affectlens.probes.calibration import CALIBRATIONS, CalibrationKind, Quality, conformal, quality
 from affectlens.probes.calibration.base import linked
 from affectlens.probes.estimators import LABELS, PROBES, Fitted, ProbeKind
-from affectlens.probes.folds import assign_folds, group_ids
+from affectlens.probes.folds import assign_folds, group_ids, require_apart
 from affectlens.probes.probe import Probe
 from affectlens.probes.rows import SiteRows
-from affectlens.probes.settings import PENALTIES
+from affectlens.probes.settings import PENALTIES, each_penalty
 
 TEST, HALVES = "test split", "halves of the calibration's groups"
 
@@ -91,9 +91,7 @@ def fit_probe(
     """
     settings = from_options(FitSettings, options, "fit_probe")
     kind, calibration = PROBES[settings.probe], CALIBRATIONS[settings.calibration]
-    tried = sorted({float(c) for c in settings.penalties})
-    if not tried or tried[0] <= 0:
-        raise DataError("Penalties are values of C: give at least one, all above zero.")
+    tried = each_penalty(settings.penalties)
     if not 0 < settings.held_out < 1:
         raise DataError(f"held_out is a share between 0 and 1, not {settings.held_out}.")
     where = _site(store, site)
@@ -144,7 +142,7 @@ def fit_probe(
             corpus=store.provenance.corpus,
             parameters={
                 **identity(settings),
-                "penalties": tried,
+                "penalties": list(tried),
                 "classes": list(names),
                 "position": chosen,
                 "site": where.hook_name,
@@ -236,14 +234,7 @@ def _truth(
 def _parted(rows: SiteRows, settings: FitSettings) -> _Parts:
     test = torch.tensor([split == "test" for split in rows.splits])
     judged = test if not bool(test.all()) else torch.zeros_like(test)
-    crossing = {g for g, t in zip(rows.groups, judged, strict=True) if t}.intersection(
-        g for g, t in zip(rows.groups, judged, strict=True) if not t
-    )
-    if crossing:
-        raise DataError(
-            f"{len(crossing)} scenarios lie in the test split and outside it ({min(crossing)}); "
-            "split by scenario."
-        )
+    require_apart(rows.groups, judged)
     numbers = group_ids(rows.groups)
     left = numbers[~judged].unique()
     many = max(2, round(settings.held_out * len(left)))

@@ -11,6 +11,18 @@ from affectlens.core.errors import DataError
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 
 
+def each_penalty(penalties: Sequence[float]) -> tuple[float, ...]:
+    """Values of C, ascending, each once.
+
+    Raises:
+        DataError: If there is none, or one is no value of C.
+    """
+    tried = tuple(sorted({float(c) for c in penalties}))
+    if not tried or not all(0 < c < float("inf") for c in tried):
+        raise DataError("Penalties are values of C: give at least one, all above zero and finite.")
+    return tried
+
+
 @dataclass(frozen=True)
 class SweepSettings:
     """How probes are fitted and scored.
@@ -36,10 +48,7 @@ class SweepSettings:
         Raises:
             DataError: If there is none, or one is no value of C.
         """
-        tried = tuple(sorted({float(c) for c in self.penalties}))
-        if not tried or not tried[0] > 0:
-            raise DataError("Penalties are values of C: give at least one, all above zero.")
-        return tried
+        return each_penalty(self.penalties)
 
 
 class SweepOptions(TypedDict, total=False):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
-from affectlens.core.errors import ArtefactError, DataError
+from affectlens.core.errors import ArtefactError
 from affectlens.core.places import Site, site_index
 from affectlens.probes.fitting import EMBEDDINGS
 from affectlens.probes.held_out import HeldOut
@@ -41,7 +41,7 @@ class Sweep(Displayed):
         weights: Probe weights in raw activations, fitted on all fitting rows.
         bias: Their intercepts.
         provenance: What made it.
-        held: What the probes say of each held-out row; None in files of before it was kept.
+        held: What the probes say of each held-out row.
     """
 
     sites: tuple[Site, ...]
@@ -58,17 +58,11 @@ class Sweep(Displayed):
     weights: Float[Tensor, "site class d"]
     bias: Float[Tensor, "site class"]
     provenance: Provenance
-    held: HeldOut | None = None
+    held: HeldOut
 
     @cached_property
     def scores(self) -> Scores:
-        """All scores on held-out rows, with intervals drawn as those of the accuracy were.
-
-        Raises:
-            DataError: If the sweep is of before held-out rows were kept.
-        """
-        if self.held is None:
-            raise DataError("This sweep keeps no held-out rows; make it again for its scores.")
+        """All scores on held-out rows, with intervals drawn as those of the accuracy were."""
         seed = int(self.provenance.parameters.get("seed", 0))
         draws = int(self.provenance.parameters.get("draws", 1000))
         return scores(self.held, draws=draws, random=torch.Generator().manual_seed(seed))
@@ -149,11 +143,8 @@ class Sweep(Displayed):
             "counts": self.counts,
             "majority": self.majority,
         }
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        if self.held is not None:
-            tensors |= self.held.tensors()
-            extra |= self.held.facts()
-        write_tensors(Path(path), tensors, self.provenance, extra)
+        tensors = {name: getattr(self, name) for name in _TENSORS} | self.held.tensors()
+        write_tensors(Path(path), tensors, self.provenance, extra | self.held.facts())
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from affectlens.core.errors import AffectLensError, DataError, unknown
 from affectlens.datasets.loaders.user_file import SUFFIXES
@@ -113,48 +113,6 @@ def _check(texts: Texts, name: str, request: SweepRequest) -> None:
 
 def _with_columns(choice: CorpusChoice, names: Sequence[str]) -> Corpus:
     """A corpus; of a file with the columns that are asked for."""
-    wanted = [name for name in dict.fromkeys(names) if name not in _FIELDS]
-    path = Path(choice.name)
-    if path.suffix.lower() not in SUFFIXES or not wanted:
+    if Path(choice.name).suffix.lower() not in SUFFIXES:
         return choice.load()
-    rows = _raw(path)
-    kept = {name: [row.get(name) for _, row in rows] for name in wanted}
-    if _numeric(kept.get("valence", ())):  # a rating; the field of that name holds words
-        choice = replace(choice, columns=[*(choice.columns or ()), "valence="])
-    corpus = choice.load()
-    for name, values in kept.items():
-        if all(value in (None, "") for value in values) and not any(
-            getattr(record, name, None) for record in corpus
-        ):
-            there = list(rows[0][1]) if rows else []
-            raise unknown(f"column in {path}", name, there)
-    lines = {f"row_{number}": row for number, row in rows}
-    ids = dict(c.split("=", 1) for c in choice.columns or ()).get("id", "id")
-    by_id = {str(row.get(ids) or f"row_{n}"): row for n, row in rows} | lines
-    records = tuple(
-        replace(r, meta={**r.meta, **_cells(by_id.get(r.id, {}), wanted)}) for r in corpus
-    )
-    return replace(corpus, records=records)
-
-
-def _raw(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    from affectlens.datasets.tables.delimited import read_table
-    from affectlens.datasets.tables.text_files import read_jsonl
-
-    if path.suffix.lower() == ".jsonl":
-        return list(read_jsonl(path))
-    return list(read_table(path, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
-
-
-def _cells(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: row[name] for name in names if row.get(name) not in (None, "")}
-
-
-def _numeric(values: Sequence[Any]) -> bool:
-    for value in values:
-        try:
-            float(value)
-        except (TypeError, ValueError):
-            continue
-        return True
-    return False
+    return choice.load(keep=[name for name in dict.fromkeys(names) if name not in _FIELDS])

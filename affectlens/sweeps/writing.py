@@ -155,5 +155,5 @@ def report_data(found: SweepResults, summary: SweepsSummary | None = None) -> Re
 def _confusion(cell: Cell) -> dict[str, Any]:
     """Of the chosen site: rows of each class said to be of each class."""
     counts = cell.sweep.scores.confusion[cell.best]
-    classes = cell.sweep.held.classes if cell.sweep.held is not None else ()
+    classes = cell.sweep.held.classes
     return {**cell.name, "classes": list(classes), "counts": np.asarray(counts).tolist()}

@@ -257,3 +257,28 @@ def test_round_trip(tmp_path: Path, given_rows: list[dict[str, str]]) -> None:
     writer.writeheader()
     writer.writerows(given_rows)
     check(load(table(tmp_path / "trip.csv", buffer.getvalue())), given_rows)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+def test_kept_columns_go_into_meta_and_ratings_of_valence_are_no_field(
+    suffix: str, tmp_path: Path
+) -> None:
+    rows = [
+        {"text": f"text {i}", "emotion": "anger", "valence": i / 2, "size": i or None}
+        for i in range(3)
+    ]
+    path = tmp_path / f"own{suffix}"
+    if suffix == ".csv":
+        lines = [",".join("" if v is None else str(v) for v in row.values()) for row in rows]
+        path.write_text("\n".join([",".join(rows[0]), *lines]))
+    else:
+        text = [json.dumps(row) for row in rows]
+        path.write_text("\n".join(text) if suffix == ".jsonl" else f"[{','.join(text)}]")
+    corpus = load(path, keep=["valence", "size"])
+    assert [float(r.meta["valence"]) for r in corpus] == [0, 0.5, 1]
+    assert ["size" in r.meta for r in corpus] == [False, True, True]
+    assert all(r.valence is None for r in corpus)
+    first = 2 if suffix == ".csv" else 1
+    assert [r.id for r in corpus] == [f"row_{first + i}" for i in range(3)]  # lines, or their order
+    with pytest.raises(UnknownNameError, match=r"column in .*own.*'sise'.*size"):
+        load(path, keep=["valence", "sise"])

@@ -23,6 +23,7 @@ from affectlens.pipeline.pack_files import untuned_file
 from affectlens.pipeline.settings import PackSettings
 from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Sweep
+from affectlens.probes.held_out import HeldOut
 from affectlens.steering import SteeringPack
 from affectlens.steering.spec import UNITS
 
@@ -72,6 +73,7 @@ def sweep(model: Any) -> Sweep:
         {"fit": 1, "held_out": 1}, 0.2,
         torch.randn(4, len(TONES), model.d_model), torch.randn(4, len(TONES)),
         Provenance("sweep", model=model.fingerprint),
+        HeldOut(("one",), ("group",), torch.tensor([0]), torch.zeros(4, 1, len(TONES)), TONES),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from affectlens.core.artefact import read_tensors, write_tensors
 from affectlens.models.generation.generation import GenerationSettings
 from affectlens.models.loading import LanguageModel
 from affectlens.probes import Sweep, sweep
+from affectlens.probes.held_out import HeldOut
 from affectlens.steering import SteeringPack, SteeringSpec, generate_steered
 from affectlens.steering.gates import EMBEDDINGS, Gate, Readout, probabilities
 from affectlens.steering.operators import OPERATORS
@@ -286,6 +287,7 @@ def test_gates_are_decided_by_the_best_probe_before_what_they_steer(
             torch.randn(n, 3, model.d_model, generator=generator),
             torch.randn(n, 3, generator=generator),
             Provenance("sweep", model=model.fingerprint),
+            HeldOut(("one",), ("group",), torch.tensor([0]), torch.zeros(n, 1, 3), CLASSES),
         )  # fmt: skip
 
     whole = sweep_of((0, 1, 2, 3))

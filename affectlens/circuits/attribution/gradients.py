@@ -19,6 +19,7 @@ from torch import Tensor
 from affectlens.circuits.attribution.scores import UnitScores, head_sums
 from affectlens.circuits.attribution.slopes import Against, Asked, Compared, integrated, slopes
 from affectlens.circuits.attribution.stand_ins import EMBEDDING, SUBLAYER_POINTS, UNIT_POINTS
+from affectlens.circuits.attribution.unit_channels import by_unit
 from affectlens.circuits.attribution.weights import float32_gradients
 from affectlens.circuits.interventions.receivers import receivers
 from affectlens.circuits.resuming import record
@@ -202,19 +203,11 @@ class _Work:
         """Channels of all places as scores of heads, neurons and sublayers."""
         anatomy = self._model.anatomy
         n = next(iter(total.values())).shape[0]
-        heads = torch.zeros(n, anatomy.n_layers, max(p.n_heads for p in anatomy.blocks))
-        neurons = torch.zeros(n, anatomy.n_layers, max(p.n_neurons for p in anatomy.blocks))
         sublayers = torch.zeros(n, anatomy.n_layers, 2)
         for at, score in total.items():
-            part = anatomy.blocks[at.layer]
-            if at.point == UNIT_POINTS["heads"]:
-                own = head_sums(score, part.n_heads, part.d_head)
-                heads[:, at.layer, : part.n_heads] = own
-            elif at.point == UNIT_POINTS["neurons"]:
-                neurons[:, at.layer, : part.d_mlp] = score
             mlp = at.point in (UNIT_POINTS["neurons"], SUBLAYER_POINTS[1])
             sublayers[:, at.layer, int(mlp)] = score.sum(-1)
-        return {"heads": heads, "neurons": neurons, "sublayers": sublayers}
+        return {**by_unit(anatomy, total), "sublayers": sublayers}
 
 
 def _places(model: LanguageModel) -> dict[WritePoint, int]:

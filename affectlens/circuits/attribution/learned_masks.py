@@ -21,15 +21,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from affectlens.circuits.attribution.scores import UnitScores, head_sums
+from affectlens.circuits.attribution.scores import UnitScores
 from affectlens.circuits.attribution.slopes import Against, Asked, slopes
-from affectlens.circuits.attribution.stand_ins import UNIT_POINTS
 from affectlens.circuits.attribution.total_effect import joint_effects
+from affectlens.circuits.attribution.unit_channels import by_channel, by_unit, units_there
 from affectlens.circuits.attribution.weights import float32_gradients
 from affectlens.circuits.interventions.base import Change, Intervention
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError
-from affectlens.core.places import WritePoint
 from affectlens.core.progress import progress
 from affectlens.models.generation.listeners import refuse_listeners
 
@@ -91,7 +90,7 @@ def learned_masks(
         DataError: If the model is steered, a mask is larger than the model, or there is no text.
     """
     refuse_listeners(model.hf, "Attribution")
-    units = _units(model)
+    units = units_there(model.anatomy)
     for kind, count in (("neurons", settings.neurons), ("heads", settings.heads)):
         there = int(units[kind].sum())
         if count > there:
@@ -120,7 +119,7 @@ def _of_emotion(
     model: LanguageModel, task: Task, means: UnitMeans, emotion: str, settings: MaskSettings
 ) -> dict[str, Tensor]:
     counts = {"heads": settings.heads, "neurons": settings.neurons}
-    units = _units(model)
+    units = units_there(model.anatomy)
     alpha: dict[str, Tensor] = {kind: torch.zeros(there.shape) for kind, there in units.items()}
     sets = list[dict[str, Tensor]]()
     with float32_gradients(model), progress(f"mask for {emotion}", settings.steps) as advance:
@@ -157,7 +156,7 @@ def relaxed_falls(
     """
     against = Against(means)
     count = len(against.texts(task, emotion))
-    shares = _channels(model, alpha)
+    shares = by_channel(model.anatomy, alpha)
     total = {at: torch.zeros(len(share)) for at, share in shares.items()}
     for parts in against.compared(model, task, emotion):
         for part in parts:
@@ -171,7 +170,7 @@ def relaxed_falls(
             for at, value in found.values.items():
                 away = (value - part.stands[at].to(value.device)) * found.slopes[at]
                 total[at] += away.sum((0, 1)).cpu() / (1 - there[at]) / count
-    return _by_unit(model, total)
+    return by_unit(model.anatomy, total)
 
 
 def _towards(stand: Float[Tensor, "1 1 width"], share: Float[Tensor, " width"]) -> Change:
@@ -179,41 +178,6 @@ def _towards(stand: Float[Tensor, "1 1 width"], share: Float[Tensor, " width"]) 
         return value + share.to(value.device) * (stand.to(value.device) - value)
 
     return change
-
-
-def _units(model: LanguageModel) -> dict[str, Bool[Tensor, "layer unit"]]:
-    """Which units there are; neurons of dense MLPs only."""
-    blocks = model.anatomy.blocks
-    sizes = {"heads": [p.n_heads for p in blocks], "neurons": [p.d_mlp for p in blocks]}
-    wide = {"heads": sizes["heads"], "neurons": [p.n_neurons for p in blocks]}
-    return {
-        kind: torch.arange(max(wide[kind]))[None] < torch.tensor(own)[:, None]
-        for kind, own in sizes.items()
-    }
-
-
-def _channels(model: LanguageModel, alpha: Masks) -> dict[WritePoint, Float[Tensor, " width"]]:
-    """Shares of every channel of every place of units."""
-    found: dict[WritePoint, Tensor] = {}
-    for part in model.anatomy.blocks:
-        if part.n_heads:
-            own = alpha["heads"][part.layer, : part.n_heads].repeat_interleave(part.d_head)
-            found[WritePoint(part.layer, UNIT_POINTS["heads"])] = own
-        if part.d_mlp:
-            own = alpha["neurons"][part.layer, : part.d_mlp]
-            found[WritePoint(part.layer, UNIT_POINTS["neurons"])] = own
-    return found
-
-
-def _by_unit(model: LanguageModel, channels: Mapping[WritePoint, Tensor]) -> dict[str, Tensor]:
-    found = {kind: torch.zeros(there.shape) for kind, there in _units(model).items()}
-    for at, values in channels.items():
-        part = model.anatomy.blocks[at.layer]
-        if at.point == UNIT_POINTS["heads"]:
-            found["heads"][at.layer, : part.n_heads] = head_sums(values, part.n_heads, part.d_head)
-        else:
-            found["neurons"][at.layer, : part.d_mlp] = values
-    return found
 
 
 def _top(

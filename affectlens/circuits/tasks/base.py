@@ -196,12 +196,14 @@ class TaskKind:
         help: One line.
         corpus: The name of the texts it is for.
         make: ``make(model, corpus, emotions, **options)``; emotions as of the circuit.
+        options: Names of the options that it takes.
     """
 
     name: str
     help: str
     corpus: str
     make: Callable[..., Task]
+    options: tuple[str, ...] = ()
 
 
 def _sums(

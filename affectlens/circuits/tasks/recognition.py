@@ -224,4 +224,5 @@ RECOGNITION = TaskKind(
     "asked how the writer feels, which label is likely? options in balanced orders",
     "vignettes",
     Recognition.of,
+    options=("orders",),
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from affectlens.core import TONES, DataError
 from affectlens.core.emotions import inferred_labels
 from affectlens.core.errors import unknown
 from affectlens.datasets.schema import Corpus, Record
 from affectlens.datasets.splits import DEFAULT_FRACTIONS, grouped_roles, grouped_split
+from affectlens.datasets.tables.cells import missing
 from affectlens.datasets.tables.columns import Columns
 from affectlens.datasets.tables.delimited import read_table
 from affectlens.datasets.tables.labels import (
@@ -36,6 +39,7 @@ def from_file(
     emotions: Sequence[str] | None = TONES,
     several: str = "refuse",
     others: str = "refuse",
+    keep: Sequence[str] = (),
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
     seed: int = 0,
 ) -> Corpus:
@@ -66,6 +70,8 @@ def from_file(
             ``"refuse"`` the file, take the ``"first"`` (``meta["labels"]`` has all), or ``"drop"``.
         others: What to do with a row whose label is not in the set: ``"refuse"`` the file, or
             ``"drop"`` the row (``provenance["other_labels"]`` counts them).
+        keep: Columns whose cells go into ``meta`` as they are, where they hold a value. Numbers of
+            a kept column ``valence`` are ratings and not the field of that name.
         fractions: Shares of fit, tune and test where there is no split column.
         seed: Of that split, which keeps groups whole and themes balanced.
 
@@ -82,11 +88,18 @@ def from_file(
     found = Columns(path, columns or {})
     source, broken = _rows(path)
     rows: list[Parsed] = []
+    kept: list[dict[str, Any]] = []
     seen, left = dict[str, int](), Counter[str]()
-    for number, row in source:
-        for fields in found.records_of(number, row):
+    # A JSON list may be a single line; elsewhere a row is found again by its line.
+    by_line = path.suffix.lower() != ".json"
+    for place, (number, row) in enumerate(source, 1):
+        name = f"row_{number if by_line else place}"
+        cells = {column: row[column] for column in keep if not missing(row.get(column))}
+        for fields in found.records_of(number, name, row):
+            if _number(cells.get("valence")):
+                fields.pop("valence", None)
             try:
-                parsed = parse_row(path, number, fields, labels, several)
+                parsed = parse_row(path, number, name, fields, labels, several)
             except OtherLabelError:
                 if others == "refuse":
                     raise
@@ -100,6 +113,13 @@ def from_file(
                 )
             seen[parsed.id] = number
             rows.append(parsed)
+            kept.append(cells)
+    for name in keep:
+        if not any(name in cells for cells in kept) and not any(
+            getattr(row, name, None) for row in rows
+        ):
+            raise unknown(f"column in {path}", name, [*found.read.values(), *found.not_read])
+        found.not_read.pop(name, None)
     if not rows:
         what = "a header but no rows"
         if several == "drop" or left:
@@ -118,9 +138,20 @@ def from_file(
         "fractions": dict(fractions),
         **({"other_labels": dict(left)} if left else {}),
     }
-    records = _with_splits(path, rows, fractions, seed)
+    records = tuple(
+        replace(record, meta={**record.meta, **cells})
+        for record, cells in zip(_with_splits(path, rows, fractions, seed), kept, strict=True)
+    )
     label_set = labels if labels is not None else inferred_labels(used)
     return Corpus(path.stem, _design(path, rows), records, provenance, label_set)
+
+
+def _number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _rows(path: Path) -> tuple[Iterator[Row], frozenset[int]]:

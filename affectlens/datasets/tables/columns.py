@@ -57,13 +57,18 @@ class Columns:
         self.not_read: dict[str, None] = {}
 
     def records_of(
-        self, number: int, row: Mapping[str, Any]
+        self, number: int, name: str, row: Mapping[str, Any]
     ) -> Iterator[dict[str, tuple[str, Any]]]:
         """``field -> (column, value)`` of every record that a row holds: one, or one per key.
 
         A dotted path leads into a value (``event.positive``), and a last part ``*`` stands for each
         of its keys in turn: ``text=event.*`` makes a record of every text of ``event``, whose label
         is the key unless there is a column for it, all of one group.
+
+        Args:
+            number: Of the line, for messages.
+            name: What stands for an id and a group, where there is none.
+            row: Its columns.
 
         Raises:
             DataError: If a column that was named is not there, or two could be meant.
@@ -87,10 +92,10 @@ class Columns:
                 if isinstance(value, Mapping) and key in value
             }
             named = {"emotion": (starred[next(iter(starred))], key)} if "emotion" not in one else {}
-            own = {"id": ("", f"row_{number}:{key}")}
+            own = {"id": ("", f"{name}:{key}")}
             if "id" in one:
                 own = {"id": (one["id"][0], f"{one['id'][1]}:{key}")}
-            group = {} if "group" in one else {"group": ("", f"row_{number}")}
+            group = {} if "group" in one else {"group": ("", name)}
             yield {**group, **one, **named, **of_key, **own}
 
     def warn(self, logger: logging.Logger, *, labelled: bool) -> None:

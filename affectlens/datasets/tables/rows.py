@@ -49,6 +49,7 @@ class Parsed:
 def parse_row(
     path: Path,
     number: int,
+    name: str,
     fields: Mapping[str, tuple[str, Any]],
     emotions: Sequence[str] | None,
     several: str,
@@ -58,6 +59,7 @@ def parse_row(
     Args:
         path: The file, for messages.
         number: Of the line.
+        name: What stands for an id, where there is none.
         fields: ``field -> (column, value)``.
         emotions: The label set; None for any.
         several: See `affectlens.datasets.tables.labels.SEVERAL`.
@@ -70,14 +72,14 @@ def parse_row(
     """
     where = f"{path}, line {number}"
     values: dict[str, str] = {}
-    for name, (column, value) in fields.items():
-        if name in ("emotion", "messages"):
+    for field, (column, value) in fields.items():
+        if field in ("emotion", "messages"):
             continue
-        words = name in _WORDS
+        words = field in _WORDS
         if not missing(value, words=words):
-            values[name] = _string(where, column, value, words=words)
-        elif name in _REQUIRED and not (name != "text" and "messages" in fields):
-            values[name] = _nothing(where, name, value)
+            values[field] = _string(where, column, value, words=words)
+        elif field in _REQUIRED and not (field != "text" and "messages" in fields):
+            values[field] = _nothing(where, field, value)
     messages = _messages(where, values, fields.get("messages", ("", None))[1])
     column, label = fields.get("emotion", ("", None))
     _label_kind(where, column, label)
@@ -90,13 +92,13 @@ def parse_row(
     split = values["split"].strip().lower() if "split" in values else None
     if split is not None and split not in _SPLIT_ALIASES:
         raise _at(where, unknown("split", split, _SPLIT_ALIASES))
-    group = values.get("group", _said(messages) or f"row_{number}")
+    group = values.get("group", _said(messages) or name)
     scenario = scenario_of(group) if "group" in values else group
     if valence is not None and scenario_of(group) == group:
         group = f"{group}:{valence}"
     return Parsed(
         line=number,
-        id=values.get("id", f"row_{number}"),
+        id=values.get("id", name),
         messages=messages,
         labels=tuple(labels),
         valence=valence,

@@ -32,6 +32,12 @@ class Verdicts:
     chosen: tuple[str, ...]
     probabilities: Float[np.ndarray, "n k"]
 
+    @classmethod
+    def likeliest(cls, labels: Sequence[str], probabilities: Float[np.ndarray, "n k"]) -> Verdicts:
+        """Verdicts that choose of each row the label with the highest probability."""
+        chosen = tuple(labels[int(best)] for best in probabilities.argmax(axis=1))
+        return cls(tuple(labels), chosen, probabilities)
+
     def __len__(self) -> int:
         return len(self.chosen)
 

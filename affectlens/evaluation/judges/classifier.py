@@ -61,14 +61,12 @@ class ClassifierJudge:
                 )
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder} holds no text classifier ({error}).") from error
-        files = [file for file in sorted(folder.iterdir()) if file.is_file()]
-        marks = {file.name: file_fingerprint(file) for file in files}
         return cls(
             classifier.eval(),
             tokenizer,
             tuple(outputs),
             tuple(outputs.values()),
-            fingerprint(marks, list(labels)),
+            fingerprint(folder_marks(folder), list(labels)),
         )
 
     @torch.inference_mode()
@@ -84,8 +82,13 @@ class ClassifierJudge:
             batch = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
             logits = self.classifier(**batch).logits.double()
             probabilities[rows] = logits.softmax(-1)[:, list(self.order)].numpy()
-        chosen = tuple(self.labels[int(best)] for best in probabilities.argmax(axis=1))
-        return Verdicts(self.labels, chosen, probabilities)
+        return Verdicts.likeliest(self.labels, probabilities)
+
+
+def folder_marks(folder: Path) -> Mapping[str, str]:
+    """Hash of each file of a classifier, by its name."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    return {file.name: file_fingerprint(file) for file in files}
 
 
 def classifier_labels(folder: Path, labels: Sequence[str]) -> Mapping[str, int]:

@@ -120,8 +120,7 @@ class EncoderJudge:
                 row for row, ids in zip(windows.owner, windows.ids, strict=True) if len(ids) == 2
             ]
             probabilities[empty] = np.eye(len(self.labels))[self.labels.index(GARBLED)]
-        chosen = tuple(self.labels[int(best)] for best in probabilities.argmax(1))
-        return Verdicts(self.labels, chosen, probabilities)
+        return Verdicts.likeliest(self.labels, probabilities)
 
     @torch.inference_mode()
     def _logits(self, windows: Windows) -> Float[Tensor, "w k"]:

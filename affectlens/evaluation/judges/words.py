@@ -84,8 +84,7 @@ class WordsJudge:
         scores = np.asarray(rows @ self.weight.T) + self.bias
         odds = np.exp(scores - scores.max(axis=1, keepdims=True))
         probabilities = odds / odds.sum(axis=1, keepdims=True)
-        chosen = tuple(self.labels[int(best)] for best in probabilities.argmax(axis=1))
-        return Verdicts(self.labels, chosen, probabilities)
+        return Verdicts.likeliest(self.labels, probabilities)
 
     @cached_property
     def _counter(self) -> Any:

@@ -135,9 +135,7 @@ class Setting:
     @cached_property
     def held(self) -> HeldOut:
         """What the sweep's probes say of held-out rows."""
-        found = self.cell.sweep.held
-        assert found is not None
-        return found
+        return self.cell.sweep.held
 
     def outputs(self, said: Float[Tensor, "n output"], link: str = "softmax") -> HeldOut:
         """Something else's word on the held-out rows, as if it were a probe of one site."""
