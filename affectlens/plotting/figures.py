@@ -44,6 +44,7 @@ from affectlens.plotting.relations import (
     vad_curves,
 )
 from affectlens.plotting.strengths import strength_curves
+from affectlens.plotting.studies import StudySummary, study_figure
 from affectlens.plotting.summaries import CircuitSummary, DirectionsSummary, SweepSummary
 from affectlens.plotting.sweeps import (
     SweepsSummary,
@@ -122,6 +123,12 @@ FIGURES = Registry(
         "how well a probe reads by the number of groups it was fitted on",
         a(SweepsSummary),
         learning_curves,
+    ),
+    Figure(
+        "study",
+        "readings by offset of a reply, by system prompt, by turn of a dialogue",
+        a(StudySummary),
+        study_figure,
     ),
     Figure(
         "cosine_heatmap",

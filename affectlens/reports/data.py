@@ -14,6 +14,7 @@ from affectlens.plotting import (
     EvidenceSummary,
     SweepSummary,
 )
+from affectlens.plotting.studies import StudySummary
 from affectlens.plotting.sweeps import SweepsSummary
 
 
@@ -89,6 +90,7 @@ class ReportData:
         judges: Of `affectlens.evaluation.judges.judge_report`: how far they can be trusted.
         examples: The same prompts in every emotion.
         sweeps: Probes of several models, corpora or targets.
+        studies: What was asked of probes beyond where they read.
     """
 
     header: Header
@@ -103,3 +105,4 @@ class ReportData:
     judges: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Example] = ()
     sweeps: SweepsSummary | None = None
+    studies: Sequence[StudySummary] = ()

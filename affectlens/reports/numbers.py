@@ -19,6 +19,7 @@ from affectlens.plotting import (
     SweepSummary,
 )
 from affectlens.plotting.evidence_summary import ChoiceSummary, CurveSummary, LeftSummary
+from affectlens.plotting.studies import StudySummary
 from affectlens.plotting.sweeps import DepthCurve, SweepsSummary
 from affectlens.reports.data import Example, Header, Heard, ReportData, Tuning
 
@@ -145,5 +146,6 @@ _PARTS: Mapping[tuple[type, str], Build] = {
     (Heard, "reply"): _record(Reply),
     (ReportData, "sweeps"): _record(SweepsSummary),
     (SweepsSummary, "curves"): _several(DepthCurve),
+    (ReportData, "studies"): _several(StudySummary),
 }
 """Fields that hold more than numbers and words, and what builds each."""

@@ -6,6 +6,7 @@ import typer
 
 from affectlens.cli.commands.probe_causal import add_causal_command
 from affectlens.cli.commands.probe_reading import add_reading_commands
+from affectlens.cli.commands.probe_study import add_study_commands
 from affectlens.cli.commands.probe_sweep import add_sweep_command
 
 probe_app = typer.Typer()
@@ -14,3 +15,4 @@ probe_app = typer.Typer()
 add_sweep_command(probe_app)
 add_reading_commands(probe_app)
 add_causal_command(probe_app)
+add_study_commands(probe_app)

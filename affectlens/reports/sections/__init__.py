@@ -15,6 +15,7 @@ from affectlens.reports.sections.geometry import geometry
 from affectlens.reports.sections.judges import judges
 from affectlens.reports.sections.probing import probing
 from affectlens.reports.sections.reading import reading
+from affectlens.reports.sections.studies import studies
 from affectlens.reports.sections.tuning import tuning
 
 
@@ -40,6 +41,7 @@ SECTIONS = Registry(
     "report section",
     Section("reading", "Reading", "Where in the model an emotion can be read", reading),
     Section("probing", "Probes", "What can be read where, beside its controls", probing),
+    Section("studies", "Studies", "What becomes of an emotion once it is read", studies),
     Section("geometry", "Directions", "How the emotions lie to each other", geometry),
     Section("circuit", "Circuit", "Which neurons and heads write an emotion", circuit),
     Section("evidence", "Evidence", "Whether the model uses the circuit", evidence),
