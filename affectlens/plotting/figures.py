@@ -50,6 +50,7 @@ from affectlens.plotting.sweeps import (
     SweepsSummary,
     depth_curves,
     learning_curves,
+    scale_points,
     transfer_heatmap,
 )
 from affectlens.probes import Probe, Sweep, VadMap
@@ -123,6 +124,12 @@ FIGURES = Registry(
         "how well a probe reads by the number of groups it was fitted on",
         a(SweepsSummary),
         learning_curves,
+    ),
+    Figure(
+        "scale_points",
+        "what probes read at best by the size of the model",
+        a(SweepsSummary),
+        scale_points,
     ),
     Figure(
         "study",

@@ -58,7 +58,7 @@ class SweepsSummary:
 
     Attributes:
         curves: One per sweep.
-        controls, comparisons, transfer, learning: Lines of the tables of these names.
+        controls, comparisons, transfer, learning, scale: Lines of the tables of these names.
     """
 
     curves: Sequence[DepthCurve]
@@ -66,6 +66,7 @@ class SweepsSummary:
     comparisons: Sequence[Row] = ()
     transfer: Sequence[Row] = ()
     learning: Sequence[Row] = ()
+    scale: Sequence[Row] = ()
 
 
 def depth_curves(summary: SweepsSummary, measure: str | None = None) -> go.Figure:
@@ -213,4 +214,44 @@ def learning_curves(summary: SweepsSummary) -> go.Figure:
         )
     figure.update_xaxes(**style.axis("groups fitted on", type="log"))
     figure.update_yaxes(**style.axis(str(summary.learning[0]["measure"])))
+    return style.finish(figure, 360, legend=True)
+
+
+def scale_points(summary: SweepsSummary) -> go.Figure:
+    """The first score at each model's chosen site by the number of its parameters.
+
+    Raises:
+        DataError: If fewer than two models were asked the same.
+    """
+    import plotly.graph_objects as go
+
+    if not summary.scale:
+        raise DataError("No two models were asked the same.")
+    names = ("corpus", "target", "probe")
+    by_title: dict[str, list[Row]] = {}
+    for row in summary.scale:
+        by_title.setdefault(" · ".join(str(row[name]) for name in names), []).append(row)
+    figure = go.Figure()
+    for i, (title, rows) in enumerate(by_title.items()):
+        colour = style.emotion_colour("", i)
+        y = [row["value"] for row in rows]
+        figure.add_scatter(
+            x=[row["parameters"] for row in rows],
+            y=y,
+            error_y={
+                "type": "data",
+                "array": [row["high"] - v for row, v in zip(rows, y, strict=True)],
+                "arrayminus": [v - row["low"] for row, v in zip(rows, y, strict=True)],
+                "thickness": 1.5,
+            },
+            customdata=[[row["low"], row["high"], row["model"], row["depth"]] for row in rows],
+            mode="lines+markers",
+            line={"color": colour, "width": 1.5, "dash": style.DASHES[1]},
+            marker={"color": colour, "size": 9, "symbol": style.emotion_symbol("", i)},
+            name=title,
+            hovertemplate="%{customdata[2]}, depth %{customdata[3]:.2f}: %{y:.3f}<br>"
+            + f"{_INTERVAL}<extra></extra>",
+        )
+    figure.update_xaxes(**style.axis("parameters", type="log"))
+    figure.update_yaxes(**style.axis(str(summary.scale[0]["measure"])))
     return style.finish(figure, 360, legend=True)

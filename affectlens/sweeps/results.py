@@ -27,6 +27,7 @@ class Cell:
         model, corpus, target, probe, position, kind: Names; ``kind`` is that of its sites.
         sweep: The probes and what they say of held-out rows.
         n_layers: Blocks of the model.
+        parameters: Numbers in its weights, each counted once.
         file: Where the probes lie, relative to the folder of the whole.
     """
 
@@ -38,6 +39,7 @@ class Cell:
     kind: str
     sweep: Sweep | NumberSweep
     n_layers: int
+    parameters: int
     file: str
 
     @property

@@ -102,6 +102,7 @@ class _Work:
             kind=kind,
             sweep=found,
             n_layers=setting.reader.model.n_layers,
+            parameters=int(setting.reader.model.hf.num_parameters()),
             file=f"{file}.safetensors",
         )
         found.save(self.request.out / cell.file)

@@ -16,10 +16,12 @@ from affectlens.plotting.sweeps import (
     SweepsSummary,
     depth_curves,
     learning_curves,
+    scale_points,
     transfer_heatmap,
 )
 from affectlens.reports import Header, ReportData, plain, write
 from affectlens.sweeps.results import Cell, Row, SweepResults
+from affectlens.sweeps.scale import scale_rows
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -49,6 +51,7 @@ def write_results(found: SweepResults, folder: Path) -> None:
         "controls": with_chosen(found),
         "transfer": list(found.transfer),
         "learning": list(found.curves),
+        "scale": scale_rows(found.cells),
     }
     for name, rows in tables.items():
         if rows:
@@ -90,6 +93,7 @@ def summarise(found: SweepResults) -> SweepsSummary:
         comparisons=list(found.comparisons),
         transfer=list(found.transfer),
         learning=list(found.curves),
+        scale=scale_rows(found.cells),
     )
 
 
@@ -130,6 +134,8 @@ def _figures(summary: SweepsSummary) -> dict[str, go.Figure]:
         found[f"transfer_{i + 1}"] = transfer_heatmap(summary, model)
     if summary.learning:
         found["learning_curves"] = learning_curves(summary)
+    if summary.scale:
+        found["scale"] = scale_points(summary)
     return found
 
 

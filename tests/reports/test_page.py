@@ -96,6 +96,7 @@ def test_a_stage_not_run_leaves_its_section_out(part: str):
         "judges": {"judges"},
         "examples": {"examples"},
         "sweeps": set(),  # a report of their own
+        "studies": set(),  # likewise
     }[part]
     empty = {"arms": {}, "comparisons": (), "judges": (), "examples": ()}
     page = Page(render(replace(DATA, **{part: empty.get(part)})))

@@ -15,12 +15,15 @@ from typer.testing import CliRunner
 from affectlens.activations import ActivationStore
 from affectlens.cli import app
 from affectlens.core import AffectLensError, DataError, UnknownNameError
+from affectlens.core.statistics import times_drawn
 from affectlens.datasets import load
 from affectlens.pipeline.corpus_choice import CorpusChoice
 from affectlens.probes import PROBES, NumberSweep, ProbeKind, Sweep, sweep
 from affectlens.sweeps import SweepResults, run_sweeps
 from affectlens.sweeps.request import parse_names
 from affectlens.sweeps.results import compare_cells
+from affectlens.sweeps.scale import scale_rows
+from tests.conftest import tiny_hf
 from tests.sweeps.conftest import EMOTIONS, choice, request, rows, save_rows
 
 PENALTIES: dict[str, Any] = {"penalties": (0.01, 1.0), "draws": 100}
@@ -164,6 +167,7 @@ def test_models_and_probes_are_compared(files: dict[str, str], tmp_path: Path) -
         models=(files["model"], files["other"]),
         corpora=(choice(files["plain"]),),
         probes=("logistic", "ridge"),
+        sites="resid_post",
     )
     found = run_sweeps(asked)
     questions = [r["question"] for r in found.comparisons if r["question"] != "layers"]
@@ -172,6 +176,25 @@ def test_models_and_probes_are_compared(files: dict[str, str], tmp_path: Path) -
     assert "Models and probes in pairs" in page
     best = found.best_rows()
     assert len(best) == 4 and all(row["score"] == "accuracy" for row in best)
+    scale = table(asked.out, "scale")
+    assert len(scale) == 4 and "By the size of the model" in page
+    assert (asked.out / "figures" / "scale.html").is_file()
+    size = sum(p.numel() for p in tiny_hf("llama", max_position_embeddings=1024).parameters())
+    for cell in found.cells:
+        (row,) = [r for r in scale if all(r[k] == v for k, v in cell.name.items())]
+        (mine,) = [r for r in best if all(r[k] == v for k, v in cell.name.items())]
+        assert row["parameters"] == size and row["embeddings"] == float(cell.sweep.accuracy[0])
+        assert (row["value"], row["depth"]) == (mine["value"], mine["depth"])
+        # Where the best site lies, draw by draw.
+        good = cell.sweep.held.good()[1:].double().numpy()
+        names = list(dict.fromkeys(cell.sweep.held.groups))
+        deepest = []
+        for times in times_drawn(len(names), 2000, 0):
+            weight = np.array([times[names.index(g)] for g in cell.sweep.held.groups])
+            deepest.append((1 + int(np.round(good @ weight, 9).argmax())) / 3)
+        found_ends = np.quantile(deepest, (0.025, 0.975), method="inverted_cdf")
+        assert (row["peak_low"], row["peak_high"]) == pytest.approx(tuple(found_ends))
+    assert not scale_rows(found.cells[:2])  # one model has no size to compare
 
 
 def test_a_corpus_without_a_test_split_and_a_column_of_ones_own(

@@ -9,6 +9,7 @@ from affectlens.plotting.sweeps import (
     SweepsSummary,
     depth_curves,
     learning_curves,
+    scale_points,
     transfer_heatmap,
 )
 from affectlens.reports.markup import Cell, card, finite, number, plot, table, text
@@ -40,6 +41,8 @@ def probing(data: ReportData) -> str:
                 "chosen on all fitting rows.",
             )
         )
+    if found.scale:
+        parts.append(_scale(found))
     return "".join(parts)
 
 
@@ -135,6 +138,34 @@ def _transfer(found: SweepsSummary, model: str) -> str:
         plot(figure, f"plot-transfer-{name}", "Heat map: fitted on, tested on"),
         explain="<b>Reading it.</b> The probe of one corpus at its chosen site, on the held-out "
         "rows of another; on the diagonal the sweep's own score.",
+    )
+
+
+def _scale(found: SweepsSummary) -> str:
+    shown = [
+        (
+            text(" · ".join(str(row[k]) for k in ("corpus", "target", "probe", "model"))),
+            [
+                Cell(f"{int(row['parameters']):,}".replace(",", "\u202f"), row["parameters"]),
+                Cell(text(row["site"])),
+                _value(row["depth"]),
+                Cell(_interval(row["peak_low"], row["peak_high"])),
+                _value(row["value"]),
+                Cell(_interval(row["low"], row["high"])),
+                _value(row["embeddings"]),
+            ],
+        )
+        for row in found.scale
+    ]
+    heads = ("model", "parameters", "chosen site", "its depth", "best of 95 % of draws", "score",
+             "95 % interval", "embeddings")  # fmt: skip
+    return card(
+        "By the size of the model",
+        plot(scale_points(found), "plot-scale", "Line chart: score by parameters")
+        + table(heads, shown),
+        explain="<b>Reading it.</b> Each model at the site that cross-validation chose; between "
+        "the depths beside it lies the best site of 95 % of bootstrap draws of held-out groups. "
+        "Models in pairs stand above. <b>Limits.</b> Models differ in more than their size.",
     )
 
 

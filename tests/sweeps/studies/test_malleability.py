@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +17,8 @@ from affectlens.core.errors import AffectLensError
 from affectlens.core.places import Site
 from affectlens.datasets import load
 from affectlens.datasets.schema import Corpus, Message, Record
+from affectlens.reports.numbers import from_dict, to_dict
+from affectlens.reports.page import render
 from affectlens.sweeps.kept import KeptRows
 from affectlens.sweeps.request import Fitting
 from affectlens.sweeps.studies import answered, malleability, studied
@@ -34,6 +36,7 @@ from affectlens.sweeps.studies.system_prompts import (
     agreement_rows,
     moved_rows,
 )
+from affectlens.sweeps.studies.writing import report_data
 from tests.geometry.synthetic import SITES, planted
 from tests.sweeps.conftest import rows, save_rows
 from tests.sweeps.studies.conftest import ANSWERS, asked, hidden
@@ -138,12 +141,14 @@ def test_equal_prompts_move_alike_and_all_lies_in_the_folder(whole: Any) -> None
     page = (request.out / "report.html").read_text()
     assert "What a system prompt moves" in page and "You are glad." in page
     assert (request.out / "figures" / "malleability.html").is_file()
+    data = report_data(found)
+    assert render(from_dict(json.loads(json.dumps(to_dict(data))))) == render(data)
 
 
 def test_replies_and_readings_are_those_of_the_plain_model(whole: Any, model: Any) -> None:
     """Against a forward pass of Transformers over the chat as its template writes it."""
     request, found = whole
-    tokenizer, hf = cast("Any", model.tokenizer), cast("Any", model.hf)
+    tokenizer, hf = model.tokenizer, model.hf
     probe_site = int(found.facts["site"].split(".")[1])
     assert probe_site == 1  # blocks.1.hook_resid_post
     row = found.tables["replies"][-1]
