@@ -25,6 +25,7 @@ from affectlens.geometry.emotion_map import EmotionMap
 from affectlens.plotting import DirectionsSummary, SweepSummary, style
 from affectlens.plotting import sweeps as drawn
 from affectlens.plotting.geometry import _frame, _place_labels
+from affectlens.plotting.studies import StudySummary, study_figure
 from affectlens.plotting.sweeps import DepthCurve, SweepsSummary
 from affectlens.probes import vad_map
 from affectlens.probes.calibration import Quality, quality
@@ -84,7 +85,24 @@ def sweeps() -> SweepsSummary:
          "measure": "accuracy"}
         for n, v in ((2, 0.3), (8, 0.5))
     ]  # fmt: skip
-    return SweepsSummary(curves, transfer=transfer, learning=learning)
+    scale = [
+        {**names, "corpus": "one", "model": m, "parameters": n, "value": v, "low": v - 0.1,
+         "high": v + 0.2, "depth": 0.5, "measure": "accuracy"}
+        for m, n, v in (("small", 10, 0.3), ("large", 100, 0.5))
+    ]  # fmt: skip
+    return SweepsSummary(curves, transfer=transfer, learning=learning, scale=scale)
+
+
+def study(name: str) -> StudySummary:
+    """A made-up study: two series over two places, in one panel."""
+    measure = {"malleability": "change of probability", "dialogue": "probability"}
+    rows = [
+        {"panel": "p", "series": series, "x": x, "measure": measure.get(name, "accuracy"),
+         "value": 0.5 + x / 10, "low": 0.4, "high": 0.8, "p": 0.5, "beside": 0.2, "chosen": True}
+        for series in ("fear", "anger")
+        for x in (0, 1)
+    ]  # fmt: skip
+    return StudySummary(name, rows, {"systems": {"p": "Be calm."}})
 
 
 def relations() -> dict[str, Any]:
@@ -132,6 +150,8 @@ def all_figures() -> dict[str, Any]:
         "depth_curves": drawn.depth_curves(sweeps()),
         "transfer_heatmap": drawn.transfer_heatmap(sweeps()),
         "learning_curves": drawn.learning_curves(sweeps()),
+        "scale_points": drawn.scale_points(sweeps()),
+        "study": study_figure(study("persistence")),
         **relations(),
     }
 
@@ -181,11 +201,28 @@ def test_sweeps_hold_scores_by_depth_transfer_and_size() -> None:
     (line,) = FIGURES["learning_curves"].data
     assert list(line.x) == [2, 8] and list(line.y) == [0.3, 0.5]
     nothing = SweepsSummary(sweeps().curves)
-    for draw in (drawn.transfer_heatmap, drawn.learning_curves):
-        with pytest.raises(DataError, match="There "):
+    (points,) = FIGURES["scale_points"].data
+    assert list(points.x) == [10, 100] and list(points.y) == [0.3, 0.5]
+    assert list(points.error_y.arrayminus) == pytest.approx([0.1, 0.1])
+    for draw in (drawn.transfer_heatmap, drawn.learning_curves, drawn.scale_points):
+        with pytest.raises(DataError, match=r"There |No two"):
             draw(nothing)
     with pytest.raises(DataError, match="pearson"):
         drawn.depth_curves(nothing, "pearson")
+
+
+def test_studies_hold_their_lines_and_what_stands_beside() -> None:
+    (line,) = traces("study", name="fear")
+    assert list(line.x) == [0, 1] and list(line.y) == [0.5, 0.6]
+    (band,) = [t for t in FIGURES["study"].data if t.fill == "toself"][:1]
+    assert list(band.y) == [0.8, 0.8, 0.4, 0.4]
+    bars = study_figure(study("malleability")).data
+    assert [list(bar.y) for bar in bars] == [[0.5, 0.6]] * 2
+    assert list(bars[0].error_y.array) == pytest.approx([0.3, 0.2])
+    dotted = [t for t in study_figure(study("dialogue")).data if t.line.dash == "dot"]
+    assert [list(t.y) for t in dotted] == [[0.2, 0.2]] * 2
+    with pytest.raises(DataError, match="no figure of the study"):
+        study_figure(study("unheard"))
 
 
 def test_every_public_figure_is_tested_here():

@@ -98,7 +98,7 @@ def test_a_stage_not_run_leaves_its_section_out(part: str):
         "sweeps": set(),  # a report of their own
         "studies": set(),  # likewise
     }[part]
-    empty = {"arms": {}, "comparisons": (), "judges": (), "examples": ()}
+    empty = {"arms": {}, "comparisons": (), "judges": (), "examples": (), "studies": ()}
     page = Page(render(replace(DATA, **{part: empty.get(part)})))
     assert sections(page) == ALL - owned
     assert {url[1:] for url in page.fetched if url.startswith("#")} == ALL - owned | {"main"}

@@ -31,7 +31,11 @@ Draws = Annotated[int, typer.Option("--draws", min=2, help="Bootstrap draws.")]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds of groups.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 
-study_app = typer.Typer(help="What becomes of an emotion: in replies, under prompts, in dialogues.")
+study_app = typer.Typer(
+    help="What becomes of an emotion: in replies, under prompts, in dialogues.",
+    no_args_is_help=True,
+    epilog=example("affectlens probe study persistence --corpus replies --out studies/replies"),
+)
 
 
 def add_study_commands(app: typer.Typer) -> None:
