@@ -180,7 +180,8 @@ def test_models_and_probes_are_compared(files: dict[str, str], tmp_path: Path) -
     assert len(scale) == 4 and "By the size of the model" in page
     assert (asked.out / "figures" / "scale.html").is_file()
     size = sum(p.numel() for p in tiny_hf("llama", max_position_embeddings=1024).parameters())
-    for cell in found.cells:
+    cells: Any = found.cells
+    for cell in cells:
         (row,) = [r for r in scale if all(r[k] == v for k, v in cell.name.items())]
         (mine,) = [r for r in best if all(r[k] == v for k, v in cell.name.items())]
         assert row["parameters"] == size and row["embeddings"] == float(cell.sweep.accuracy[0])
