@@ -3,7 +3,8 @@
 Of labels: accuracy, macro-F1, balanced accuracy, AUROC (one class against the rest, mean over the
 classes), recall of each class. Of numbers: Pearson's r, the concordance coefficient, R². All but
 AUROC are functions of sums over rows, so that a bootstrap of all sites is one matrix product of how
-often each group is drawn with the sums of each group; AUROC is one pass over sorted rows.
+often each group is drawn with the sums of each group; AUROC is one such product per class and site,
+sparse, summed along the ranks.
 
 A class that a draw has no row of has no recall there; means over classes leave it out.
 """
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 
 from affectlens.core.statistics import LEVEL, times_drawn
@@ -28,7 +28,7 @@ Floats = np.ndarray[Any, np.dtype[Any]]
 
 LABEL_SCORES = ("accuracy", "macro_f1", "balanced_accuracy", "auroc")
 NUMBER_SCORES = ("pearson", "ccc", "r2")
-_CELLS_AT_ONCE = 1 << 22  # of rows × draws: what fits a processor's cache runs twice as fast
+_CELLS_AT_ONCE = 1 << 20  # of rows × draws: what fits a processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,71 +151,76 @@ def auroc(
     Of weighted rows: the share of pairs of a row of the class and another in which the first has
     the higher score, ties counted half.
     """
-    chance = held.probabilities().numpy()
-    truth = held.truth.numpy()
-    total = np.zeros((len(times), len(chance)))
-    counted = np.zeros((len(times), 1))
-    for k in range(len(held.classes)):
-        areas = [area_under_curve(said, truth == k, index, times) for said in chance[..., k]]
-        counted[:, 0] += ~np.isnan(areas[0])
-        total += np.nan_to_num(np.stack(areas, axis=1))
+    chance = held.probabilities().numpy().transpose(2, 0, 1)  # [class, site, n]
+    own = held.truth.numpy() == np.arange(len(chance))[:, None, None]
+    areas = area_under_curve(chance, own, index, times)
+    counted = (~np.isnan(areas)).sum(0)
     with np.errstate(all="ignore"):
-        return np.where(counted > 0, total / counted, np.nan)
+        return np.where(counted > 0, np.nansum(areas, axis=0) / counted, np.nan).T
 
 
 def area_under_curve(
-    said: Float[Floats, " n"],
-    own: Bool[Floats, " n"],
+    said: Float[Floats, "*score n"],
+    own: Bool[Floats, "*#score n"],
     index: Int[Floats, " n"],
     times: Float[Floats, "draw g"],
-) -> Float[Floats, " draw"]:
-    """Area under the ROC curve of one score, ties counted half; NaN of a draw without both sides.
+) -> Float[Floats, "*score draw"]:
+    """Area under the ROC curve of scores, ties counted half; NaN of a draw without both sides.
 
     Args:
-        said: Score of each row.
+        said: Scores of each row.
         own: Whether a row is of the class.
         index: Number of its group.
         times: How often each draw has each group.
     """
+    hits = np.broadcast_to(own, said.shape).reshape(-1, len(index))
+    places = [
+        _places(one, hit, index, times.shape[1])
+        for one, hit in zip(said.reshape(hits.shape), hits, strict=True)
+    ]
+    won = np.empty((len(places), len(times)))
+    step = max(1, _CELLS_AT_ONCE // len(index))
+    for begin in range(0, len(times), step):
+        part = np.ascontiguousarray(times[begin : begin + step].T, dtype=np.float32)
+        for i, (others, groups) in enumerate(places):
+            below = others @ part
+            np.cumsum(below, axis=0, out=below)
+            below *= part[groups]
+            won[i, begin : begin + step] = below.sum(0, dtype=np.float64)
+    won = won.reshape(*said.shape[:-1], len(times))
     pairs = _grouped(own, index, times) * _grouped(~own, index, times)
-    won = _pairs_won(said, own, index, times)
     return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
 
 
 def _grouped(
-    chosen: Floats, index: Int[Floats, " n"], times: Float[Floats, "draw g"]
-) -> Float[Floats, " draw"]:
+    chosen: Bool[Floats, "*score n"], index: Int[Floats, " n"], times: Float[Floats, "draw g"]
+) -> Float[Floats, "*score draw"]:
     """How many of some rows each draw has."""
-    return times @ np.bincount(index[chosen], minlength=times.shape[1]).astype(np.float64)
+    per_group = np.zeros((times.shape[1], *chosen.shape[:-1]))
+    np.add.at(per_group, index, np.moveaxis(chosen, -1, 0))
+    return np.moveaxis(np.tensordot(times, per_group, 1), 0, -1)
 
 
-def _pairs_won(
-    said: Float[Floats, " n"],
-    own: Floats,
-    index: Int[Floats, " n"],
-    times: Float[Floats, "draw g"],
-) -> Float[Floats, " draw"]:
-    """Pairs of an own row and another that are in order, ties counted half, of each draw."""
-    order = np.argsort(said, kind="stable")
-    ranked, group, mine = said[order], index[order], own[order]
-    # Runs of equal scores: others within the run count half.
-    run = np.concatenate([[0], np.cumsum(np.diff(ranked) != 0)])
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(run)) + 1, [len(run)]])
-    first, last = edges[run[mine]], edges[run[mine] + 1]
-    others = torch.from_numpy(np.where(mine, 0.0, 1.0).astype(np.float32))[:, None]
-    won = np.empty(len(times))
-    step = max(1, _CELLS_AT_ONCE // len(said))
-    by_group = torch.from_numpy(np.ascontiguousarray(times.T, dtype=np.float32))  # [g, draw]
-    order_of = torch.from_numpy(group)
-    own_group = torch.from_numpy(group[mine])
-    start, stop = torch.from_numpy(first), torch.from_numpy(last)
-    for begin in range(0, len(times), step):
-        part = by_group[:, begin : begin + step]
-        below = torch.zeros(len(said) + 1, part.shape[1])
-        torch.cumsum(part[order_of] * others, 0, out=below[1:])
-        half = (below[start] + below[stop]) * part[own_group]
-        won[begin : begin + step] = half.sum(0, dtype=torch.float64).numpy() / 2
-    return won
+def _places(
+    said: Float[Floats, " n"], own: Bool[Floats, " n"], index: Int[Floats, " n"], groups: int
+) -> tuple[Any, Int[Floats, " own"]]:
+    """What other rows count for: weights ``[own, g]`` that add up downwards, own rows in order.
+
+    Half of another row counts for all own rows above it, half for all that are not below it: ties
+    count half. So only the few own rows are ranked, and the others need but their place among them.
+
+    Returns:
+        The weights, sparse, and the groups of the own rows in their order.
+    """
+    from scipy.sparse import csr_matrix
+
+    order = np.argsort(said[own], kind="stable")
+    ranked, others = said[own][order], said[~own]
+    rows = np.concatenate([np.searchsorted(ranked, others, side) for side in ("left", "right")])
+    halves = np.full(len(rows), 0.5, np.float32)
+    shape = (len(ranked) + 1, groups)  # the last row is above all own ones
+    weights = csr_matrix((halves, (rows, np.tile(index[~own], 2))), shape)[:-1]
+    return weights, index[own][order]
 
 
 def _number_scores(

@@ -11,7 +11,7 @@ from sklearn import metrics
 from affectlens.core.errors import DataError
 from affectlens.core.statistics import times_drawn
 from affectlens.probes.held_out import HeldOut
-from affectlens.probes.scores import LABEL_SCORES, NUMBER_SCORES, scores
+from affectlens.probes.scores import LABEL_SCORES, NUMBER_SCORES, area_under_curve, scores
 
 CLASSES = ("joy", "rage", "calm")
 
@@ -77,6 +77,21 @@ def test_scores_and_intervals_equal_sklearn_on_every_draw(held: HeldOut) -> None
             assert found[name][site] == pytest.approx(whole[name], abs=1e-6)
             ends = np.nanquantile([one[name] for one in drawn], [0.025, 0.975])
             np.testing.assert_allclose(found.interval(name)[site], ends, atol=1e-6)
+
+
+def test_areas_of_several_scores_equal_sklearn_on_weighted_rows() -> None:
+    """Ties, groups of several rows, groups that a draw leaves out, one class per score."""
+    random = np.random.default_rng(3)
+    said = random.integers(0, 6, size=(2, 3, 80)) / 4
+    own = random.random((2, 1, 80)) < np.array([0.1, 0.7])[:, None, None]
+    index = random.integers(0, 25, size=80)
+    times = times_drawn(25, 30, 1)
+    found = area_under_curve(said, own, index, times)
+    assert found.shape == (2, 3, 30)
+    for (k, i, draw), area in np.ndenumerate(found):
+        weight = times[draw][index]
+        theirs = metrics.roc_auc_score(own[k, 0], said[k, i], sample_weight=weight)
+        assert area == pytest.approx(theirs, abs=1e-9)
 
 
 def test_the_confusion_is_that_of_sklearn() -> None:
