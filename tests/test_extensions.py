@@ -122,6 +122,16 @@ def an_operator() -> Any:
     return Operator("toy", "A toy of an operator", adds=True)
 
 
+def an_objective() -> Any:
+    """As little as possible."""
+    from affectlens.steering.refine.objectives import Objective
+
+    def loss(_model: Any, _groups: Any, additions: Any, _settings: Any, _rng: Any) -> Any:
+        return sum(vectors.square().sum() for vectors in additions.values())
+
+    return Objective("toy", "A toy of an objective", loss)
+
+
 def a_probe() -> Any:
     """The class whose mean is nearest."""
     import torch
@@ -264,6 +274,7 @@ TOYS = {
     "strategies": a_strategy,
     "evidence": a_part_of_the_evidence,
     "operators": an_operator,
+    "objectives": an_objective,
     "probes": a_probe,
     "calibrations": a_calibration,
     "controls": a_control,

@@ -62,6 +62,7 @@ def _small(full: Settings) -> Settings:
         circuit=replace(full.circuit, prompts=2, refine=_shorter(full.circuit.refine)),
         evidence=replace(full.evidence, parts=()),
         controls=replace(full.controls, refine=_shorter(full.controls.refine)),
+        pack=replace(full.pack, rms_events=8),
         tune=replace(full.tune, n_events=4, extensions=1),
         evaluate=replace(full.evaluate, n_events=10),
         judge=replace(full.judge, garbled=100),

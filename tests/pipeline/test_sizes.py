@@ -29,7 +29,7 @@ def test_full_is_the_default(tmp_path: Path) -> None:
 def test_small_does_less_of_the_same(tmp_path: Path) -> None:
     """No arm or control goes, the descents stay alike, and every number is kept in the keys."""
     full, small = of("full", tmp_path), of("small", tmp_path)
-    assert small.evaluate.arms == full.evaluate.arms and small.pack == full.pack
+    assert small.evaluate.arms == full.evaluate.arms and small.pack.packs == full.pack.packs
     assert small.report == full.report and small.probe == full.probe
     assert small.controls.refine == small.circuit.refine != full.circuit.refine
     assert len(small.controls.seeds) == len(full.controls.seeds)

@@ -23,6 +23,7 @@ TABLES: Mapping[str, str] = {
     "strategies": "affectlens.circuits.ranking:STRATEGIES",
     "evidence": "affectlens.circuits.evidence.parts:PARTS",
     "operators": "affectlens.steering.operators:OPERATORS",
+    "objectives": "affectlens.steering.refine.objectives:OBJECTIVES",
     "formats": "affectlens.steering.formats:FORMATS",
     "servers": "affectlens.serving.servers:SERVERS",
     "arms": "affectlens.evaluation:ARMS",

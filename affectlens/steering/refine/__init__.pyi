@@ -1,3 +1,4 @@
+from .objectives import OBJECTIVES as OBJECTIVES
 from .settings import CIRCUIT as CIRCUIT
 from .settings import RESIDUAL as RESIDUAL
 from .settings import RefineSettings as RefineSettings

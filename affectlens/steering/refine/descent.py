@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from affectlens.core import ModelError
-from affectlens.steering.refine.loss import Additions, reply_loss
+from affectlens.steering.refine.log_probabilities import Additions
+from affectlens.steering.refine.objectives import OBJECTIVES
 from affectlens.steering.refine.replies import complete_groups, listed
 from affectlens.steering.refine.settings import RefineSettings
 
@@ -46,6 +47,7 @@ def descend(
     advance: Advance,
 ) -> list[Tensor]:
     """Adam on the free parameters; returns them on the CPU, in float32."""
+    objective = OBJECTIVES[settings.objective]
     pools = [complete_groups(corpus, emotions) for corpus in listed(corpora)]
     turn = itertools.cycle(pools)
     rng = random.Random(settings.seed)
@@ -59,7 +61,7 @@ def descend(
             warm, done = min(1.0, (step + 1) / 3), step / settings.steps
             optimiser.param_groups[0]["lr"] = settings.learning_rate * warm * (1 - 0.8 * done)
             groups = [rng.choice(next(turn)) for _ in range(settings.groups_per_step)]
-            loss = reply_loss(model, groups, emotions, additions(free), settings)
+            loss = objective.loss(model, groups, additions(free), settings, rng)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise ModelError(

@@ -22,7 +22,10 @@ class RefineSettings:
         first_weight: Extra weight of a reply's first token; it falls off as ``exp(-t / tau)``,
             because what opens a reply decides its tone.
         tau: In tokens.
-        seed: Of the choice of groups.
+        objective: What is lowered, a name in `affectlens.steering.refine.OBJECTIVES`; the weight of
+            first tokens is of ``likelihood``, the strengths are of ``reps``.
+        strengths: One is drawn for each emotion at every step.
+        seed: Of the choice of groups, and of what an objective draws.
     """
 
     steps: int = 32
@@ -32,6 +35,8 @@ class RefineSettings:
     start: float = 1.0
     first_weight: float = 3.0
     tau: float = 6.0
+    objective: str = "likelihood"
+    strengths: tuple[float, ...] = (0.5, 1.0, 1.5)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -42,6 +47,8 @@ class RefineSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise DataError(f"{name} must be above 0, not {value!r}.")
+        if not self.strengths or not all(math.isfinite(s) and s > 0 for s in self.strengths):
+            raise DataError(f"strengths must be above 0, not {self.strengths!r}.")
 
 
 RESIDUAL = RefineSettings(learning_rate=0.3, start=0.8)

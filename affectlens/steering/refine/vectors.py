@@ -18,7 +18,7 @@ from torch import Tensor
 
 from affectlens.core import Site, WritePoint, fingerprint
 from affectlens.steering.refine.descent import Advance, descend, rms_per_layer
-from affectlens.steering.refine.loss import Additions
+from affectlens.steering.refine.log_probabilities import Additions
 from affectlens.steering.refine.replies import fingerprints
 from affectlens.steering.refine.settings import CIRCUIT, RESIDUAL, RefineSettings
 
