@@ -18,14 +18,15 @@ from affectlens.cli import app
 from tests.sweeps.conftest import EMOTIONS
 
 ROOT = Path(affectlens.__file__).parent.parent
-TABLES = ("results", "controls", "comparisons", "transfer")
+TABLES = ("results", "controls", "comparisons")
 
 
 def command(files: dict[str, str], out: Path) -> list[str]:
     return [
         "probe", "sweep", "--model", files["model"], "--corpus", files["plain"], "--corpus",
         files["quoted"], "--labels", ",".join(EMOTIONS), "--folds", "3", "--penalties", "0.01,1",
-        "--draws", "50", "--controls", "majority", "--transfer", "--device", "cpu", "--dtype", "float32", "--out", str(out),
+        "--draws", "50", "--controls", "majority", "--sites", "resid_post@1", "--device", "cpu",
+        "--dtype", "float32", "--out", str(out),
     ]  # fmt: skip
 
 
