@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from affectlens.activations import ActivationStore
+from affectlens.cli import app
 from affectlens.core.errors import DataError
 from affectlens.core.places import Site
 from affectlens.probes import PROBES, Labels, Numbers
@@ -18,6 +23,8 @@ from affectlens.sweeps.request import Fitting
 from affectlens.sweeps.studies.base import Row
 from affectlens.sweeps.studies.persistence import LENGTH, OWN, PERMUTED, SHARED, WORD, Offsets
 from affectlens.sweeps.studies.reply_tokens import POSITION, ReplyTokens
+from tests.sweeps.conftest import EMOTIONS
+from tests.sweeps.studies.conftest import hidden
 
 SITES = (Site(0, "resid_pre"), Site(1, "resid_post"))
 CLASSES = ("anger", "fear", "joy")
@@ -169,3 +176,55 @@ def test_by_default_offsets_double_while_half_of_the_replies_reach_them(store: A
     made = offsets(store)
     with pytest.raises(DataError, match="No reply that is held out has a token at offset 14"):
         short.expanded(made.texts, (0, 14))
+
+
+def invoke(files: dict[str, str], out: Path, *more: str) -> Any:
+    small = ["--folds", "3", "--draws", "20", "--permutations", "2", "--labels", ",".join(EMOTIONS)]
+    where = ["--model", files["model"], "--dtype", "float32", "--sites", "resid_post@1"]
+    return CliRunner().invoke(
+        app,
+        ["probe", "study", "persistence", "--out", str(out), *small, *where, *more],
+        env={"COLUMNS": "250"},
+    )
+
+
+def test_the_command_reads_replies_of_a_corpus(
+    files: dict[str, str], known: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = invoke(files, out, "--corpus", known.name, "--offsets", "0,3", "--json")
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
+    said = json.loads((out / "persistence.json").read_text())
+    assert said["facts"]["replies"] == "of the corpus" and said["facts"]["offsets"] == [0, 3]
+    assert len(rows) == len(said["rows"]) == pq.read_table(out / "persistence.parquet").num_rows
+    assert {row["series"] for row in rows} == {SHARED, OWN, PERMUTED, WORD, LENGTH}
+    assert {row["x"] for row in rows} == {0, 3}
+    assert "How long it stays readable" in (out / "report.html").read_text()
+    # The rows of the store are those of a plain forward pass over the chat.
+    (folder,) = (out / "stores").iterdir()
+    store = ActivationStore.open(folder)
+    tokens = ReplyTokens.of(store)
+    record = known.load().records[0]
+    assert tokens.ids[0] == record.id
+    chat = [dict(turn) for turn in record.chat]
+    first = slice(int(tokens.first[0]), int(tokens.first[0] + tokens.length[0]))
+    mine = store.to_torch("blocks.1.hook_resid_post", POSITION)[first].mean(0)
+    assert torch.allclose(mine, hidden(files["model"], chat)(record.text), atol=1e-4)
+
+
+def test_texts_without_replies_are_answered_first(files: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = invoke(files, out, "--corpus", files["plain"], "--offsets", "0,1", "--tokens", "4")
+    assert done.exit_code == 0, done.output
+    said = json.loads((out / "persistence.json").read_text())
+    assert said["facts"]["replies"] == "generated" and said["facts"]["median reply"] <= 6
+    refused = invoke(files, out, "--corpus", files["plain"], "--offsets", "99", "--tokens", "4")
+    assert refused.exit_code == 1 and "No reply has a token at offset 99" in refused.output
+    for wrong, sentence in (
+        (("--target", "colour"), "column in"),
+        (("--offsets", "a"), "--offsets takes"),
+    ):
+        refused = invoke({"model": "no/such"}, tmp_path / "x", "--corpus", files["plain"], *wrong)
+        assert refused.exit_code == 1 and sentence in refused.output, refused.output
+        assert not (tmp_path / "x" / "persistence.json").exists()
