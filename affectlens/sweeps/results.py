@@ -85,7 +85,7 @@ class Cell:
                     "chosen": i == self.best,
                     "held_out": self.sweep.held_out,
                     "rows_fitted": self.sweep.counts["fit"],
-                    "rows_held_out": 0 if held is None else len(held),
+                    "rows_held_out": len(held),
                 }
 
     def against(self, i: int, other: Cell, j: int) -> Difference:

@@ -25,6 +25,7 @@ from affectlens.sweeps.studies.base import StudyResult
 from affectlens.sweeps.studies.rulers import fit_rulers
 from affectlens.sweeps.studies.system_prompts import (
     NONE,
+    UNRELATED,
     Seen,
     agreement_rows,
     moved_rows,
@@ -35,7 +36,7 @@ NAME = "malleability"
 SYSTEMS: Mapping[str, str] = {
     "emotional": "You are very emotional.",
     "calm": "You always remain calm and composed.",
-    "unrelated": "You work in a large office.",
+    UNRELATED: "You work in a large office.",
 }
 
 Watch = Callable[[str, str], None]

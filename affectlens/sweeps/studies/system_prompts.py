@@ -23,9 +23,10 @@ from affectlens.sweeps.studies.rulers import Ruler
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel
 
-NONE = "none"
+NONE, UNRELATED = "none", "unrelated"
 USER, REPLY, ALONE = "user's message", "reply", "reply, read without the prompt"
-AGREES, CHANGED, DISTANCE = "agrees with the user's label", "changed", "distance"
+AGREES, FOLLOWS = "agrees with the user's label", "reads as the user's message"
+CHANGED, DISTANCE = "changed", "distance"
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -119,7 +120,7 @@ def quality_rows(seen: Seen, fitting: Fitting) -> list[Row]:
 
 
 def agreement_rows(seen: Seen, name: str, fitting: Fitting) -> list[Row]:
-    """How often what is read is the user's label; all scores of `scores`, whose truth that is."""
+    """How often what is read is the user's label, with all scores, or what the message reads as."""
     index = {c: i for i, c in enumerate(seen.rulers.classes)}
     truth = torch.tensor([index[label] for label in seen.labels])
     found: list[Row] = []
@@ -144,6 +145,15 @@ def agreement_rows(seen: Seen, name: str, fitting: Fitting) -> list[Row]:
             line(name, f"{what}, probe of shuffled labels", AGREES, "accuracy",
                  (wrong == truth.numpy()).mean(), **size)
         )  # fmt: skip
+        if what != USER:
+            heard = seen.probabilities(name, USER).argmax(1)
+            same = (p.argmax(1) == heard).astype(np.float64)
+            chance, share = agreement_by_chance(p.argmax(1), heard, seen.groups, fitting.draws)
+            found.append(
+                line(name, what, FOLLOWS, "share", p=share, beside=chance,
+                     control="by frequency alone",
+                     **mean_with_interval(same, seen.groups, fitting.draws, fitting.seed))
+            )  # fmt: skip
     return found
 
 
@@ -153,11 +163,15 @@ def moved_rows(seen: Seen, name: str, fitting: Fitting) -> list[Row]:
     groups, seed = seen.groups, fitting.seed
     for what in (USER, REPLY, ALONE):
         now, before = (seen.probabilities(one, what) for one in (name, NONE))
-        changed = (now.argmax(1) != before.argmax(1)).astype(np.float64)
-        found.append(
-            line(name, what, CHANGED, "share of texts read otherwise",
-                 **mean_with_interval(changed, groups, fitting.draws, seed))
-        )  # fmt: skip
+        changed = _changed(seen, name, what)
+        row = line(name, what, CHANGED, "share of texts read otherwise",
+                   **mean_with_interval(changed, groups, fitting.draws, seed))  # fmt: skip
+        if name != UNRELATED and (UNRELATED, what) in seen.at:
+            other = _changed(seen, UNRELATED, what)
+            more = paired_difference(changed, other, groups, draws=fitting.draws)
+            row |= {"beside": float(other.mean()), "control": f"under the prompt {UNRELATED}"}
+            row |= {"p": floor(more)}
+        found.append(row)
         apart = variation(now, before, groups, seed)
         found.append(
             line(name, what, DISTANCE, "total variation", apart.value, p=apart.p,
@@ -173,6 +187,12 @@ def moved_rows(seen: Seen, name: str, fitting: Fitting) -> list[Row]:
         )  # fmt: skip
         found += _by_class(seen, name, what, fitting)
     return found
+
+
+def _changed(seen: Seen, name: str, what: str) -> Floats:
+    """1 where another label is likeliest than without a system prompt."""
+    now, before = (seen.probabilities(one, what).argmax(1) for one in (name, NONE))
+    return (now != before).astype(np.float64)
 
 
 def _by_class(seen: Seen, name: str, what: str, fitting: Fitting) -> list[Row]:

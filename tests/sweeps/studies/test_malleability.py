@@ -29,8 +29,10 @@ from affectlens.sweeps.studies.system_prompts import (
     ALONE,
     CHANGED,
     DISTANCE,
+    FOLLOWS,
     NONE,
     REPLY,
+    UNRELATED,
     USER,
     Seen,
     agreement_rows,
@@ -66,7 +68,7 @@ def seen(ruler: Ruler, push: float, seed: int = 0) -> Seen:
     axis = torch.from_numpy(ruler.directions()[:, 0]).float()
     noise = 0.02 * torch.randn(3, *x.shape, generator=generator)
     at: dict[tuple[str, str], torch.Tensor] = {}
-    for name in (NONE, "pushed"):
+    for name in (NONE, "pushed", UNRELATED):
         moved = push * axis / axis.norm() if name == "pushed" else 0.0
         at[name, USER] = x + noise[0]
         at[name, REPLY] = x + noise[1 if name == NONE else 2] + moved
@@ -96,6 +98,8 @@ def test_a_planted_push_is_found_where_it_is_and_beside_its_controls(ruler: Rule
     shuffled = one(f"{REPLY}, probe of shuffled labels", DISTANCE, "total variation")
     assert shuffled["value"] < far["value"] / 2
     assert one(USER, CHANGED, "share of texts read otherwise")["value"] == 0
+    changed = one(REPLY, CHANGED, "share of texts read otherwise")
+    assert changed["value"] > 0.5 > changed["beside"] and changed["p"] < 0.01
 
 
 def test_agreement_is_of_labels_and_a_probe_of_shuffled_ones_has_none(ruler: Ruler) -> None:
@@ -104,6 +108,8 @@ def test_agreement_is_of_labels_and_a_probe_of_shuffled_ones_has_none(ruler: Rul
     assert by[REPLY]["value"] > 0.7 and by[REPLY]["p"] < 0.01
     assert by[REPLY]["beside"] == pytest.approx(1 / 7, abs=0.02)
     assert by[f"{REPLY}, probe of shuffled labels"]["value"] < 0.35
+    (follows,) = [r for r in found if (r["series"], r["x"]) == (REPLY, FOLLOWS)]
+    assert follows["value"] > 0.9 and follows["p"] < 0.01 and follows["beside"] < 0.3
     of_reply = {r["x"]: r["value"] for r in found if r["series"] == REPLY}
     recalls = [value for name, value in of_reply.items() if name.startswith("recall:")]
     assert np.mean(recalls) == pytest.approx(of_reply["balanced_accuracy"])
