@@ -58,6 +58,41 @@ class Finding:
         return f"{self.outcome} ({self.number:.3f}{beside}{test})"
 
 
+@dataclass(frozen=True)
+class Smallest:
+    """How many of an emotion's units are enough, by their ranking.
+
+    Attributes:
+        outcome: ``"passed"`` if so many are enough, ``"failed"`` if none of the shares that were
+            tried is (``share`` is the largest), ``"untested"`` if the texts are too few to say.
+        share: Percent of the units of the model.
+        heads, neurons: How many that is of each kind.
+        f: Share of the margin that they keep alone.
+        random: The same of as many random units.
+        p: Of the difference, by Holm over all emotions and shares.
+    """
+
+    outcome: str = "untested"
+    share: float | None = None
+    heads: int = 0
+    neurons: int = 0
+    f: float | None = None
+    random: float | None = None
+    p: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise unknown("outcome", self.outcome, OUTCOMES)
+
+    def __str__(self) -> str:
+        if self.f is None:
+            return "untested" if self.share is None else f"none up to {self.share:g} %"
+        return (
+            f"{self.heads} heads and {self.neurons} neurons ({self.share:g} %) keep {self.f:.3f} "
+            f"against {self.random:.3f}, p {self.p:.2g}"
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Evidence(Displayed):
     """The verdict on every emotion of a circuit.
@@ -66,11 +101,14 @@ class Evidence(Displayed):
         units: Hash of the units it is about, see `affectlens.circuits.Circuit.units_fingerprint`.
         findings: Emotion → word → finding; words that are missing are untested.
         provenance: What was measured, and on what.
+        smallest: Emotion → how many of its units are enough; empty if faithfulness was not
+            measured.
     """
 
     units: str
     findings: Mapping[str, Mapping[str, Finding]]
     provenance: Provenance = field(default_factory=lambda: Provenance("evidence"))
+    smallest: Mapping[str, Smallest] = field(default_factory=dict[str, Smallest])
 
     def __post_init__(self) -> None:
         for words in self.findings.values():
@@ -110,6 +148,12 @@ class Evidence(Displayed):
             for word in WORDS
         ]
 
+    def smallest_rows(self) -> list[dict[str, object]]:
+        """A row for every emotion: how many of its units are enough."""
+        return [
+            {"emotion": e, "enough": str(one), **asdict(one)} for e, one in self.smallest.items()
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
@@ -119,6 +163,7 @@ class Evidence(Displayed):
                 for emotion, words in self.findings.items()
             },
             "provenance": asdict(self.provenance),
+            "smallest": {emotion: asdict(one) for emotion, one in self.smallest.items()},
         }
 
     @classmethod
@@ -135,7 +180,9 @@ class Evidence(Displayed):
             str(emotion): {str(word): Finding(**one) for word, one in words.items()}
             for emotion, words in plain["findings"].items()
         }
-        return cls(str(plain["units"]), found, made_by)
+        enough = plain.get("smallest", {})
+        smallest = {str(emotion): Smallest(**one) for emotion, one in enough.items()}
+        return cls(str(plain["units"]), found, made_by, smallest)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON.

@@ -19,7 +19,7 @@ def print_evidence(evidence: Evidence, folder: Path, *, as_json: bool) -> None:
     """The verdict on every emotion, and where its numbers are."""
     out = stdout()
     if as_json:
-        print_lines(evidence.table_rows())
+        print_lines([*evidence.table_rows(), *evidence.smallest_rows()])
         return
     print_verdict(evidence)
     out.print(f"All numbers: {folder}", soft_wrap=True)
@@ -48,6 +48,8 @@ def print_verdict(evidence: Evidence) -> None:
                 )
     for word, what in told.items():
         out.print(f"{word}: {what}", soft_wrap=True, markup=False)
+    for emotion, enough in evidence.smallest.items():
+        out.print(f"enough for {emotion}: {enough}", soft_wrap=True, markup=False)
 
 
 def print_circuit(circuit: Circuit, file: Path, folder: Path, *, as_json: bool) -> None:
@@ -57,7 +59,9 @@ def print_circuit(circuit: Circuit, file: Path, folder: Path, *, as_json: bool) 
     out, evidence = stdout(), circuit.evidence
     if as_json:
         rows: list[dict[str, object]] = [{"circuit": str(file), **circuit.brief()}]
-        print_lines([*rows, *([] if evidence is None else evidence.table_rows())])
+        if evidence is not None:
+            rows += [*evidence.table_rows(), *evidence.smallest_rows()]
+        print_lines(rows)
         return
     for name, value in circuit.brief().items():
         if name != "evidence":

@@ -60,6 +60,7 @@ def edges_of(
     *,
     steps: int = 1,
     corrected: bool = False,
+    into: str = "attention",
 ) -> tuple[EdgeScores, dict[str, str]]:
     """Scores of all edges, and what each sender writes, in tokens.
 
@@ -74,10 +75,10 @@ def edges_of(
     from affectlens.circuits.tasks import pairs
     from affectlens.circuits.written_tokens import written_tokens
 
+    settings = EdgeSettings(steps=steps, corrected=corrected, into=into)
     asked = read(request)
     names = _emotions(asked.circuit, emotions)
     given = asked.ready()
-    settings = EdgeSettings(steps=steps, corrected=corrected)
     against = Against(given.means)
     if steps > 1:
         against = Against(pairs={name: pairs(given.task, name) for name in names})

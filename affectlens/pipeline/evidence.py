@@ -46,6 +46,7 @@ def circuit_evidence(
         DataError: If task and means share texts, the units were chosen on them, or they do not do.
     """
     from affectlens.circuits.evidence.parts import PARTS, gather
+    from affectlens.circuits.evidence.ranked_anew import require_again
     from affectlens.circuits.evidence.study import Study
     from affectlens.geometry import Directions
 
@@ -54,6 +55,8 @@ def circuit_evidence(
     asked = read_test(request.about)
     wanted = "stability" in request.parts and request.directions_file is not None
     directions = Directions.load(request.directions_file or "") if wanted else None
+    if "stability" in request.parts:
+        require_again(asked.circuit, directions)
     given = asked.ready()
     study = Study(
         given.model,

@@ -107,7 +107,12 @@ def fields_from_circuit(
             layers[f"circuit.{point}"] = tuple(used)
     if not vectors:
         raise DataError("This circuit writes nothing: no unit has a difference to add.")
-    emotions = tuple(circuit.emotions)
+    emotions, made_by = tuple(circuit.emotions), _provenance(model, circuit.provenance)
+    evidence, enough = circuit.evidence, dict[str, dict[str, Any]]()
+    for emotion, one in () if evidence is None else evidence.smallest.items():
+        if one.outcome == "passed":
+            enough[emotion] = {name: x for name, x in vars(one).items() if name != "outcome"}
+    tested = {"evidence": evidence.provenance.fingerprint} if evidence and enough else {}
     return dict(
         emotions=emotions,
         vectors=vectors,
@@ -116,7 +121,8 @@ def fields_from_circuit(
         d_model=model.d_model,
         recommended={"circuit": dict.fromkeys(emotions, 1.0)},
         positions={"circuit": positions},
-        provenance=_provenance(model, circuit.provenance),
+        enough=enough,
+        provenance=replace(made_by, inputs={**made_by.inputs, **tested}),
     )
 
 
@@ -149,6 +155,7 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
             rms=merged.rms if merged.rms is not None else pack.rms,
             readout=merged.readout or pack.readout,
             gates=merged.gates or pack.gates,
+            enough=merged.enough or pack.enough,
             provenance=replace(
                 merged.provenance,
                 corpus=merged.provenance.corpus or pack.provenance.corpus,

@@ -66,6 +66,8 @@ class SteeringPack(PackDisplay):
         rms: Mean RMS of the residual after each block, if measured; needed for unit ``rms``.
         readout: Probes that servers read emotions with, if any.
         gates: Probes that decide gates, where they are not those of ``readout``.
+        enough: Emotion to the fewest ranked units that are sufficient, numbers as of
+            `affectlens.circuits.verdict.Smallest`; the provenance names the evidence.
         provenance: What made it; its model is the only one it fits.
     """
 
@@ -79,6 +81,7 @@ class SteeringPack(PackDisplay):
     rms: Float[Tensor, " n_layers"] | None = None
     readout: Readout | None = None
     gates: Readout | None = None
+    enough: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=lambda: Provenance("pack"))
 
     def __post_init__(self) -> None:
@@ -336,15 +339,11 @@ class SteeringPack(PackDisplay):
         """
         try:
             pack = cls(**format_of(Path(path)).read(Path(path)))
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            DataError,
-            UnknownNameError,
-        ) as error:
+        except _DAMAGE as error:
             raise ArtefactError(f"{path} is damaged ({error}); make the pack again.") from error
         if model is not None:
             pack.require_model(model, force=force)
         return pack
+
+
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, DataError, UnknownNameError)

@@ -26,6 +26,7 @@ def check_pack(pack: SteeringPack) -> None:
     _check_names(pack)
     _check_tensors(pack)
     _check_probes(pack)
+    _check_enough(pack)
     for mode in pack.modes:
         for field in ("positions", "recommended"):
             if mode not in getattr(pack, field):
@@ -39,6 +40,19 @@ def check_pack(pack: SteeringPack) -> None:
                 raise DataError(
                     f"The recommended strength of {emotion} in mode {mode} must be a number, not "
                     f"{strength!r}."
+                )
+
+
+def _check_enough(pack: SteeringPack) -> None:
+    for emotion, numbers in pack.enough.items():
+        if emotion not in pack.emotions:
+            raise unknown("emotion", emotion, pack.emotions)
+        for name in ("heads", "neurons", "share", "f", "random", "p"):
+            value: Any = numbers.get(name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and math.isfinite(value)):
+                raise DataError(
+                    f"What is enough for {emotion} lacks a number {name}, or it is {value!r}."
                 )
 
 

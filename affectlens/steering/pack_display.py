@@ -22,8 +22,15 @@ class PackDisplay(Displayed):
             "layers": pack.n_layers,
             "d_model": pack.d_model,
             "readout": pack.readout is not None,
+            **({"enough": self._enough(pack)} if pack.enough else {}),
             "model": pack.provenance.model_name,
         }
+
+    @staticmethod
+    def _enough(pack: SteeringPack) -> str:
+        """Of each emotion how many ranked units keep half of what the model does."""
+        counts = {e: int(of["heads"] + of["neurons"]) for e, of in pack.enough.items()}
+        return ", ".join(f"{emotion} {count}" for emotion, count in counts.items()) + " units"
 
     def table_rows(self) -> list[dict[str, object]]:
         """Size of the natural dose of each emotion at each place, and the strength recommended."""

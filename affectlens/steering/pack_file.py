@@ -28,6 +28,7 @@ def facts_of(pack: SteeringPack) -> dict[str, Any]:
         "recommended": {mode: dict(values) for mode, values in pack.recommended.items()},
         "positions": dict(pack.positions),
         **{name: probes.facts() for name, probes in _probes(pack).items()},
+        **({"enough": {e: dict(of) for e, of in pack.enough.items()}} if pack.enough else {}),
     }
 
 
@@ -63,6 +64,7 @@ def fields_of(file: TensorFile) -> dict[str, Any]:
         "recommended": facts["recommended"],
         "positions": facts["positions"],
         "rms": rms,
+        "enough": facts.get("enough", {}),
         "provenance": file.provenance,
         **{name: Readout.from_file(facts[name], parts) for name, parts in probes.items()},
     }

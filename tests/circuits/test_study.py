@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from affectlens.circuits.attribution.contributions import contributions
+from affectlens.circuits.attribution.gradients import gradient_scores
+from affectlens.circuits.attribution.slopes import Against
 from affectlens.circuits.evidence import (
     AblationSettings,
     EnhancementSettings,
@@ -17,7 +21,9 @@ from affectlens.circuits.evidence import (
     StabilitySettings,
 )
 from affectlens.circuits.evidence.parts import PARTS, gather, load_parts
+from affectlens.circuits.evidence.ranked_anew import scores_of_parts
 from affectlens.circuits.evidence.study import Study, StudySettings
+from affectlens.circuits.ranking import Search, find_by
 from affectlens.circuits.tasks import CarryOver
 from affectlens.circuits.verdict import WORDS, Evidence
 from affectlens.core.artefact import canonical_json
@@ -117,3 +123,43 @@ def test_a_verdict_shows_its_own_parts_alone(study: Study, tmp_path: Path) -> No
     gather(other, tmp_path, ["ablation"])
     with pytest.raises(ArtefactError, match="gather the evidence again"):
         load_parts(tmp_path, first)
+
+
+def test_stability_ranks_as_the_circuit_was_ranked(study: Study, tmp_path: Path) -> None:
+    """By slopes on parts of the texts, whose mean is the slope on all; or it is refused."""
+    model, texts, task = study.model, study.corpus, study.again
+    assert task is not None
+    ranking = CarryOver.of(model, texts, EMOTIONS)
+    asked = Search(model, study.circuit, ranking, study.means, neurons=6, heads=2)
+    slopes = find_by("attribution_patching", asked)
+    parts = scores_of_parts(model, slopes, texts, study.means, None, 5)  # one scenario each
+    whole = gradient_scores(model, ranking, Against(study.means), EMOTIONS)
+    said = np.array([[bool(ranking.weighted(i, e)) for e in range(3)] for i in range(5)])
+    assert said.all()
+    np.testing.assert_allclose(parts["neurons"].mean(0), whole.neurons, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(parts["heads"].mean(0), whole.heads, rtol=1e-3, atol=1e-6)
+
+    by_slopes = replace(study, circuit=slopes, directions=None)
+    found = gather(by_slopes, tmp_path, ["stability"])
+    assert found.finding("fear", "stable").task == "attribution patching"
+    greedy = find_by("greedy", asked)
+    said_of = "chosen by greedy cannot be told from parts"
+    with pytest.raises(DataError, match=said_of):
+        gather(replace(study, circuit=greedy), tmp_path / "g", ["ablation", "stability"])
+    assert not (tmp_path / "g").exists()  # nothing was measured before that was said
+
+
+def test_stability_reads_where_and_as_the_circuit_was_read(study: Study) -> None:
+    made = study.circuit.provenance
+    other = replace(
+        study.circuit,
+        position="last",
+        provenance=replace(made, parameters={**made.parameters, "score": "mean"}),
+    )
+    given = (study.model, other, study.corpus, study.means, study.directions, 5)
+    found = scores_of_parts(*given)
+    assert study.directions is not None
+    by_hand = contributions(
+        study.model, study.corpus, study.directions, position="last", score="mean"
+    )
+    np.testing.assert_allclose(found["neurons"].mean(0), by_hand.neurons, rtol=1e-3, atol=1e-5)

@@ -64,7 +64,8 @@ def test_the_fingerprint_covers_every_field(pack: SteeringPack, tmp_path: Path) 
     """Whatever field is added to a pack or to what it holds: it counts, or is named above."""
     probes = Readout(("a", "b"), (0, 1), torch.rand(2, 2, pack.d_model), torch.rand(2, 2))
     words = replace(probes, layers=(-1, 2))
-    whole = replace(pack, readout=probes, gates=words)
+    numbers = {"heads": 1, "neurons": 9, "share": 2.0, "f": 0.6, "random": 0.1, "p": 0.002}
+    whole = replace(pack, readout=probes, gates=words, enough={pack.emotions[0]: numbers})
     whole.save(tmp_path / "a.safetensors")
     assert SteeringPack.load(tmp_path / "a.safetensors").fingerprint == whole.fingerprint
     seen = {whole.fingerprint}
@@ -335,6 +336,7 @@ def test_from_circuit_and_merge(tiny_model: Any) -> None:
     circuit: Any = SimpleNamespace(
         emotions=EMOTIONS,
         provenance=Provenance("circuit", model=model.fingerprint),
+        evidence=None,
         folded=lambda _model, force=False: (attn, mlp),
     )
     pack = SteeringPack.from_circuit(circuit, model, positions="all")

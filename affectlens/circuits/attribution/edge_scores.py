@@ -11,11 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.circuits.attribution.scores import with_gaps, without_gaps
+from affectlens.circuits.interventions.head_receivers import HeadReceiver
 from affectlens.circuits.interventions.receivers import Receiver
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.emotions import emotion_name
 from affectlens.core.errors import ArtefactError
+
+AnyReceiver = Receiver | HeadReceiver
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +49,7 @@ class ScoredEdge:
 
     emotion: str
     sender: Sender
-    receiver: Receiver
+    receiver: AnyReceiver
     score: float
 
 
@@ -66,7 +69,7 @@ class EdgeScores(Displayed):
     method: str
     emotions: tuple[str, ...]
     senders: tuple[Sender, ...]
-    receivers: tuple[Receiver, ...]
+    receivers: tuple[AnyReceiver, ...]
     values: Float[Tensor, "emotion sender receiver"]
     provenance: Provenance
 
@@ -129,7 +132,7 @@ class EdgeScores(Displayed):
             "method": self.method,
             "emotions": list(self.emotions),
             "senders": [[s.layer, s.part, s.index] for s in self.senders],
-            "receivers": [[r.layer, r.part] for r in self.receivers],
+            "receivers": [_row(receiver) for receiver in self.receivers],
         }
         write_tensors(Path(path), with_gaps({"values": self.values}), self.provenance, facts)
 
@@ -144,7 +147,7 @@ class EdgeScores(Displayed):
         file = read_tensors(Path(path), "edge_scores")
         try:
             senders = tuple(Sender(int(a), str(b), int(c)) for a, b, c in file.extra["senders"])
-            receivers = tuple(Receiver(int(a), str(b)) for a, b in file.extra["receivers"])
+            receivers = tuple(_receiver(*row) for row in file.extra["receivers"])
             emotions = tuple(file.extra["emotions"])
             values = without_gaps(file.tensors)["values"]
             if values.shape != torch.Size((len(emotions), len(senders), len(receivers))):
@@ -154,3 +157,15 @@ class EdgeScores(Displayed):
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path} is damaged ({error}); measure it again.") from error
+
+
+def _row(receiver: AnyReceiver) -> list[int | str]:
+    if isinstance(receiver, HeadReceiver):
+        return [receiver.layer, "head", receiver.head, receiver.by]
+    return [receiver.layer, receiver.part]
+
+
+def _receiver(layer: Any, part: Any, head: Any = None, by: Any = "") -> AnyReceiver:
+    if head is None:
+        return Receiver(int(layer), str(part))
+    return HeadReceiver(int(layer), int(head), str(by))

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.circuits.attribution.edge_scores import EdgeScores, Sender
+from affectlens.circuits.attribution.edge_scores import AnyReceiver, EdgeScores, Sender
 from affectlens.circuits.attribution.slopes import (
     Against,
     Asked,
@@ -31,6 +31,7 @@ from affectlens.circuits.attribution.slopes import (
 from affectlens.circuits.attribution.stand_ins import EMBEDDING
 from affectlens.circuits.attribution.weights import float32_gradients
 from affectlens.circuits.interventions.edges import order
+from affectlens.circuits.interventions.head_receivers import TOGETHER, WAYS, HeadReceiver
 from affectlens.circuits.interventions.receivers import (
     Reading,
     Receiver,
@@ -39,7 +40,7 @@ from affectlens.circuits.interventions.receivers import (
 )
 from affectlens.circuits.resuming import Recorded, record
 from affectlens.core.artefact import Provenance
-from affectlens.core.errors import DataError
+from affectlens.core.errors import DataError, unknown
 from affectlens.core.places import WritePoint
 from affectlens.core.progress import progress
 from affectlens.models.anatomy.transformer_lens import unwrap
@@ -49,6 +50,9 @@ from affectlens.models.hooking.hooks import writing
 if TYPE_CHECKING:
     from affectlens.circuits.tasks import Task
     from affectlens.models.loading import LanguageModel
+
+INTO: tuple[str, ...] = ("attention", "heads", "qkv")
+"""Whole attentions, single heads, or the queries, keys and values of single heads."""
 
 _OUT = {"head": "o_proj_out", "attn": "o_proj_out", "mlp": "down_proj_out"}
 
@@ -60,14 +64,23 @@ class EdgeSettings:
     Attributes:
         steps: Points on the path from the other text's embedding to the text's own; 1: EAP.
         corrected: Run attention on what it would read; with one step only.
+        into: Where edges into attention end: one of :data:`INTO`.
         max_tokens: Tokens at once where attention is run again.
     """
 
     steps: int = 1
     corrected: bool = False
+    into: str = "attention"
     max_tokens: int = 4096
 
     def __post_init__(self) -> None:
+        if self.into not in INTO:
+            raise unknown("end of edges", self.into, INTO)
+        if self.corrected and self.into == "qkv":
+            raise DataError(
+                "What an attention would make of a change is known of whole heads; take "
+                "into='heads', or leave the correction out."
+            )
         if self.steps < 1:
             raise DataError(f"A path has one step or more, not {self.steps}.")
         if self.corrected and self.steps > 1:
@@ -90,6 +103,9 @@ def edge_scores(
 ) -> EdgeScores:
     """Scores of all edges from the embedding, heads and MLPs to attentions, MLPs and unembedding.
 
+    With ``into="heads"`` they end in single heads, whose sum is the attention; with ``"qkv"`` in
+    what these read by queries, keys and values, whose sum is the head.
+
     Args:
         model: The model; gradients are taken in float32.
         task: Texts; of the emotions.
@@ -100,16 +116,16 @@ def edge_scores(
     Raises:
         DataError: If the model is steered, there is no text or pair, or a path is asked for without
             pairs.
-        ModelError: If the stream of this family is more than the sum of what is written to it.
+        ModelError: If the stream of this family is more than the sum of what is written to it, or
+            one map makes its queries, keys and values where these are asked for.
 
     Source: Syed et al., arXiv 2310.10348; Hanna et al., arXiv 2403.17806; AtP*, arXiv 2403.00745.
     """
     refuse_listeners(model.hf, "Edge attribution")
     if settings.steps > 1 and against.means is not None:
         raise DataError("A path over inputs runs from another text to its own; give pairs.")
-    readings = receivers(model)
-    table = _Table.of(model, readings)
-    values = torch.zeros(len(emotions), len(table.senders), len(readings))
+    table = _Table.of(model, receivers(model), settings.into)
+    values = torch.zeros(len(emotions), len(table.senders), len(table.ends))
     with float32_gradients(model):
         for e, emotion in enumerate(emotions):
             count = len(against.texts(task, emotion))
@@ -125,7 +141,7 @@ def edge_scores(
         method=settings.method,
         emotions=tuple(emotions),
         senders=table.senders,
-        receivers=tuple(readings),
+        receivers=tuple(table.ends),
         values=values,
         provenance=Provenance(
             kind="edge_scores",
@@ -146,12 +162,12 @@ class _Table:
     """Senders and receivers of a model, and which edges run forward."""
 
     model: LanguageModel
-    readings: Mapping[Receiver, Reading]
+    ends: Mapping[AnyReceiver, Reading]
     senders: tuple[Sender, ...]
     forward: Tensor
 
     @classmethod
-    def of(cls, model: LanguageModel, readings: Mapping[Receiver, Reading]) -> _Table:
+    def of(cls, model: LanguageModel, readings: Mapping[Receiver, Reading], into: str) -> _Table:
         senders = [Sender(-1, "embedding")]
         for part in model.anatomy.blocks:
             if part.n_heads:
@@ -160,19 +176,31 @@ class _Table:
                 senders.append(Sender(part.layer, "attn"))
             if Receiver(part.layer, "mlp") in readings:
                 senders.append(Sender(part.layer, "mlp"))
+        ends: dict[AnyReceiver, Reading] = {}
+        for receiver, reading in readings.items():
+            at = receiver.layer
+            heads = model.anatomy.blocks[at].n_heads if receiver.part == "attn" else 0
+            ways = WAYS if into == "qkv" else (TOGETHER,)
+            apart = [HeadReceiver(at, head, by) for head in range(heads) for by in ways]
+            ends |= dict.fromkeys(apart if heads and into != "attention" else [receiver], reading)
         place = [order(model, _place(sender)) for sender in senders]
-        forward = torch.tensor([[at < order(model, r) for r in readings] for at in place])
-        return cls(model, readings, tuple(senders), forward)
+        reads = [order(model, _whole(end)) for end in ends]
+        forward = torch.tensor([[at < end for end in reads] for at in place])
+        return cls(model, ends, tuple(senders), forward)
 
     def scores(self, part: Compared, settings: EdgeSettings) -> Float[Tensor, "sender receiver"]:
         """Of one part of a text."""
         points = sorted({_place(s) for s in self.senders} | set(self._heads()), key=str)
-        asked = Asked(at=points, receivers=self.readings)
+        asked = Asked(
+            at=points,
+            receivers={end: at for end, at in self.ends.items() if isinstance(end, Receiver)},
+            heads={end: at for end, at in self.ends.items() if isinstance(end, HeadReceiver)},
+        )
         if settings.steps > 1:
             found = integrated(self.model, part, asked, EMBEDDING, settings.steps)
         else:
             found = slopes(self.model, part.runs, asked)
-        read, values = torch.stack(list(found.reads.values())), found.values
+        read, values = torch.stack([found.reads[end] for end in self.ends]), found.values
         scores = torch.zeros(self.forward.shape)
         for at, first, moved in self._moved(values, part):
             through = read if at == EMBEDDING else self._before_norm(at, values[at], read)
@@ -242,15 +270,19 @@ class _Table:
             sent[first : first + len(moved)] = self._arriving(at, values[at], moved).cpu()
         most = max(1, max_tokens // part.runs.tokens)
         most = most if part.runs.most is None else min(most, part.runs.most)
-        for v, receiver in enumerate(self.readings):
+        ends = list(self.ends)
+        for receiver in dict.fromkeys(map(_whole, ends)):
             at = WritePoint(receiver.layer, "o_proj_in")
             if receiver.part != "attn" or at not in values:
                 continue
-            slope = found.slopes[at]
-            for chunk in self.forward[:, v].nonzero().flatten().split(most):
+            columns = [v for v, end in enumerate(ends) if _whole(end) == receiver]
+            slope, n_heads = found.slopes[at], self.model.anatomy.blocks[receiver.layer].n_heads
+            for chunk in self.forward[:, columns[0]].nonzero().flatten().split(most):
                 z = self._attended(kept, receiver, sent[chunk])
-                change = values[at] - z.unflatten(0, (len(chunk), -1))
-                scores[chunk, v] = (change * slope).flatten(1).sum(1).cpu()
+                change = (values[at] - z.unflatten(0, (len(chunk), -1))) * slope
+                by_head = change.unflatten(-1, (n_heads, -1)).sum((1, 2, 4)).cpu()
+                own = by_head if len(columns) == n_heads > 1 else by_head.sum(1, keepdim=True)
+                scores[chunk[:, None], torch.tensor(columns)] = own
 
     def _arriving(
         self, at: WritePoint, value: Tensor, moved: Float[Tensor, "sender row pos d_model"]
@@ -276,6 +308,8 @@ class _Table:
         def read(stream: Tensor) -> Tensor:
             return stream - sent.flatten(0, 1).to(stream)
 
+        reading = next(at for end, at in self.ends.items() if _whole(end) == receiver)
+
         def catch(value: Tensor) -> None:
             caught.append(value.float())
             raise _Enough
@@ -284,7 +318,7 @@ class _Table:
         try:
             with (
                 kept.before(receiver.layer, len(sent)),
-                reading_otherwise(self.model, self.readings, {receiver: read}),
+                reading_otherwise(self.model, {receiver: reading}, {receiver: read}),
                 writing(self.model.anatomy, {place: catch}),
             ):
                 kept.runs(len(sent))
@@ -302,3 +336,8 @@ def _place(sender: Sender) -> WritePoint:
     if sender.part == "embedding":
         return EMBEDDING
     return WritePoint(sender.layer, _OUT[sender.part])
+
+
+def _whole(end: AnyReceiver) -> Receiver:
+    """The attention of a head; what else reads is itself."""
+    return Receiver(end.layer, "attn") if isinstance(end, HeadReceiver) else end

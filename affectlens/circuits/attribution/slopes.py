@@ -18,6 +18,7 @@ from torch import Tensor
 
 from affectlens.circuits.attribution.stand_ins import StandIns, Values, values_of_run
 from affectlens.circuits.interventions.base import Change, Intervention
+from affectlens.circuits.interventions.head_receivers import HeadReceiver, heads_reading_otherwise
 from affectlens.circuits.interventions.intervening import intervening
 from affectlens.circuits.interventions.receivers import Read, Reading, Receiver, reading_otherwise
 from affectlens.circuits.side_by_side import Runs, prepare
@@ -111,7 +112,7 @@ class Slopes:
 
     values: Mapping[WritePoint, Float[Tensor, "row pos width"]]
     slopes: Mapping[WritePoint, Float[Tensor, "row pos width"]]
-    reads: Mapping[Receiver, Float[Tensor, "row pos d_model"]]
+    reads: Mapping[Receiver | HeadReceiver, Float[Tensor, "row pos d_model"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +122,15 @@ class Asked:
     Attributes:
         at: Places.
         receivers: Readers of the stream.
+        heads: Single heads as readers, with where their attention takes the stream from; that
+            attention is then no reader as a whole.
         constant: Readers whose slope is dropped: what they do counts as given.
         changes: Made before values are seen.
     """
 
     at: Sequence[WritePoint] = ()
     receivers: Mapping[Receiver, Reading] = field(default_factory=dict[Receiver, Reading])
+    heads: Mapping[HeadReceiver, Reading] = field(default_factory=dict[HeadReceiver, Reading])
     constant: Mapping[Receiver, Reading] = field(default_factory=dict[Receiver, Reading])
     changes: Sequence[Intervention] = ()
 
@@ -142,7 +146,7 @@ def slopes(model: LanguageModel, runs: Runs, asked: Asked, copies: int = 1) -> S
     """
     values: dict[WritePoint, Tensor] = {}
     zeros: dict[WritePoint, Tensor] = {}
-    read_zeros: dict[Receiver, Tensor] = {}
+    read_zeros: dict[Receiver | HeadReceiver, Tensor] = {}
 
     def writer(at: WritePoint) -> Writer:
         def write(value: Tensor) -> Tensor:
@@ -152,7 +156,7 @@ def slopes(model: LanguageModel, runs: Runs, asked: Asked, copies: int = 1) -> S
 
         return write
 
-    def reader(receiver: Receiver) -> Read:
+    def reader(receiver: Receiver | HeadReceiver) -> Read:
         def read(stream: Tensor) -> Tensor:
             read_zeros[receiver] = torch.zeros_like(stream, requires_grad=True)
             return stream + read_zeros[receiver]
@@ -167,6 +171,10 @@ def slopes(model: LanguageModel, runs: Runs, asked: Asked, copies: int = 1) -> S
         if asked.receivers:
             reads = {receiver: reader(receiver) for receiver in asked.receivers}
             stack.enter_context(reading_otherwise(model, asked.receivers, reads))
+        if asked.heads:
+            of = {Receiver(one.layer, "attn"): reading for one, reading in asked.heads.items()}
+            by_head = {one: reader(one) for one in asked.heads}
+            stack.enter_context(heads_reading_otherwise(model, of, by_head))
         if asked.constant:
             given: dict[Receiver, Read] = {one: _given for one in asked.constant}
             stack.enter_context(reading_otherwise(model, asked.constant, given))
@@ -208,7 +216,7 @@ def integrated(
     most = most if runs.most is None else min(most, runs.most)
     shares, nothing = torch.arange(1, steps + 1) / steps, torch.zeros((), device=model.device)
     sums: dict[WritePoint, Tensor] = {}
-    reads: dict[Receiver, Tensor] = {}
+    reads: dict[Receiver | HeadReceiver, Tensor] = {}
     values: dict[WritePoint, Tensor] = {}
     for chunk in shares.split(most):
         way = Intervention(moved, _between(part.stands[moved], chunk))

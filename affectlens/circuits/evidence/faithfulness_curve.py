@@ -117,6 +117,20 @@ class FaithfulnessCurve(Measured):
         p = holm([floor(part["difference"]) for part in parts])
         return [Faithfulness(p=float(p[e]), **part) for e, part in enumerate(parts)]
 
+    def share_p(self) -> Float[Floats, "emotion share"]:
+        """Of each share of the units against as many random ones, by Holm over all of them.
+
+        NaN for all units, of which there is but one choice.
+        """
+        found = np.full(self.left.shape[:2], np.nan)
+        for e in range(len(self.emotions)):
+            kept, scenarios = self._kept(e)
+            for k, share in enumerate(self.shares):
+                if share < 100:
+                    random = self.random_left[e, k][:, kept].mean(0)
+                    found[e, k] = floor(paired_difference(self.left[e, k, kept], random, scenarios))
+        return holm(found.ravel()).reshape(found.shape)
+
     def findings(self) -> dict[str, dict[str, Finding]]:
         """Of each emotion: sufficient."""
         return {one.emotion: {"sufficient": self._finding(one)} for one in self.results()}
@@ -141,9 +155,13 @@ class FaithfulnessCurve(Measured):
             **facts,
         )
 
-    def _parts(self, e: int) -> dict[str, Any]:
+    def _kept(self, e: int) -> tuple[Any, list[str]]:
+        """Which texts have a margin, and their scenarios."""
         kept = ~np.isnan(self.whole[e])
-        scenarios = [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
+        return kept, [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
+
+    def _parts(self, e: int) -> dict[str, Any]:
+        kept, scenarios = self._kept(e)
         low, high = self.empty[e, kept], self.whole[e, kept]
         span = float(high.mean() - low.mean())
 
@@ -181,13 +199,17 @@ class FaithfulnessCurve(Measured):
         }
 
     def table_rows(self) -> list[dict[str, object]]:
-        """A row for every emotion and share, then one for the circuit itself."""
-        rows = list[dict[str, object]]()
-        for one in self.results():
+        """A row for every emotion and share, then one for the circuit itself.
+
+        p of shares is by Holm over emotions and shares, that of circuits over emotions.
+        """
+        rows, share_p = list[dict[str, object]](), self.share_p()
+        for e, one in enumerate(self.results()):
             areas = {"cpr": one.cpr, "cmd": one.cmd}
             areas |= {"random_cpr": one.random_cpr, "random_cmd": one.random_cmd}
-            for share, f, random in zip(self.shares, one.f, one.random, strict=True):
-                left = {"left": f"{share:g} %", "f": f, "random": random}
+            each = zip(self.shares, one.f, one.random, share_p[e].tolist(), strict=True)
+            for share, f, random, p in each:
+                left = {"left": f"{share:g} %", "f": f, "random": random, "p": p}
                 rows.append({"emotion": one.emotion, **left, **areas})
             found = {"f": one.circuit, "random": one.circuit_random, "p": one.p}
             found["without"] = one.without

@@ -10,9 +10,10 @@ from affectlens.circuits.evidence.curve import AblationCurve, EnhancementCurve
 from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
 from affectlens.circuits.evidence.identity import Confusion
 from affectlens.circuits.evidence.minimality import Minimality
+from affectlens.circuits.evidence.smallest import smallest
 from affectlens.circuits.evidence.stability import Stability
 from affectlens.circuits.evidence.study import Study
-from affectlens.circuits.verdict import Evidence, Finding
+from affectlens.circuits.verdict import Evidence, Finding, Smallest
 from affectlens.core.artefact import Provenance, fingerprint, read_json, write_json
 from affectlens.core.errors import ArtefactError
 from affectlens.core.parquet import write_parquet
@@ -34,6 +35,7 @@ class Part:
         kind: What it makes.
         run: Makes it.
         says: Whether its findings are part of the verdict.
+        require: Refuses a study that lacks what it needs.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Part:
     kind: type[Result]
     run: Callable[[Study], Result]
     says: bool = False
+    require: Callable[[Study], None] = lambda _study: None
 
     @property
     def file(self) -> str:
@@ -75,6 +78,7 @@ PARTS: Registry[Part] = Registry(
         Stability,
         lambda study: study.chosen_anew(),
         says=True,
+        require=lambda study: study.require_again(),
     ),
     Part(
         "identity",
@@ -111,6 +115,7 @@ PARTS: Registry[Part] = Registry(
         "the ablation in the same model before training",
         AblationCurve,
         lambda study: study.without_training(),
+        require=lambda study: study.require_untrained(),
     ),
 )
 """All parts; those that decide the verdict first."""
@@ -141,9 +146,11 @@ def gather(
         DataError, MismatchError: See the parts.
     """
     rows = [PARTS[name] for name in dict.fromkeys(parts)]
+    for row in rows:  # before hours of another part
+        row.require(study)
     done = _done(folder)
     findings: dict[str, dict[str, Finding]] = {e: {} for e in study.circuit.emotions}
-    inputs = dict[str, str]()
+    inputs, enough = dict[str, str](), dict[str, Smallest]()
     for row in rows:
         key = fingerprint(row.name, study.key)
         made = _kept(row, folder) if done.get(row.name) == key and not anew else None
@@ -158,6 +165,8 @@ def gather(
         else:
             on_part(row.name, "kept")
         inputs[row.name] = made.provenance.fingerprint
+        if isinstance(made, FaithfulnessCurve):
+            enough = smallest(made, study.circuit.sizes)
         if row.says and isinstance(made, AblationCurve | FaithfulnessCurve | Stability):
             for emotion, words in made.findings().items():
                 for word, found in words.items():
@@ -173,6 +182,7 @@ def gather(
             parameters={"task": study.task.name, **asdict(study.settings)},
             inputs=inputs,
         ),
+        enough,
     )
     evidence.save(folder / VERDICT)
     return evidence

@@ -112,7 +112,7 @@ class Stability(Measured):
                     "beside it, by chance",
                     seen,
                     chance,
-                    task="direct contributions",
+                    task=str(asked["ranking"]),
                     units=int((~np.isnan(self.frequency[e])).sum()),
                     texts=int(asked["texts"]),
                     draws=self.halves.shape[1],
@@ -185,7 +185,9 @@ def stability(
     circuit: Circuit,
     scores: Scores,
     settings: StabilitySettings = StabilitySettings(),
+    *,
     texts: int = 0,
+    ranking: str = "direct contributions",
 ) -> Stability:
     """Choose the units anew on halves and on bootstrap samples of the folds.
 
@@ -194,6 +196,7 @@ def stability(
         scores: By kind of unit, on each fold (`fold_scores`), in the circuit's emotions.
         settings: How often.
         texts: How many texts the scores are of, for the record.
+        ranking: What the scores are, likewise.
 
     Raises:
         DataError: If the scores are of another shape, or of fewer than four folds.
@@ -236,7 +239,7 @@ def stability(
             "stability",
             model=circuit.provenance.model,
             model_name=circuit.provenance.model_name,
-            parameters=asdict(settings) | {"scores": content, "texts": texts},
+            parameters=asdict(settings) | {"scores": content, "texts": texts, "ranking": ranking},
             inputs={"units": circuit.units_fingerprint},
         ),
     )

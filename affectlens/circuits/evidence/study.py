@@ -14,13 +14,9 @@ from affectlens.circuits.evidence.faithfulness import FaithfulnessSettings, fait
 from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
 from affectlens.circuits.evidence.identity import Confusion, IdentitySettings, identity
 from affectlens.circuits.evidence.minimality import Minimality, MinimalitySettings, minimality
+from affectlens.circuits.evidence.ranked_anew import ranked_by, require_again, scores_of_parts
 from affectlens.circuits.evidence.replacements import tone_samples
-from affectlens.circuits.evidence.stability import (
-    Stability,
-    StabilitySettings,
-    fold_scores,
-    stability,
-)
+from affectlens.circuits.evidence.stability import Stability, StabilitySettings, stability
 from affectlens.circuits.evidence.untrained import transplanted, untrained
 from affectlens.core.artefact import fingerprint
 from affectlens.core.errors import DataError
@@ -132,26 +128,36 @@ class Study:
         asked = self.settings.minimality
         return minimality(self.model, self.task, self.circuit, self.means, asked)
 
+    def require_again(self) -> None:
+        """Refuse stability before anything is run.
+
+        Raises:
+            DataError: See `affectlens.circuits.evidence.ranked_anew.require_again`.
+        """
+        require_again(self.circuit, self.directions)
+
     def chosen_anew(self) -> Stability:
         """Stability.
 
         Raises:
-            DataError: If the directions that the circuit was found with are missing.
+            DataError: See `affectlens.circuits.evidence.ranked_anew.scores_of_parts`.
         """
-        if self.directions is None:
-            raise DataError(
-                "Stability needs the directions that the circuit was found with; name them, or "
-                "leave this part out."
-            )
         asked = self.settings.stability
-        scores = fold_scores(
-            self.model,
-            self.corpus,
-            self.directions,
-            folds=asked.folds,
-            position=self.settings.position,
+        scores = scores_of_parts(
+            self.model, self.circuit, self.corpus, self.means, self.directions, asked.folds
         )
-        return stability(self.circuit, scores, asked, len(self.corpus))
+        return stability(
+            self.circuit, scores, asked, texts=len(self.corpus), ranking=ranked_by(self.circuit)
+        )
+
+    def require_untrained(self) -> None:
+        """Refuse the untrained model before anything is run.
+
+        Raises:
+            DataError: If the task cannot be made for it.
+        """
+        if self.again is None:
+            raise DataError("The untrained model needs the task made anew for it; give `again`.")
 
     def without_training(self) -> AblationCurve:
         """The ablation in the untrained model.
@@ -159,8 +165,8 @@ class Study:
         Raises:
             DataError: If the task cannot be made for it.
         """
-        if self.again is None:
-            raise DataError("The untrained model needs the task made anew for it; give `again`.")
+        self.require_untrained()
+        assert self.again is not None
         fresh = untrained(self.model, self.settings.ablation.seed)
         there = transplanted(self.circuit, fresh)
         asked = replace(self.settings.ablation, by="mean")

@@ -17,7 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.circuits.interventions.base import Intervention
-from affectlens.circuits.interventions.head_receivers import heads_reading_otherwise
+from affectlens.circuits.interventions.head_receivers import (
+    TOGETHER,
+    HeadReceiver,
+    heads_reading_otherwise,
+)
 from affectlens.circuits.interventions.receivers import (
     Read,
     Reading,
@@ -47,13 +51,14 @@ class Edge:
             (``down_proj_in``), a sublayer (``o_proj_out``, ``down_proj_out``), or the embedding
             (``resid_pre`` of block 0).
         receiver: Who reads the change.
-        heads: Of an attention, the heads that read it, through queries, keys and values together;
-            None: all.
+        heads: Of an attention, the heads that read it; None: all.
+        by: How these heads do: ``"q"``, ``"k"`` or ``"v"`` alone, or ``"qkv"``.
     """
 
     sender: Intervention
     receiver: Receiver
     heads: tuple[int, ...] | None = None
+    by: str = TOGETHER
 
 
 @contextmanager
@@ -94,15 +99,15 @@ def patching_edges(model: LanguageModel, edges: Sequence[Edge]) -> Generator[Non
 
     senders: defaultdict[WritePoint, list[int]] = defaultdict(list)
     whole: defaultdict[Receiver, list[int]] = defaultdict(list)
-    single: defaultdict[tuple[Receiver, int], list[int]] = defaultdict(list)
+    single: defaultdict[HeadReceiver, list[int]] = defaultdict(list)
     for number, edge in enumerate(edges):
         senders[edge.sender.at].append(number)
         if edge.heads is None:
             whole[edge.receiver].append(number)
         else:
             for head in edge.heads:
-                single[edge.receiver, head].append(number)
-    both = sorted({receiver for receiver, _ in single} & set(whole))
+                single[HeadReceiver(edge.receiver.layer, head, edge.by)].append(number)
+    both = sorted({Receiver(one.layer, "attn") for one in single} & set(whole))
     if both:
         raise DataError(
             f"Edges into {both[0].name} as a whole and into single heads of it cannot be told "
@@ -151,6 +156,8 @@ def _require_forward(model: LanguageModel, edge: Edge, readings: dict[Receiver, 
             f"The edge from {edge.sender.at.hook_name} to {edge.receiver.name} runs backwards; its "
             "receiver must come after its sender."
         )
+    if edge.heads is None and edge.by != TOGETHER:
+        raise DataError("An edge by queries, keys or values alone names the heads that read by it.")
     if edge.heads is not None and (edge.receiver.part != "attn" or not edge.heads):
         raise DataError(
             f"An edge into heads ends in an attention and names at least one, not {edge.heads} of "

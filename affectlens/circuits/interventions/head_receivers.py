@@ -2,21 +2,24 @@
 
 Queries, keys and values come out of shared maps, fused in some families, grouped in others. So the
 attention is run a second time on what the head reads, and the head's slice of the result takes its
-place before ``W_O``: exact in every family, at the price of one attention per head.
+place before ``W_O``: exact in every family, at the price of one attention per head. Where the three
+maps are modules of their own, a head may read otherwise through one of them alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from affectlens.circuits.interventions.intervening import heads as place_of
 from affectlens.circuits.interventions.receivers import Read, Reading, Receiver, reading_of
-from affectlens.core.errors import DataError
+from affectlens.core.errors import DataError, ModelError, unknown
 from affectlens.core.places import WritePoint
+from affectlens.models.anatomy.transformer_lens import unwrap
 from affectlens.models.hooking.compiled import running_eagerly
 from affectlens.models.hooking.hooks import Writer, writing
 from affectlens.models.hooking.required import required_hooks
@@ -28,6 +31,35 @@ if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
 
 
+WAYS: tuple[str, ...] = ("q", "k", "v")
+"""By which a head reads the stream."""
+TOGETHER = "qkv"
+
+
+@dataclass(frozen=True, order=True)
+class HeadReceiver:
+    """One head as a reader of the stream.
+
+    Attributes:
+        layer: Its block.
+        head: Which.
+        by: ``"q"``, ``"k"`` or ``"v"`` alone, or ``"qkv"``.
+    """
+
+    layer: int
+    head: int
+    by: str = TOGETHER
+
+    def __post_init__(self) -> None:
+        if self.by not in (*WAYS, TOGETHER):
+            raise unknown("way of a head to read", self.by, (*WAYS, TOGETHER))
+
+    @property
+    def name(self) -> str:
+        """For example ``head 3.7``, ``head 3.7 q``."""
+        return f"head {self.layer}.{self.head}" + (f" {self.by}" if self.by != TOGETHER else "")
+
+
 class _Caught(Exception):
     """Ends the second run of an attention, once its heads are known."""
 
@@ -36,7 +68,7 @@ class _Caught(Exception):
 def heads_reading_otherwise(
     model: LanguageModel,
     readings: Mapping[Receiver, Reading],
-    reads: Mapping[tuple[Receiver, int], Read],
+    reads: Mapping[HeadReceiver, Read],
 ) -> Generator[None, None, None]:
     """Let single heads read something else than the stream, in every pass inside the block.
 
@@ -47,11 +79,20 @@ def heads_reading_otherwise(
 
     Raises:
         UnknownNameError: If there is no such head.
-        DataError: In a pass that goes on from a cache.
+        DataError: In a pass that goes on from a cache; or if a head reads otherwise by all three
+            ways together and by one of them too.
+        ModelError: If one way alone is asked of a family that makes queries, keys and values by
+            one map.
     """
-    per_layer: dict[Receiver, dict[int, Read]] = {}
-    for (receiver, head), read in reads.items():
-        per_layer.setdefault(receiver, {})[head] = read
+    per_layer: dict[Receiver, dict[int, dict[str, Read]]] = {}
+    for one, read in reads.items():
+        by_way = per_layer.setdefault(Receiver(one.layer, "attn"), {}).setdefault(one.head, {})
+        by_way[one.by] = read
+        if TOGETHER in by_way and len(by_way) > 1:
+            raise DataError(
+                f"Head {one.layer}.{one.head} cannot read otherwise as a whole and by one of its "
+                "ways; name queries, keys and values apart."
+            )
     with opened() as (scope, held):
         held.enter_context(running_eagerly())
         must = required_hooks(model.anatomy, scope, held)
@@ -63,7 +104,11 @@ def heads_reading_otherwise(
             attn = model.anatomy.blocks[receiver.layer].attn
             assert attn is not None  # it is a receiver
             call = must(receiver.name, again.call(reading, by_head))
-            for module, hook, first in ((stream_of, again.stream, True), (attn, call, False)):
+            hooks = [(stream_of, again.stream, True), (attn, call, False)]
+            ways = {by for of in by_head.values() for by in of} - {TOGETHER}
+            maps = _maps(model, receiver.layer) if ways else {}
+            hooks += [(module, again.through(by), False) for by, module in maps.items()]
+            for module, hook, first in hooks:
                 handle = module.register_forward_pre_hook(
                     owned(module, scope, hook), with_kwargs=True, prepend=first
                 )
@@ -81,6 +126,7 @@ class _Again:
         self._d_head, self._layer = part.d_head, receiver.layer
         self._stream: Tensor | None = None
         self._found: dict[int, Tensor] = {}
+        self._inputs: dict[str, Tensor] = {}
         self._catching = False
 
     def stream(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -88,7 +134,22 @@ class _Again:
         if not self._catching:
             self._stream = first_input(args, kwargs)
 
-    def call(self, reading: Reading, reads: Mapping[int, Read]) -> Callable[..., None]:
+    def through(self, by: str) -> Callable[..., Any]:
+        """Hook before the map of one way: in a second run, what this way reads."""
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if not self._catching or by not in self._inputs:
+                return None
+            new = self._inputs[by].reshape(first_input(args, kwargs).shape)
+            return (
+                ((new, *args[1:]), kwargs) if args else (args, {**kwargs, input_name(kwargs): new})
+            )
+
+        return hook
+
+    def call(
+        self, reading: Reading, reads: Mapping[int, Mapping[str, Read]]
+    ) -> Callable[..., None]:
         """Hook before the attention: what its heads would be, given what they read."""
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -102,10 +163,13 @@ class _Again:
                 for name, value in kwargs.items()
                 if not _cache(name, value, self._layer)
             }
-            for head, read in reads.items():
-                new = read(stream)
-                new = new if through is None else first_output(through.forward(new))
-                new = new.reshape(own.shape)
+            for head, by_way in reads.items():
+                made = dict[str, Tensor]()
+                for by, read in by_way.items():
+                    new = read(stream)
+                    new = new if through is None else first_output(through.forward(new))
+                    made[by] = new.reshape(own.shape)
+                new, self._inputs = made.pop(TOGETHER, own), made
                 given, named = (
                     ((new, *args[1:]), options)
                     if args
@@ -136,6 +200,22 @@ class _Again:
         finally:
             self._catching = False
         raise AssertionError("an attention with heads runs its output projection")
+
+
+def _maps(model: LanguageModel, layer: int) -> dict[str, nn.Module]:
+    """The modules that make queries, keys and values.
+
+    Raises:
+        ModelError: If they are not three.
+    """
+    attn = unwrap(model.anatomy.blocks[layer].attn)
+    found = {by: getattr(attn, f"{by}_proj", None) for by in WAYS}
+    if not all(isinstance(module, nn.Module) for module in found.values()):
+        raise ModelError(
+            f"{type(attn).__name__} makes queries, keys and values by one map, so a head cannot "
+            "read otherwise through one of them alone; take heads whole."
+        )
+    return {by: module for by, module in found.items() if module is not None}
 
 
 def _norm(reading: Reading, attn: nn.Module) -> nn.Module | None:

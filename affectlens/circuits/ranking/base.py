@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from affectlens.core.errors import DataError
 from affectlens.models.generation.listeners import refuse_listeners
 
 if TYPE_CHECKING:
+    from affectlens.circuits.attribution.gradients import GradientSettings
     from affectlens.circuits.attribution.unit_means import UnitMeans
     from affectlens.circuits.circuit import Circuit
     from affectlens.circuits.tasks import Task
@@ -78,12 +79,14 @@ class Strategy:
         help: One line for lists.
         choose: Gives the circuit, with its scores and its provenance.
         reads_task: Whether it looks at the task and the means.
+        slopes: If its scores are these, which are means over texts.
     """
 
     name: str
     help: str
     choose: Callable[[Search], Circuit]
     reads_task: bool = True
+    slopes: GradientSettings | None = None
 
 
 def find_by(strategy: str, search: Search) -> Circuit:
@@ -99,4 +102,9 @@ def find_by(strategy: str, search: Search) -> Circuit:
     row = STRATEGIES[strategy]
     refuse_listeners(search.model.hf, "A circuit")
     search.circuit.provenance.require_model(search.model.fingerprint, search.model.name)
-    return row.choose(search)
+    found = row.choose(search)
+    asked = {"strategy": row.name}
+    if row.reads_task and search.task is not None:
+        asked["task"] = search.task.name
+    made = found.provenance
+    return replace(found, provenance=replace(made, parameters={**made.parameters, **asked}))

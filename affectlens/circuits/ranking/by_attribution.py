@@ -102,9 +102,17 @@ DIRECT = Strategy(
     reads_task=False,
 )
 ATTRIBUTION_PATCHING = Strategy(
-    "attribution_patching", "highest slopes of the task's margin, later layers included", _patching
+    "attribution_patching",
+    "highest slopes of the task's margin, later layers included",
+    _patching,
+    slopes=GradientSettings(),
 )
-EAP_IG = Strategy("eap_ig", "the same, slopes averaged on the way to the mean", _eap_ig)
+EAP_IG = Strategy(
+    "eap_ig",
+    "the same, slopes averaged on the way to the mean",
+    _eap_ig,
+    slopes=GradientSettings("activations"),
+)
 TOTAL_EFFECT = Strategy(
     "total_effect",
     "exact falls of the task's margin; neurons among the best by slope",

@@ -160,6 +160,9 @@ def edges(
     corrected: Annotated[
         bool, typer.Option("--corrected", help="Run attention on what it would read.")
     ] = False,
+    into: Annotated[
+        str, typer.Option("--into", help="Where edges end: attention, heads, or qkv of heads.")
+    ] = "attention",
     count: Annotated[int, typer.Option("--count", min=1, help="Edges shown an emotion.")] = 40,
     task: TaskName = "carry_over",
     corpus: TaskCorpus = "replies",
@@ -181,7 +184,9 @@ def edges(
         request = _request(
             out, circuit, (task, corpus, role, items), (means, means_role), (model, device, dtype)
         )
-        scores, written = edges_of(request, _names(emotions), steps=steps, corrected=corrected)
+        scores, written = edges_of(
+            request, _names(emotions), steps=steps, corrected=corrected, into=into
+        )
         target = save or request.circuit_file.parent / f"edges_{task}.safetensors"
         scores.save(target)
         save_edge_figures(scores, written, target, count)
