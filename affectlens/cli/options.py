@@ -23,7 +23,12 @@ MeansCorpus = Annotated[
 MeansRole = Annotated[
     str, typer.Option("--means-role", help="Replies whose mean takes a unit's place.")
 ]
-Counts = Annotated[str, typer.Option("--counts", help="How many units, the highest scores first.")]
+Counts = Annotated[
+    str | None,
+    typer.Option(
+        "--counts", help="How many units, the highest scores first; default: up to 128 or all."
+    ),
+]
 Draws = Annotated[int, typer.Option("--draws", min=2, help="Random sets of units beside each.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the draws.")]
 Model = Annotated[str | None, typer.Option("--model", help="Default: the circuit's own, by name.")]

@@ -161,3 +161,17 @@ def circuit_of(file: Path) -> Circuit:
             "--circuit or --out."
         )
     return Circuit.load(file)
+
+
+def counts_within(file: Path, kind: str, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Counts of units as far as a circuit has them for every emotion, and then all it has.
+
+    Raises:
+        ArtefactError: If there is no circuit, or it is damaged.
+        UnknownNameError: If there is no such kind of unit.
+    """
+    circuit = circuit_of(file)
+    most = min(len(circuit.units(emotion, kind)) for emotion in circuit.emotions)
+    if not most or most >= counts[-1]:
+        return counts
+    return (*(count for count in counts if count < most), most)

@@ -24,6 +24,7 @@ from affectlens.circuits.evidence.parts import PARTS, gather, load_parts
 from affectlens.circuits.evidence.ranked_anew import scores_of_parts
 from affectlens.circuits.evidence.study import Study, StudySettings
 from affectlens.circuits.ranking import Search, find_by
+from affectlens.circuits.ranking.by_validation import folds
 from affectlens.circuits.tasks import CarryOver
 from affectlens.circuits.verdict import WORDS, Evidence
 from affectlens.core.artefact import canonical_json
@@ -126,26 +127,26 @@ def test_a_verdict_shows_its_own_parts_alone(study: Study, tmp_path: Path) -> No
 
 
 def test_stability_ranks_as_the_circuit_was_ranked(study: Study, tmp_path: Path) -> None:
-    """By slopes on parts of the texts, whose mean is the slope on all; or it is refused."""
-    model, texts, task = study.model, study.corpus, study.again
-    assert task is not None
+    """By slopes on parts of the texts, which are those on texts of each part; or it is refused."""
+    model, texts = study.model, corpus(12)
     ranking = CarryOver.of(model, texts, EMOTIONS)
     asked = Search(model, study.circuit, ranking, study.means, neurons=6, heads=2)
     slopes = find_by("attribution_patching", asked)
-    parts = scores_of_parts(model, slopes, texts, study.means, None, 5)  # one scenario each
-    whole = gradient_scores(model, ranking, Against(study.means), EMOTIONS)
-    said = np.array([[bool(ranking.weighted(i, e)) for e in range(3)] for i in range(5)])
-    assert said.all()
-    np.testing.assert_allclose(parts["neurons"].mean(0), whole.neurons, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(parts["heads"].mean(0), whole.heads, rtol=1e-3, atol=1e-6)
+    parts = scores_of_parts(model, slopes, texts, study.means, None, 4)
+    for scores, part in zip(parts["neurons"], folds(ranking, 4, 0), strict=True):
+        records = tuple(r for r in texts if r.scenario in part.scenarios)
+        alone = CarryOver.of(model, replace(texts, records=records), EMOTIONS)
+        wanted = gradient_scores(model, alone, Against(study.means), EMOTIONS).neurons
+        np.testing.assert_allclose(scores, wanted, rtol=1e-3, atol=1e-6)
 
-    by_slopes = replace(study, circuit=slopes, directions=None)
+    by_slopes = replace(study, circuit=slopes, directions=None, corpus=texts)
     found = gather(by_slopes, tmp_path, ["stability"])
     assert found.finding("fear", "stable").task == "attribution patching"
-    greedy = find_by("greedy", asked)
-    said_of = "chosen by greedy cannot be told from parts"
-    with pytest.raises(DataError, match=said_of):
-        gather(replace(study, circuit=greedy), tmp_path / "g", ["ablation", "stability"])
+    made = slopes.provenance
+    greedy = replace(made, parameters={**made.parameters, "strategy": "greedy"})
+    with pytest.raises(DataError, match="chosen by greedy cannot be told from parts"):
+        other = replace(study, circuit=replace(slopes, provenance=greedy))
+        gather(other, tmp_path / "g", ["ablation", "stability"])
     assert not (tmp_path / "g").exists()  # nothing was measured before that was said
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from affectlens.circuits import Circuit, find_circuit, unit_means
 from affectlens.circuits.attribution.edge_scores import EdgeScores
 from affectlens.circuits.attribution.scores import UnitScores
+from affectlens.circuits.evidence import AblationCurve
 from affectlens.circuits.ranking import Search, find_by
 from affectlens.circuits.tasks import CarryOver
 from affectlens.cli import app
@@ -106,11 +107,13 @@ def test_find_from_a_model_and_a_corpus_alone_then_all_that_takes_a_circuit(
     assert torch.equal(circuit.delta_neurons, first.delta_neurons)
 
     test = ("--circuit", str(file), "--corpus", own, "--means-corpus", own, "--groups", "3")
-    parts = ("--parts", "ablation", "--counts", "2", "--draws", "2")
+    parts = ("--parts", "ablation", "--draws", "2")
     tested = alone(folder, "evidence", *test, *parts)
     assert tested.exit_code == 0, tested.output
     shown = CliRunner().invoke(app, ["circuit", "show", "--circuit", str(file), "--json"])
     assert '"verdict": "necessary"' in shown.stdout and shown.exit_code == 0
+    curve = AblationCurve.load(tmp_path / "mine_evidence" / "ablation.safetensors")
+    assert curve.counts == (2, 6)  # as far as there are units, and then all
     assert alone(folder, "ablate", *test, "--counts", "2", "--draws", "2").exit_code == 0
     two = CliRunner().invoke(app, ["circuit", "compare", str(file), str(file), "--json"])
     assert two.exit_code == 0 and '"jaccard": 1.0' in two.stdout

@@ -1,6 +1,7 @@
 """Evidence: what a circuit does to tasks it was not ranked by, beside random units."""
 
 from affectlens.circuits.evidence.ablation import AblationSettings, ablate
+from affectlens.circuits.evidence.core import CoreCost, core_cost
 from affectlens.circuits.evidence.curve import AblationCurve, EnhancementCurve
 from affectlens.circuits.evidence.enhancement import EnhancementSettings, enhance
 from affectlens.circuits.evidence.faithfulness import FaithfulnessSettings, faithfulness
@@ -21,6 +22,7 @@ __all__ = [
     "AblationCurve",
     "AblationSettings",
     "Confusion",
+    "CoreCost",
     "EnhancementCurve",
     "EnhancementSettings",
     "FaithfulnessCurve",
@@ -32,6 +34,7 @@ __all__ = [
     "Stability",
     "StabilitySettings",
     "ablate",
+    "core_cost",
     "enhance",
     "faithfulness",
     "fold_scores",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from affectlens.circuits.evidence.core import CoreCost
 from affectlens.circuits.evidence.curve import AblationCurve, EnhancementCurve
 from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
 from affectlens.circuits.evidence.identity import Confusion
@@ -22,7 +23,8 @@ from affectlens.core.registry import Registry
 VERDICT = "evidence.json"
 DONE = "done.json"
 
-Result = AblationCurve | EnhancementCurve | FaithfulnessCurve | Confusion | Stability | Minimality
+Curve = AblationCurve | EnhancementCurve | FaithfulnessCurve
+Result = Curve | Confusion | Stability | CoreCost | Minimality
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,15 @@ PARTS: Registry[Part] = Registry(
         "stability",
         "whether other texts give the same units: stable",
         Stability,
-        lambda study: study.chosen_anew(),
+        lambda study: study.chosen_anew,
         says=True,
+        require=lambda study: study.require_again(),
+    ),
+    Part(
+        "core",
+        "what the units that nine of ten samples of the texts agree on keep alone: their cost",
+        CoreCost,
+        lambda study: study.core_alone(),
         require=lambda study: study.require_again(),
     ),
     Part(

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from affectlens.circuits.evidence.ablation import AblationSettings, ablate
+from affectlens.circuits.evidence.core import CoreCost, core_cost
 from affectlens.circuits.evidence.curve import AblationCurve, EnhancementCurve
 from affectlens.circuits.evidence.enhancement import EnhancementSettings, enhance
 from affectlens.circuits.evidence.faithfulness import FaithfulnessSettings, faithfulness
@@ -136,6 +137,7 @@ class Study:
         """
         require_again(self.circuit, self.directions)
 
+    @cached_property
     def chosen_anew(self) -> Stability:
         """Stability.
 
@@ -149,6 +151,14 @@ class Study:
         return stability(
             self.circuit, scores, asked, texts=len(self.corpus), ranking=ranked_by(self.circuit)
         )
+
+    def core_alone(self) -> CoreCost:
+        """What the units that samples of the texts agree on keep alone."""
+        asked = self.settings.faithfulness
+        samples = self.samples if asked.by == "resample" else None
+        task = self.small or self.task
+        given = (self.model, task, self.circuit, self.means, self.chosen_anew)
+        return core_cost(*given, asked, samples)
 
     def require_untrained(self) -> None:
         """Refuse the untrained model before anything is run.

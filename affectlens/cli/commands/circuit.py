@@ -35,6 +35,8 @@ _SHOWN = example(
 )
 
 
+COUNTS = (8, 32, 128)
+
 circuit_app.command(
     "efficiency", epilog=example("affectlens circuit efficiency --out runs/mine --counts 16,32,64")
 )(efficiency)
@@ -50,7 +52,7 @@ def ablate(
     means_corpus: MeansCorpus = "replies",
     means_role: MeansRole = "direction",
     kind: Annotated[str, typer.Option("--kind", help="neurons or heads.")] = "neurons",
-    counts: Counts = "8,32,128",
+    counts: Counts = None,
     by: Annotated[
         str, typer.Option("--by", help="What takes a unit's place: mean, resample or zero.")
     ] = "mean",
@@ -72,11 +74,11 @@ def ablate(
         from affectlens.circuits.evidence import AblationSettings
         from affectlens.cli.tables import print_ablation
         from affectlens.pipeline.ablate import ablate_circuit
-        from affectlens.pipeline.circuit_task import TaskRequest
+        from affectlens.pipeline.circuit_task import TaskRequest, counts_within
         from affectlens.pipeline.corpus_choice import CorpusChoice
 
-        many = whole_numbers("--counts", counts)
         file = circuit_file(circuit, out)
+        many = whole_numbers("--counts", counts) if counts else counts_within(file, kind, COUNTS)
         curve = ablate_circuit(
             TaskRequest(
                 circuit_file=file,

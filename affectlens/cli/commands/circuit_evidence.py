@@ -27,6 +27,7 @@ from affectlens.cli.options import (
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 DECIDING = "ablation,faithfulness,stability"
+COUNTS = (2, 8, 32, 128)
 
 Folder = Annotated[
     Path | None,
@@ -70,7 +71,7 @@ def evidence(
     parts: Annotated[
         str, typer.Option("--parts", help="Names with commas between, or all.")
     ] = DECIDING,
-    counts: Counts = "2,8,32,128",
+    counts: Counts = None,
     draws: Draws = 20,
     per_text: Annotated[
         int | None, typer.Option("--per-text", min=1, help="Draws each text has; default: all.")
@@ -111,14 +112,16 @@ def evidence(
         from affectlens.circuits.evidence.study import StudySettings
         from affectlens.cli.consoles import stderr
         from affectlens.cli.evidence_tables import print_evidence
-        from affectlens.pipeline.circuit_task import TaskRequest
+        from affectlens.pipeline.circuit_task import TaskRequest, counts_within
         from affectlens.pipeline.corpus_choice import CorpusChoice
         from affectlens.pipeline.evidence import EvidenceRequest, circuit_evidence
         from affectlens.pipeline.find import directions_beside
         from affectlens.pipeline.stages.directions import DIRECTIONS
 
-        many = whole_numbers("--counts", counts)
         file = circuit_file(circuit, out)
+        many = (
+            whole_numbers("--counts", counts) if counts else counts_within(file, "neurons", COUNTS)
+        )
         beside = directions_beside(file)
         found_with = directions or (beside if beside.is_file() else None)
         found_with = found_with or (None if circuit else out / DIRECTIONS)
