@@ -181,6 +181,23 @@ def agreement(
         said(f"| {name} | {' | '.join(cells)} |")
 
 
+def k_curve(model: Any, task: Any, circuit: Any, means: Any) -> None:
+    """All emotions at once: their units, each other's, and 20 random draws at every count."""
+    most = min(len(circuit.units(e, "neurons")) for e in circuit.emotions)
+    counts = tuple(2**k for k in range(8) if 2**k <= most)
+    asked = al.AblationSettings(counts=counts, draws=20)
+    took, curve = seconds(lambda: al.ablate(model, task, circuit, means, asked))
+    passes = len(task) * len(counts) * len(circuit.emotions) * (len(circuit.emotions) + 20)
+    said(
+        f"| ablation curves of {len(counts)} counts and 20 random draws, {len(task)} texts, "
+        f"{passes} conditions of texts | {took:.0f} | | |"
+    )
+    for row in curve.table_rows()[-len(circuit.emotions) :]:
+        said(
+            f"  {row['emotion']}: {row['change']:.3f} against {row['random']:.3f}, p {row['p']:.2g}"
+        )
+
+
 def main() -> None:
     ask = argparse.ArgumentParser()
     ask.add_argument("--run", default="runs/demo", help="finished run folder")
@@ -189,6 +206,7 @@ def main() -> None:
     ask.add_argument("--neurons", type=int, default=60)
     ask.add_argument("--records", type=int, default=70, help="replies that means are of")
     ask.add_argument("--emotions", type=int, default=2)
+    ask.add_argument("--curve", type=int, default=12, help="texts of the ablation curve")
     given = ask.parse_args()
     model = al.load_model("smollm2-135m-instruct", dtype="float32")
     directions = Directions.load(f"{given.run}/directions.safetensors")
@@ -204,6 +222,8 @@ def main() -> None:
     head_scores(model, some, directions)
     pushes(model, directions)
     eap_ig(model, task, given.pairs)
+    circuit = al.Circuit.load(f"{given.run}/circuit.safetensors")
+    k_curve(model, task.first(given.curve), circuit, means)
     chosen = list(emotions[: given.emotions])
     agreement(model, task.first(given.texts), means, directions, given.neurons, chosen)
 

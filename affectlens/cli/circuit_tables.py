@@ -35,7 +35,9 @@ def print_efficiency(curve: EfficiencyCurve, saved: Path, *, as_json: bool) -> N
             )
         table.add_section()
     out.print(table)
-    beside = Table(title="Area between the curve and that of random units, feeling words masked")
+    beside = Table(
+        title="Area between the curve and that of random units, feeling words masked (p by Holm)"
+    )
     for i, name in enumerate(("emotion", "arm", "mean height", "random", "difference (95 %)", "p")):
         beside.add_column(name, justify="left" if i < 2 else "right")
     for one in curve.areas():
@@ -47,7 +49,7 @@ def print_efficiency(curve: EfficiencyCurve, saved: Path, *, as_json: bool) -> N
                 f"{one.value:.2f}",
                 f"{one.beside:.2f}",
                 f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})",
-                f"{found.p:.2g}",
+                f"{one.p:.2g}",
             )
     out.print(beside)
     for arm in curve.arms:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from affectlens.circuits import Circuit
     from affectlens.circuits.evidence.study import StudySettings
     from affectlens.circuits.verdict import Evidence
+    from affectlens.pipeline.corpus_choice import CorpusChoice
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class EvidenceRequest:
         parts: Names in `affectlens.circuits.evidence.parts.PARTS`.
         folder: Where the parts are kept.
         directions_file: That the circuit was found with, for stability.
+        paraphrases: The contents of the texts of the means in other words, likewise.
     """
 
     about: TaskRequest
@@ -32,6 +34,7 @@ class EvidenceRequest:
     parts: tuple[str, ...]
     folder: Path
     directions_file: Path | None = None
+    paraphrases: CorpusChoice | None = None
 
 
 def circuit_evidence(
@@ -57,6 +60,7 @@ def circuit_evidence(
     directions = Directions.load(request.directions_file or "") if wanted else None
     if "stability" in request.parts:
         require_again(asked.circuit, directions)
+    others = None if request.paraphrases is None else request.paraphrases.load()
     given = asked.ready()
     study = Study(
         given.model,
@@ -66,6 +70,7 @@ def circuit_evidence(
         request.settings,
         directions,
         again=asked.task_for,
+        paraphrases=others,
     )
     return gather(study, request.folder, request.parts, on_part)
 

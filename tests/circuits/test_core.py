@@ -33,7 +33,7 @@ def test_it_is_the_faithfulness_of_a_circuit_of_the_core(tiny_model: Any) -> Non
         often[e, : len(circuit.units(emotion, "neurons"))] = 0.5
     often[0, :3], often[1, [1, 4]] = 1.0, 0.95  # and none of the third
     made = Provenance("stability", parameters={"kind": "neurons"})
-    stable = Stability(EMOTIONS, np.ones((3, 2)), np.zeros(3), often, made)
+    stable = Stability(EMOTIONS, np.ones((3, 2)), np.zeros(3), np.full(3, np.nan), often, made)
     settings = FaithfulnessSettings(shares=(100,), draws=2, at="all")
     found = core_cost(model, task, circuit, means, stable, settings)
     assert [core for _, core in found.units] == [3, 2, 0]

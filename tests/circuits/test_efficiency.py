@@ -21,7 +21,7 @@ from affectlens.cli import app
 from affectlens.core import Provenance
 from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
 from affectlens.core.parquet import write_parquet
-from affectlens.core.statistics import paired_difference
+from affectlens.core.statistics import holm, paired_difference
 from affectlens.datasets import Corpus, load
 from affectlens.evaluation.judges import load_judge
 from affectlens.models.generation.decoding import GenerationSettings
@@ -109,6 +109,12 @@ class TestAreas:
         wanted = weights @ curve.masked_accuracy[0][:, own].mean(1)
         assert curve.area("circuit", emotion="fear").value == pytest.approx(wanted)
         found = {(a.arm, a.measure, a.emotion) for a in curve.areas()}
+        of_top = [a for a in curve.areas() if (a.arm, a.measure) == ("top", "accuracy")]
+        plain = [curve.area("top", "random", "accuracy", a.emotion) for a in of_top]
+        fewest = 2.0 ** (1 - len(set(curve.scenarios)))
+        assert [one.p for one in plain] == [max(one.difference.p, fewest) for one in plain]
+        wanted_p = [plain[0].p, *holm([one.p for one in plain[1:]])]
+        np.testing.assert_allclose([a.p for a in of_top], wanted_p)
         assert len(found) == 2 * 2 * 4 and ("top", "accuracy", "all") in found
 
     def test_under_the_null_it_seldom_leaves_zero(self) -> None:

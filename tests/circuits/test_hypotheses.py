@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from affectlens.circuits import choose
 from affectlens.circuits.evidence import (
     Stability,
     StabilitySettings,
@@ -130,6 +131,25 @@ class TestStability:
         assert found.core_share().max() < 0.5
         found.save(tmp_path / "s.safetensors")
         assert Stability.load(tmp_path / "s.safetensors").table_rows() == found.table_rows()
+
+    def test_paraphrases_must_give_the_same_units_too(self, circuit: Any, tmp_path: Path) -> None:
+        exact, noise = self.scores(circuit, 0.0), self.scores(circuit, 1e4)
+        same = stability(circuit, exact, paraphrased=exact)
+        assert (same.paraphrased == 1).all()
+        assert all(w["stable"].outcome == "passed" for w in same.findings().values())
+        other = stability(circuit, exact, paraphrased=noise)
+        for e, emotion in enumerate(circuit.emotions):
+            again = choose(noise["neurons"].mean(0), circuit.allocation[..., 1], circuit.emotions)
+            mine = {u[:2] for u in circuit.units(emotion, "neurons")}
+            theirs = {u[:2] for u in again[emotion]}
+            wanted = len(mine & theirs) / len(mine | theirs)
+            assert other.paraphrased[e] == pytest.approx(wanted)
+            found = other.findings()[emotion]["stable"]
+            assert found.outcome == "failed" and found.number == pytest.approx(wanted)
+            assert "paraphrases (1.000, " in found.what
+        other.save(tmp_path / "s.safetensors")
+        assert Stability.load(tmp_path / "s.safetensors").table_rows() == other.table_rows()
+        assert other.provenance.parameters["scores"] != same.provenance.parameters["scores"]
 
     def test_scores_of_folds_average_to_those_of_all(self, tiny_model: Any) -> None:
         from affectlens.circuits import contributions

@@ -19,6 +19,7 @@ from affectlens.circuits.evidence import (
     IdentitySettings,
     MinimalitySettings,
     StabilitySettings,
+    stability,
 )
 from affectlens.circuits.evidence.parts import PARTS, gather, load_parts
 from affectlens.circuits.evidence.ranked_anew import scores_of_parts
@@ -29,6 +30,7 @@ from affectlens.circuits.tasks import CarryOver
 from affectlens.circuits.verdict import WORDS, Evidence
 from affectlens.core.artefact import canonical_json
 from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
+from affectlens.datasets.schema import Message
 from tests.circuits.helpers import random_directions
 from tests.circuits.test_carry_over import EMOTIONS, corpus
 from tests.circuits.test_circuit import random_circuit
@@ -164,3 +166,31 @@ def test_stability_reads_where_and_as_the_circuit_was_read(study: Study) -> None
         study.model, study.corpus, study.directions, position="last", score="mean"
     )
     np.testing.assert_allclose(found["neurons"].mean(0), by_hand.neurons, rtol=1e-3, atol=1e-5)
+
+
+def test_paraphrases_are_ranked_on_as_the_texts_are(study: Study, tmp_path: Path) -> None:
+    shorter = corpus(5).records
+    other = replace(
+        corpus(5),
+        name="other",
+        records=tuple(
+            replace(r, messages=(r.messages[0], Message("assistant", f"Well. {r.text}")))
+            for r in shorter
+        ),
+    )
+    asked = replace(study, paraphrases=other)
+    found = asked.chosen_anew
+    given = (study.means, study.directions, 4)
+    scores = [
+        scores_of_parts(study.model, study.circuit, one, *given) for one in (study.corpus, other)
+    ]
+    by_hand = stability(study.circuit, scores[0], SETTINGS.stability, paraphrased=scores[1])
+    np.testing.assert_allclose(found.paraphrased, by_hand.paraphrased)
+    assert asked.key != study.key and np.isnan(study.chosen_anew.paraphrased).all()
+    for wrong, said in (
+        (study.corpus, "word by word"),
+        (replace(other, records=tuple(replace(r, group=f"x{r.group}") for r in other)), "scenario"),
+    ):
+        with pytest.raises(DataError, match=said):
+            gather(replace(study, paraphrases=wrong), tmp_path, ["ablation", "stability"])
+    assert not list(tmp_path.iterdir())

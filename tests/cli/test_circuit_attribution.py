@@ -118,6 +118,8 @@ def test_find_from_a_model_and_a_corpus_alone_then_all_that_takes_a_circuit(
     two = CliRunner().invoke(app, ["circuit", "compare", str(file), str(file), "--json"])
     assert two.exit_code == 0 and '"jaccard": 1.0' in two.stdout
 
+    again = alone(folder, "evidence", *test, "--parts", "stability", "--paraphrases", own)
+    assert again.exit_code == 1 and "word by word" in again.output
     same = alone(folder, "evidence", *test, "--role", "direction", "--means-role", "tune")
     assert same.exit_code == 1 and "chosen on 2 of the scenarios" in same.output
 

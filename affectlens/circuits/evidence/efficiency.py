@@ -8,7 +8,7 @@ the number of units.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ from affectlens.circuits.evidence.budgets import RANDOM
 from affectlens.core.artefact import Provenance, read_tensors, write_tensors
 from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
-from affectlens.core.statistics import Difference, bootstrap_interval, paired_difference
+from affectlens.core.statistics import (
+    Difference,
+    bootstrap_interval,
+    floor,
+    holm,
+    paired_difference,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -39,7 +45,9 @@ class Area:
         measure: One of :data:`MEASURES`.
         emotion: The target, or ``"all"``.
         value, beside: Mean height of either curve over the logarithm of the number of units.
-        difference: Between them, paired by reply, interval and p over scenarios.
+        difference: Between them, paired by reply, interval over scenarios.
+        p: Of it, no lower than so few scenarios allow; in a table of all emotions by Holm over
+            them.
     """
 
     arm: str
@@ -49,6 +57,7 @@ class Area:
     value: float
     beside: float
     difference: Difference
+    p: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,19 +130,20 @@ class EfficiencyCurve(Displayed):
         own, other = (weights @ self.heights(a, measure)[:, rows] for a in (arm, control))
         scenarios = [s for s, keep in zip(self.scenarios, rows, strict=True) if keep]
         difference = paired_difference(own, other, scenarios)
-        return Area(
-            arm, control, measure, emotion, float(own.mean()), float(other.mean()), difference
-        )
+        heights = float(own.mean()), float(other.mean())
+        return Area(arm, control, measure, emotion, *heights, difference, floor(difference))
 
     def areas(self, control: str = RANDOM) -> list[Area]:
         """Of every arm against a control, each measure, all rows and each emotion."""
         others = [a for i, a in enumerate(self.arms) if i not in self.draws and a != control]
-        return [
-            self.area(arm, control, measure, emotion)
-            for arm in others
-            for measure in MEASURES
-            for emotion in (ALL, *self.emotions)
-        ]
+        found = list[Area]()
+        for arm in others:
+            for measure in MEASURES:
+                each = [self.area(arm, control, measure, emotion) for emotion in self.emotions]
+                p = holm([one.p for one in each])
+                found.append(self.area(arm, control, measure))
+                found += [replace(one, p=float(x)) for one, x in zip(each, p, strict=True)]
+        return found
 
     def enough(self, arm: str, measure: str = "masked_accuracy") -> int:
         """The smallest number of units that loses nothing against the arm's best.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,3 +115,28 @@ def scores_of_parts(
             advance(1)
     heads, neurons = (torch.stack(kind) for kind in zip(*each, strict=True))
     return {"heads": heads, "neurons": neurons}
+
+
+def in_other_words(corpus: Corpus, paraphrases: Corpus) -> list[Corpus]:
+    """Both corpora as far as they tell the same: scenarios of one name, in the emotions of both.
+
+    Raises:
+        DataError: If they share no scenario, or a text of one is a text of the other.
+    """
+    common = set(corpus.scenarios()) & set(paraphrases.scenarios())
+    if not common:
+        raise DataError(
+            f"The paraphrases ({paraphrases.name}) have no scenario of {corpus.name}, so they are "
+            "other contents and not other words; name their scenarios as there."
+        )
+    found = [
+        replace(one, records=tuple(r for r in one if r.scenario in common))
+        for one in (corpus, paraphrases)
+    ]
+    same = {r.text for r in found[0]} & {r.text for r in found[1]}
+    if same:
+        raise DataError(
+            f"{len(same)} texts of {paraphrases.name} are those of {corpus.name}, word by word; "
+            "paraphrase them, or leave their scenarios out."
+        )
+    return found

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
 
 STABLE = 0.5
-"""Halves of the texts must agree on so much (Jaccard)."""
+"""Halves of the texts, and texts and their paraphrases, must agree on so much (Jaccard)."""
 CORE = 0.9
 """Units of the core are in so many of the bootstrap selections."""
 
@@ -73,6 +73,8 @@ class Stability(Measured):
         emotions: The first axis of all.
         halves: Jaccard of the selections on two halves of the texts, by split.
         chance: The same expected of random selections of the same shape.
+        paraphrased: Jaccard of the selections on texts and on the same contents in other words;
+            NaN if there are no paraphrases.
         frequency: In which share of bootstrap selections each of the circuit's units is, the
             highest score first; filled up with NaN.
         provenance: What made it.
@@ -81,10 +83,11 @@ class Stability(Measured):
     emotions: tuple[str, ...]
     halves: Float[Floats, "emotion split"]
     chance: Float[Floats, " emotion"]
+    paraphrased: Float[Floats, " emotion"]
     frequency: Float[Floats, "emotion unit"]
     provenance: Provenance
     kind: ClassVar[str] = "stability"
-    arrays: ClassVar[tuple[str, ...]] = ("halves", "chance", "frequency")
+    arrays: ClassVar[tuple[str, ...]] = ("halves", "chance", "paraphrased", "frequency")
     facts: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"emotions": tuple}
 
     def core(self, circuit: Circuit, emotion: str) -> list[tuple[int, int]]:
@@ -104,12 +107,14 @@ class Stability(Measured):
         asked = self.provenance.parameters
         found = dict[str, dict[str, Finding]]()
         for e, emotion in enumerate(self.emotions):
-            seen, chance = float(self.halves[e].mean()), float(self.chance[e])
+            halves, other = float(self.halves[e].mean()), float(self.paraphrased[e])
+            seen, chance = float(np.nanmin([halves, other])), float(self.chance[e])
+            told = "" if np.isnan(other) else f", and on paraphrases ({halves:.3f}, {other:.3f})"
             found[emotion] = {
                 "stable": Finding(
                     "passed" if seen >= STABLE and seen > chance else "failed",
-                    f"overlap (Jaccard) of the {asked['kind']} chosen on halves of the texts; "
-                    "beside it, by chance",
+                    f"overlap (Jaccard) of the {asked['kind']} chosen on halves of the texts"
+                    f"{told}; beside it, by chance",
                     seen,
                     chance,
                     task=str(asked["ranking"]),
@@ -136,6 +141,7 @@ class Stability(Measured):
                 "emotion": emotion,
                 "halves": float(self.halves[e].mean()),
                 "chance": float(self.chance[e]),
+                **({} if np.isnan(self.paraphrased[e]) else {"paraphrased": self.paraphrased[e]}),
                 "core": float(self.core_share()[e]),
             }
             for e, emotion in enumerate(self.emotions)
@@ -186,6 +192,7 @@ def stability(
     scores: Scores,
     settings: StabilitySettings = StabilitySettings(),
     *,
+    paraphrased: Scores | None = None,
     texts: int = 0,
     ranking: str = "direct contributions",
 ) -> Stability:
@@ -195,6 +202,7 @@ def stability(
         circuit: Whose units, and how many each sublayer gives.
         scores: By kind of unit, on each fold (`fold_scores`), in the circuit's emotions.
         settings: How often.
+        paraphrased: Scores on paraphrases of the texts, which the circuit was ranked by likewise.
         texts: How many texts the scores are of, for the record.
         ranking: What the scores are, likewise.
 
@@ -229,17 +237,26 @@ def stability(
         for e, emotion in enumerate(circuit.emotions):
             again = set(drawn[emotion])
             often[e, : len(units[e])] += [unit in again for unit in units[e]]
-    content = fingerprint(values.float().numpy().tobytes())
+    words = np.full(len(units), np.nan)
+    content = [values.float().numpy().tobytes()]
+    if paraphrased is not None:
+        pair = [_chosen(circuit, of, kind) for of in (values, paraphrased[kind])]
+        for e, emotion in enumerate(circuit.emotions):
+            both = overlap({"one": pair[0][emotion], "other": pair[1][emotion]}, sizes=sizes)
+            words[e] = float(both.jaccard[0, 1])
+        content.append(paraphrased[kind].float().numpy().tobytes())
     return Stability(
         circuit.emotions,
         np.array(halves).T,
         np.array(chances).mean(0),
+        words,
         often / settings.draws,
         Provenance(
             "stability",
             model=circuit.provenance.model,
             model_name=circuit.provenance.model_name,
-            parameters=asdict(settings) | {"scores": content, "texts": texts, "ranking": ranking},
+            parameters=asdict(settings)
+            | {"scores": fingerprint(*content), "texts": texts, "ranking": ranking},
             inputs={"units": circuit.units_fingerprint},
         ),
     )

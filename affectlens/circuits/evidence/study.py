@@ -15,7 +15,12 @@ from affectlens.circuits.evidence.faithfulness import FaithfulnessSettings, fait
 from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
 from affectlens.circuits.evidence.identity import Confusion, IdentitySettings, identity
 from affectlens.circuits.evidence.minimality import Minimality, MinimalitySettings, minimality
-from affectlens.circuits.evidence.ranked_anew import ranked_by, require_again, scores_of_parts
+from affectlens.circuits.evidence.ranked_anew import (
+    in_other_words,
+    ranked_by,
+    require_again,
+    scores_of_parts,
+)
 from affectlens.circuits.evidence.replacements import tone_samples
 from affectlens.circuits.evidence.stability import Stability, StabilitySettings, stability
 from affectlens.circuits.evidence.untrained import transplanted, untrained
@@ -62,6 +67,8 @@ class Study:
         directions: That the circuit was found with; None leaves stability untested.
         small: Fewer of its texts, for the parts in which whole circuits or all other units are
             changed; default: the task.
+        paraphrases: The contents of ``corpus``, by scenario, in other words: stability asks whether
+            they give the same units.
         again: Makes the task for another model, for the untrained one; None leaves that out.
     """
 
@@ -73,6 +80,7 @@ class Study:
     directions: Directions | None = None
     small: Task | None = None
     again: Callable[[LanguageModel], Task] | None = None
+    paraphrases: Corpus | None = None
 
     @cached_property
     def means(self) -> UnitMeans:
@@ -133,9 +141,11 @@ class Study:
         """Refuse stability before anything is run.
 
         Raises:
-            DataError: See `affectlens.circuits.evidence.ranked_anew.require_again`.
+            DataError: See `affectlens.circuits.evidence.ranked_anew`.
         """
         require_again(self.circuit, self.directions)
+        if self.paraphrases is not None:
+            in_other_words(self.corpus, self.paraphrases)
 
     @cached_property
     def chosen_anew(self) -> Stability:
@@ -145,11 +155,18 @@ class Study:
             DataError: See `affectlens.circuits.evidence.ranked_anew.scores_of_parts`.
         """
         asked = self.settings.stability
-        scores = scores_of_parts(
-            self.model, self.circuit, self.corpus, self.means, self.directions, asked.folds
-        )
+        corpora = [self.corpus]
+        if self.paraphrases is not None:
+            corpora = in_other_words(self.corpus, self.paraphrases)
+        given = (self.means, self.directions, asked.folds)
+        scores = [scores_of_parts(self.model, self.circuit, one, *given) for one in corpora]
         return stability(
-            self.circuit, scores, asked, texts=len(self.corpus), ranking=ranked_by(self.circuit)
+            self.circuit,
+            scores[0],
+            asked,
+            paraphrased=scores[1] if len(scores) > 1 else None,
+            texts=len(corpora[0]),
+            ranking=ranked_by(self.circuit),
         )
 
     def core_alone(self) -> CoreCost:
@@ -188,5 +205,6 @@ class Study:
         directions = self.directions and self.directions.provenance.fingerprint
         made_of = [self.circuit.units_fingerprint, self.circuit.provenance.fingerprint]
         tasks = [self.task.name, self.task.fingerprint, self.small and self.small.fingerprint]
-        made_of = [*made_of, *tasks, self.corpus.fingerprint, directions]
+        texts = [self.corpus.fingerprint, self.paraphrases and self.paraphrases.fingerprint]
+        made_of = [*made_of, *tasks, *filter(None, texts), directions]
         return fingerprint(self.model.fingerprint, made_of, asdict(self.settings))

@@ -91,6 +91,12 @@ def evidence(
             "--directions", help="The circuit was found with; default: its own, or the run's."
         ),
     ] = None,
+    paraphrases: Annotated[
+        str | None,
+        typer.Option(
+            "--paraphrases", help="For stability: the texts of the means in other words, a file."
+        ),
+    ] = None,
     seed: Seed = 0,
     model: Model = None,
     device: Device = None,
@@ -155,6 +161,7 @@ def evidence(
                 tuple(PARTS) if parts == "all" else tuple(parts.split(",")),
                 folder,
                 found_with,
+                None if paraphrases is None else CorpusChoice(paraphrases),
             ),
             lambda name, what: err.print(f"{name:<13} {what}"),
         )
