@@ -150,7 +150,7 @@ def _few(corpus: Corpus, n: int) -> Corpus:
         for own in by_label
         for i in range(min(share, len(own)))
     ]
-    return replace(corpus, records=tuple(chosen))
+    return replace(corpus, records=tuple(chosen[:n]))
 
 
 def _check(known: Corpus, texts: Corpus) -> None:

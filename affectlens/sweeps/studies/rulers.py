@@ -11,6 +11,8 @@ from torch import Tensor
 
 from affectlens.activations.store.manifest import LABELS
 from affectlens.activations.store.store import ActivationStore
+from affectlens.core.errors import DataError
+from affectlens.probes.fitting import EMBEDDINGS
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.probe import Probe
 from affectlens.probes.probe_fit import fit_probe
@@ -64,11 +66,15 @@ def fit_rulers(reader: Reader, texts: Texts, site: str | None, fitting: Fitting)
     """Read a corpus, choose a site by cross-validation unless one is named, fit both probes.
 
     Raises:
-        DataError: If there are too few classes, or groups, or rows of a class.
+        DataError: If several sites are named, or there are too few classes, groups, or rows of a
+            class.
     """
+    named = [one for one in reader.sites if one != EMBEDDINGS] or [EMBEDDINGS]
+    if site is not None and len(named) > 1:
+        raise DataError(f"One site is read, and {site} names {len(named)}; choose one of them.")
     store = reader.read(texts.bare, texts.name)
     position = store.default_position()
-    (sites,) = reader.kinds().values()
+    (sites,) = reader.kinds().values()  # one, as one site is named, or the residual stream
     groups = texts.groups(reader.request.group, store.column("id", position))
     key = key_of(ruler=store.fingerprint, penalties=fitting.penalties, folds=fitting.folds,
                  seed=fitting.seed, groups=groups)  # fmt: skip
@@ -83,7 +89,7 @@ def fit_rulers(reader: Reader, texts: Texts, site: str | None, fitting: Fitting)
         draws=fitting.draws,
         seed=fitting.seed,
     )
-    chosen = found.best if site is None else sites[-1]
+    chosen = found.best if site is None else named[0]
     assert found.held is not None
     wrong = shuffled_labels(store, chosen, position, fitting.seed)
     true, shuffled = (

@@ -13,17 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from affectlens.core.errors import AffectLensError
+from affectlens.core.errors import AffectLensError, DataError
 from affectlens.core.places import Site
 from affectlens.datasets import load
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.reports.numbers import from_dict, to_dict
 from affectlens.reports.page import render
+from affectlens.sweeps.corpora import load_texts
 from affectlens.sweeps.kept import KeptRows
+from affectlens.sweeps.reading import Reader
 from affectlens.sweeps.request import Fitting
 from affectlens.sweeps.studies import answered, malleability, studied
 from affectlens.sweeps.studies.answers import behind
-from affectlens.sweeps.studies.rulers import Ruler, shuffled_labels
+from affectlens.sweeps.studies.rulers import Ruler, fit_rulers, shuffled_labels
 from affectlens.sweeps.studies.system_prompts import (
     AGREES,
     ALONE,
@@ -196,6 +198,15 @@ def test_replies_are_generated_once(
     monkeypatch.setattr("affectlens.sweeps.studies.answers._generated", None)
     assert answered(model, corpus, "Be brief.", ANSWERS, kept) == first
     assert [m.role for m in first.records[0].messages] == ["system", "user", "assistant"]
+
+
+def test_one_site_is_read(files: dict[str, str], known: Any, model: Any, tmp_path: Path) -> None:
+    both = asked(files, known, tmp_path, site="resid_post@1-2")
+    reader = Reader(both.sweep(known), files["model"])
+    reader.__dict__["model"] = model
+    (texts,) = load_texts(both.sweep(known))
+    with pytest.raises(DataError, match="resid_post@1-2 names 2"):
+        fit_rulers(reader, texts, both.site, both.fitting)
 
 
 def test_bad_input_is_one_sentence_before_a_model(
