@@ -241,6 +241,12 @@ def a_quantiser() -> Any:
     return Quantiser("toy", "A toy of a quantiser", "torch", dict)
 
 
+def a_style() -> Any:
+    from affectlens.pipeline.styles import Style
+
+    return Style("toy", "A toy of a style", list, lambda refine: refine)
+
+
 def a_size() -> Any:
     from affectlens.pipeline.sizes import RunSize
 
@@ -263,6 +269,7 @@ TOYS = {
     "label_sets": a_label_set,
     "label_mappings": a_label_mapping,
     "sizes": a_size,
+    "styles": a_style,
     "reproductions": a_reproduction,
     "quantisers": a_quantiser,
     "engines": an_engine,

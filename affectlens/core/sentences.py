@@ -31,6 +31,16 @@ def first_sentence_end(text: str) -> int:
     return end
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, without the white space around them; see `first_sentence_end`."""
+    found: list[str] = []
+    while text := text.strip():
+        end = first_sentence_end(text)
+        found.append(text[:end].strip())
+        text = text[end:]
+    return found
+
+
 def _goes_on(before: str, after: str) -> bool:
     """Whether a full stop stands inside a sentence."""
     last = _LAST_WORD.search(before)

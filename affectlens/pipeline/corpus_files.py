@@ -34,9 +34,10 @@ def mixed(expression: Corpus, replies: Corpus, mix: RefineMix) -> list[Corpus]:
     Args:
         expression: What the model expressed, its own replies and the authored tones.
         replies: Matched replies of the role ``direction``.
-        mix: Which, and how often.
+        mix: Which, and how often, and in which style.
     """
     from affectlens.datasets import Corpus
+    from affectlens.pipeline.styles import STYLES
 
     pools: Mapping[str, Corpus] = {
         **{
@@ -46,7 +47,7 @@ def mixed(expression: Corpus, replies: Corpus, mix: RefineMix) -> list[Corpus]:
         },
         "replies": replies,
     }
-    return [pools[name] for name in mix.pools]
+    return list(STYLES[mix.style].pools([pools[name] for name in mix.pools]))
 
 
 def _from(pool: str, group: str) -> bool:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+OWN = "own"
+"""The pool of what the model itself has written."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where the model runs and in which format: both change rounding, and so what near ties give.
@@ -52,9 +56,11 @@ class RefineMix:
     Attributes:
         pools: ``own`` are the model's own replies, ``tones`` the authored texts or those of the
             user's own corpus, ``replies`` the authored matched replies.
+        style: What becomes of their texts, a name in `affectlens.pipeline.styles.STYLES`.
     """
 
-    pools: tuple[str, ...] = ("own", "tones", "own", "replies")
+    pools: tuple[str, ...] = (OWN, "tones", OWN, "replies")
+    style: str = "explicit"
 
 
 @dataclass(frozen=True)

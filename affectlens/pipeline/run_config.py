@@ -26,6 +26,7 @@ class RunConfig(BaseModel):
             of the weights is another model in every key.
         events: At most so many scenarios (three events each) to tune on and to test on; None = all.
         size: How much is done, a name in `affectlens.pipeline.sizes.SIZES`.
+        style: How replies are to show a feeling, a name in `affectlens.pipeline.styles.STYLES`.
         seed: Of everything random: folds, bootstrap, random direction.
         max_new_tokens: Length of generated replies.
         backend: What generates the arms, a name in `affectlens.evaluation.BACKENDS`. It changes the
@@ -48,6 +49,7 @@ class RunConfig(BaseModel):
     quantize: str | None = None
     events: int | None = Field(default=None, ge=1)
     size: str = "full"
+    style: str = "explicit"
     seed: int = Field(default=0, ge=0)
     max_new_tokens: int = Field(default=40, ge=4, le=1024)
     backend: str = "transformers"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from affectlens.core.registry import Registry
 from affectlens.pipeline.settings import Settings
+from affectlens.pipeline.styles import styled
 
 if TYPE_CHECKING:
     from affectlens.pipeline.own.texts import OwnTexts
@@ -39,9 +40,9 @@ def settings_of(config: RunConfig, own: OwnTexts | None = None) -> Settings:
 
     Raises:
         DataError: If a run cannot be on those texts.
-        UnknownNameError: If there is no such size, device or dtype.
+        UnknownNameError: If there is no such size, style, device or dtype.
     """
-    found = SIZES[config.size].change(Settings.of(config, own))
+    found = styled(SIZES[config.size].change(Settings.of(config, own)), config.style)
     if not found.fit_judge.labels:
         return found
     # A scenario of one's own may be a single text: all of them, as --per-label bounds them.

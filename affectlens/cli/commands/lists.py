@@ -30,6 +30,7 @@ TABLES: Mapping[str, str] = {
     "backends": "affectlens.evaluation:BACKENDS",
     "judges": "affectlens.evaluation.judges:JUDGES",
     "stages": "affectlens.pipeline.line:STAGES",
+    "styles": "affectlens.pipeline.styles:STYLES",
     "sizes": "affectlens.pipeline.sizes:SIZES",
     "reproductions": "affectlens.reproductions:REPRODUCTIONS",
     "engines": "affectlens.activations:ENGINES",

@@ -38,6 +38,9 @@ Events = Annotated[
     typer.Option("--events", min=1, help="Use at most so many scenarios to tune and to test."),
 ]
 Size = Annotated[str, typer.Option("--size", help="How much is done; see `affectlens list sizes`.")]
+Style = Annotated[
+    str, typer.Option("--style", help="Named or only shown; see `affectlens list styles`.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 Backend = Annotated[
     str,
@@ -182,6 +185,7 @@ def _add(
         quantize: Quantize = None,
         events: Events = None,
         size: Size = "full",
+        style: Style = "explicit",
         seed: Seed = 0,
         template_var: TemplateVar = None,
         backend: Backend = "transformers",
@@ -204,7 +208,7 @@ def _add(
             own = OwnOptions(corpus, path, column, labels, several, neutral, prompts, openers,
                              judge, ask, per_label)  # fmt: skip
             _run(until, own, model=model, out=out, device=device, device_map=device_map,
-                 dtype=dtype, quantize=quantize, events=events, size=size, seed=seed,
+                 dtype=dtype, quantize=quantize, events=events, size=size, style=style, seed=seed,
                  template_var=template_var, backend=backend, url=url, vllm_python=vllm_python,
                  force=force)  # fmt: skip
 
