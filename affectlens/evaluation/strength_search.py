@@ -94,7 +94,8 @@ class StrengthSearch:
         for _ in range(self.rules.extensions):
             limit = self.rules.max_perplexity_ratio
             chosen = choose_strengths(points, max_perplexity_ratio=limit)
-            further = beyond(points, chosen, largest=MAX_STRENGTH["natural"])
+            largest = MAX_STRENGTH["natural"]
+            further = beyond(points, chosen, largest=largest, max_perplexity_ratio=limit)
             if not further:
                 break
             points += self.points(arm, pack, [(s, e) for (_, e), s in further.items()])

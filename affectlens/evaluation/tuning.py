@@ -73,16 +73,20 @@ def beyond(
     chosen: Mapping[str, Mapping[str, float]],
     *,
     largest: float = math.inf,
+    max_perplexity_ratio: float = MAX_PERPLEXITY_RATIO,
 ) -> dict[tuple[str, str], float]:
     """What to try next where the chosen strength is the weakest or strongest that was tried.
 
     A choice at the end of its grid says that the grid was too narrow. The next strength is as much
-    further out as the last step was (a ratio).
+    further out as the last step was (a ratio). Where the emotion is never heard, all strengths
+    score alike and the weakest is chosen; then a stronger one is tried while fluency allows it, as
+    a weaker one is no use.
 
     Args:
         points: What has been measured.
         chosen: Of `choose_strengths`.
         largest: Nothing stronger may be asked for; it is the last that is tried.
+        max_perplexity_ratio: Largest price in fluency that may be chosen.
 
     Returns:
         (arm, emotion) → strength, for those arms and emotions only.
@@ -95,10 +99,12 @@ def beyond(
         if len(curve) < 2:
             raise DataError(f"Give at least two strengths to try for {arm}.")
         grid = [p.strength for p in curve]
-        if chosen[arm][emotion] == grid[-1]:
+        silent = not any(p.accuracy for p in curve)
+        dear = [p.perplexity_ratio > max_perplexity_ratio for p in curve]
+        if chosen[arm][emotion] == grid[-1] or (silent and not dear[-1]):
             if grid[-1] < largest:
                 further[arm, emotion] = min(grid[-1] ** 2 / grid[-2], largest)
-        elif chosen[arm][emotion] == grid[0]:
+        elif chosen[arm][emotion] == grid[0] and (dear[0] or not silent):
             further[arm, emotion] = grid[0] ** 2 / grid[1]
     return further
 

@@ -67,5 +67,11 @@ def test_a_choice_at_the_end_asks_for_more() -> None:
     # All too dear: weaker ones are to be tried.
     points = curve("m", "a", [(1, 0.1, 5), (2, 0.5, 6)])
     assert beyond(points, choose_strengths(points)) == {("m", "a"): 0.5}
+    # Never heard: all strengths score alike, and only a stronger one may be heard.
+    points = curve("m", "a", [(1, 0.0, 1), (2, 0.0, 2)])
+    assert choose_strengths(points) == {"m": {"a": 1}}
+    assert beyond(points, choose_strengths(points)) == {("m", "a"): 4.0}
+    points = curve("m", "a", [(1, 0.0, 1), (2, 0.0, 5)])
+    assert beyond(points, choose_strengths(points)) == {}
     with pytest.raises(DataError, match="two"):
         beyond(curve("m", "a", [(1, 0.1, 5)]), {"m": {"a": 1.0}})

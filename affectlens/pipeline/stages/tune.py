@@ -40,7 +40,7 @@ def tune(run: StageRun) -> Sequence[str]:
             arm.save(measured[arm.arm])
     points = [point for arm in arms for point in measured[arm.arm]]
     chosen = choose_strengths(points, max_perplexity_ratio=limit)
-    at_end = [list(key) for key in beyond(points, chosen)]
+    at_end = [list(key) for key in beyond(points, chosen, max_perplexity_ratio=limit)]
     write_json(
         run.folder / TUNING,
         {"points": [asdict(p) for p in points], "chosen": chosen, "at_end": at_end},
