@@ -126,6 +126,12 @@ class Evidence(Displayed):
             raise unknown("verdict", word, WORDS)
         return self.findings.get(emotion, {}).get(word, Finding())
 
+    def told(self, word: str) -> Finding | None:
+        """A finding that says what a word's numbers are, one with a number if there is any."""
+        found = [self.finding(emotion, word) for emotion in self.findings]
+        found = [one for one in found if one.what]
+        return next((one for one in found if one.number is not None), found[0] if found else None)
+
     def said(self) -> str:
         """In a line: of how many emotions each word holds; untested words as such."""
         parts = list[str]()

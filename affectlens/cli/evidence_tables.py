@@ -36,18 +36,11 @@ def print_verdict(evidence: Evidence) -> None:
         table.add_row(emotion, *(str(evidence.finding(emotion, word)) for word in WORDS))
     out = stdout()
     out.print(table)
-    told = dict[str, str]()
-    for emotion in evidence.findings:
-        for word in WORDS:
-            found = evidence.finding(emotion, word)
-            if found.what:
-                told.setdefault(
-                    word,
-                    f"{found.what}; task {found.task}, {found.texts} texts, {found.draws} draws"
-                    + (f", {found.file}" if found.file else ""),
-                )
-    for word, what in told.items():
-        out.print(f"{word}: {what}", soft_wrap=True, markup=False)
+    for word in WORDS:
+        if found := evidence.told(word):
+            what = f"{found.what}; task {found.task}, {found.texts} texts, {found.draws} draws"
+            file = f", {found.file}" if found.file else ""
+            out.print(f"{word}: {what}{file}", soft_wrap=True, markup=False)
     for emotion, enough in evidence.smallest.items():
         out.print(f"enough for {emotion}: {enough}", soft_wrap=True, markup=False)
 

@@ -178,9 +178,7 @@ class EvidenceSummary:
         """Of a verdict, and the parts it rests on (`load_parts`)."""
         emotions = list(evidence.findings)
         found = {e: {word: evidence.finding(e, word) for word in WORDS} for e in emotions}
-        what = {
-            word: found[e][word].what for e in emotions for word in WORDS if found[e][word].what
-        }
+        what = {word: one.what for word in WORDS if (one := evidence.told(word))}
         left = [one for one in parts.values() if isinstance(one, FaithfulnessCurve)]
         chosen = [one for one in parts.values() if isinstance(one, Confusion)]
         return cls(

