@@ -24,6 +24,8 @@ COLLECT = {"serve --pack", "steer --emotion", "capture --column", "capture --spl
            "datasets check --column", "reproduce --correct", "compare --column",
            *(f"probe sweep --{one}" for one in ("model", "corpus", "target", "probe", "map")),
            "probe sweep --column", "probe read --text",
+           "probe study persistence --target", "probe study malleability --system",
+           "probe study persistence --column", "probe study malleability --column",
            "reproduce --template-var", "compare --template-var",
            *(f"{one} --column" for one in ("run", *STAGES)),
            *(f"{one} --template-var" for one in ("run", "steer", "capture", *STAGES))}  # fmt: skip
