@@ -36,7 +36,7 @@ def small(settings: Any) -> Any:
         value = getattr(settings, field.name)
         if is_dataclass(value):
             changes[field.name] = small(value)
-        elif field.name == "strengths":
+        elif field.name == "strengths" and isinstance(value[0], tuple):
             changes[field.name] = tuple((name, tried[:2]) for name, tried in value)
         elif field.name in SMALL and not (field.name == "draws" and value < SMALL["draws"]):
             changes[field.name] = SMALL[field.name]
