@@ -82,7 +82,7 @@ class Planted:
 @pytest.fixture(scope="module")
 def planted() -> Planted:
     """Emotion tokens hold both directions; the unembedding reads one, and nothing the other."""
-    hf = tiny_hf("llama", tie_word_embeddings=False)
+    hf = tiny_hf("llama", tie_word_embeddings=False, num_hidden_layers=2)
     basis = torch.linalg.qr(torch.randn(D_MODEL, 6, generator=torch.Generator().manual_seed(3)))[0]
     used, decoy = basis.T[:3], basis.T[3:]
     with torch.no_grad():
