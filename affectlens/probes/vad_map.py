@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus
     from affectlens.models.loading import LanguageModel
 
-logger = logging.getLogger(__name__)
 
 PENALTIES: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Tried at every site and for every dimension; times the rows, of standardised activations."""
@@ -214,9 +212,10 @@ def vad_map(
         store = source
     else:
         from affectlens.activations import capture
+        from affectlens.activations.readable import readable
 
         wanted = "resid_post" if sites is None else sites
-        corpus = _readable(source, corpus)
+        corpus = readable(source, corpus)
         store = capture(source, corpus, sites=wanted, positions=position)  # type: ignore[arg-type]
     place = store.default_position(position)
     chosen = store.default_sites(sites)
@@ -315,15 +314,6 @@ def _dimension(name: str) -> int:
     if name not in DIMENSIONS:
         raise unknown("dimension", name, DIMENSIONS)
     return DIMENSIONS.index(name)
-
-
-def _readable(model: LanguageModel, corpus: Corpus) -> Corpus:
-    """The records that are more than attention sinks: EmoBank has texts of one token."""
-    rows = [model.encode_chat(r.chat, add_generation_prompt=False).ids for r in corpus]
-    kept = [r for r, ids in zip(corpus, rows, strict=True) if not model.sinks.mask(ids).all()]
-    if len(kept) < len(rows):
-        logger.warning("%d texts are one token, and left out.", len(rows) - len(kept))
-    return replace(corpus, records=tuple(kept)) if kept else corpus
 
 
 def _ratings(corpus: Corpus) -> dict[str, list[float]]:

@@ -70,7 +70,9 @@ class Reader:
             model: Another model of the same shape; default: this one.
         """
         from affectlens.activations import capture
+        from affectlens.activations.readable import readable
 
+        corpus = readable(self.model, corpus)  # the same texts, whatever model reads them
         model = model or self.model
         sites = [site.hook_name for site in self.sites]
         told = fingerprint(model.fingerprint, corpus.fingerprint, sites, self.request.positions)
