@@ -79,6 +79,8 @@ def _options(
         raise typer.Exit
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    # Hours of work that nobody watches leave a line every half minute, asked for or not.
+    logging.getLogger("affectlens.core.progress").setLevel(min(level, logging.INFO))
 
 
 @contextmanager

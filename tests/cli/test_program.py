@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -94,3 +95,12 @@ def test_datasets_commands(affectlens: Program) -> None:
     assert len(affectlens("datasets", "show", "replies", "-n", "3").stdout.splitlines()) == 3
     checked = affectlens("datasets", "check", "replies")
     assert checked.code == 0 and "clean" in checked.stdout
+
+
+def test_work_that_nobody_watches_is_told_and_nothing_else(affectlens: Program) -> None:
+    affectlens("list", "sizes")
+    told = [
+        logging.getLogger(f"affectlens.{name}").isEnabledFor(logging.INFO)
+        for name in ("core.progress", "core.artefact", "probes")
+    ]
+    assert told == [True, False, False]
