@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from affectlens.core.errors import DataError
+from affectlens.core.jsonl import parse_jsonl
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.sweeps.studies.base import Row, StudyResult, line, mean_with_interval
 from affectlens.sweeps.studies.moved import agreement_by_chance
@@ -115,10 +116,10 @@ def read_dialogues(path: Path) -> dict[str, tuple[Message, ...]]:
     text = read_text(path)
     try:
         if path.suffix.lower() == ".jsonl":
-            found: Any = [json.loads(row) for row in text.splitlines() if row.strip()]
+            found: Any = parse_jsonl(text)
         else:
             found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no JSON ({error}); give it one dialogue a line.") from None
     if isinstance(found, Mapping) or (found and _is_message(found[0])):
         found = [found]
