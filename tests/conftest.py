@@ -7,8 +7,11 @@ import os
 # Before torch: many small matrices, and machines shared by several runs.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Ray's workers are nice to all others, so that beside other tests they would wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +46,16 @@ _TRAINING_TEXT = (
     "She is afraid of the dark, and he was sad when they left.",
     "system user assistant You are a person who feels disgust.",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_built_once() -> Iterator[None]:
+    """Tests call the command line a thousand times, and to build all commands takes 0.2 s."""
+    import typer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", lru_cache(typer.main.get_command))
+        yield
 
 
 def tiny_tokenizer() -> Any:
