@@ -25,6 +25,11 @@ def print_lines(rows: Iterable[Mapping[str, Any]]) -> None:
         out.out(json_line(dict(row)))
 
 
+def told(name: str, what: str) -> None:
+    """A line of what is at work, to where progress goes."""
+    stderr().print(f"{name}: {what}", soft_wrap=True, markup=False)
+
+
 def stderr() -> Console:
     """Where progress goes."""
     from rich.console import Console

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import print_lines, stderr, stdout
+from affectlens.cli.consoles import print_lines, stdout
 
 if TYPE_CHECKING:
     from affectlens.sweeps.studies import StudyResult
@@ -14,14 +14,11 @@ if TYPE_CHECKING:
 _SHOWN = 40
 
 
-def told(name: str, what: str) -> None:
-    """A line on stderr of what is at work."""
-    stderr().print(f"{name}: {what}", soft_wrap=True, markup=False)
-
-
 def print_study(found: StudyResult, out: Path, *, as_json: bool) -> None:
     """Lines that have a control of their own, and where everything lies."""
     from rich.table import Table
+
+    from affectlens.plotting.studies import worth_a_line
 
     if as_json:
         print_lines(found.table_rows())
@@ -38,11 +35,7 @@ def print_study(found: StudyResult, out: Path, *, as_json: bool) -> None:
         table.add_column(head)
     for head in ("value", "95 % interval", "beside", "p"):
         table.add_column(head, justify="right")
-    rows = [
-        row
-        for row in found.rows
-        if row["control"] and row.get("chosen", True) and row["groups"] != 1
-    ]
+    rows = [row for row in found.rows if worth_a_line(row)]
     for row in rows[:_SHOWN]:
         ends = f"{row['low']:.3f} to {row['high']:.3f}" if math.isfinite(row["low"]) else ""
         beside = f"{row['beside']:.3f} ({row['control']})"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli.consoles import print_lines, stderr, stdout
+from affectlens.cli.consoles import print_lines, stderr, stdout, told
 from affectlens.core.progress import bar_columns, drawn_by
 
 if TYPE_CHECKING:
@@ -28,12 +28,8 @@ def sweep_with_progress(request: SweepRequest, *, as_json: bool) -> None:
         with _live() as watch:
             found = run_sweeps(request, watch)
     else:
-        found = run_sweeps(request, _lines)
+        found = run_sweeps(request, told)
     print_sweeps(found, request, as_json=as_json)
-
-
-def _lines(name: str, what: str) -> None:
-    stderr().print(f"{name}: {what}", soft_wrap=True, markup=False)
 
 
 @contextmanager

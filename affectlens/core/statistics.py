@@ -98,7 +98,7 @@ def bootstrap_interval(
     index, count = _numbered(clusters)
     if count == 1:
         return np.full((*rows.shape[:-1], 2), math.nan)
-    means = _resampled(rows, index, times_drawn(count, draws, random))
+    means = resampled(rows, index, times_drawn(count, draws, random))
     return np.moveaxis(np.quantile(means, _ends(level), axis=-1), 0, -1)
 
 
@@ -129,7 +129,7 @@ def ratio_interval(
     index, count = _numbered(clusters)
     if count == 1:
         return math.nan, math.nan
-    both = _resampled(np.stack([above, below]), index, times_drawn(count, draws, random))
+    both = resampled(np.stack([above, below]), index, times_drawn(count, draws, random))
     if float(np.quantile(both[1], _ends(level)[0])) <= 0:
         return math.nan, math.nan
     kept = both[:, both[1] > 0]
@@ -183,7 +183,7 @@ def paired_difference(
     mean = float((a - b).mean())
     if count == 1:
         return Difference(mean, math.nan, math.nan, math.nan, 1)
-    samples = _resampled(a - b, index, times_drawn(count, draws, random))
+    samples = resampled(a - b, index, times_drawn(count, draws, random))
     samples = mean + (samples - mean) * math.sqrt(count / (count - 1))
     # Sums of many floats come out a hair beside zero where they should be zero.
     samples[np.abs(samples) < 1e-12] = 0.0
@@ -227,7 +227,7 @@ def _numbered(clusters: Sequence[Hashable]) -> tuple[Int[Ints, " n"], int]:
     return index, len(names)
 
 
-def _resampled(
+def resampled(
     rows: Float[Floats, "*series n"], index: Int[Ints, " n"], times: Float[Floats, "draw cluster"]
 ) -> Float[Floats, "*series draw"]:
     """Mean over the rows that come along with each draw."""

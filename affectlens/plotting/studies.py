@@ -40,6 +40,11 @@ class StudySummary:
         return list(dict.fromkeys(str(row[column]) for row in (rows or self.rows)))
 
 
+def worth_a_line(row: Row) -> bool:
+    """Lines beside a control, at the chosen site; single dialogues stand in the figure."""
+    return bool(row["control"]) and row.get("chosen", True) and row["groups"] != 1
+
+
 def study_figure(summary: StudySummary) -> go.Figure:
     """The figure of a study.
 

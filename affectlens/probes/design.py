@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -74,6 +74,27 @@ class Design:
     def in_fold(self) -> Bool[Tensor, "fold n"]:
         """Which fitting rows are in each fold."""
         return torch.stack([self.fold == fold for fold in range(self.folds)])
+
+    @property
+    def least_folds(self) -> int:
+        """In how many folds a class has to lie; of nested ones two may be left out at once."""
+        return 3 if self.nested else 2
+
+    def folds_of(self, label: int) -> int:
+        """In how many folds the fitting rows of a class lie."""
+        return len(self.fold[self.fit & (self.y == label)].unique())
+
+    def taken(self, index: Bool[Tensor, " n"] | Int[Tensor, " chosen"]) -> Design:
+        """The design of some of its rows, or of rows taken several times."""
+        chosen = torch.arange(len(self.y))[index].tolist()
+        return replace(
+            self,
+            rows=self.rows[index],
+            y=self.y[index],
+            fit=self.fit[index],
+            fold=self.fold[index],
+            groups=tuple(self.groups[i] for i in chosen),
+        )
 
     def good(self, said: Float[Tensor, "*fit n output"]) -> Float[Tensor, "*fit n"]:
         """How good what is said of every row is; see `goodness`."""
@@ -153,8 +174,7 @@ def _check_classes(design: Design) -> None:
     for i, name in enumerate(design.classes):
         of_class = design.fit & (design.y == i)
         groups = {g for g, used in zip(design.groups, of_class, strict=True) if used}
-        spread = len(set(design.fold[of_class].tolist()))
-        least = 3 if design.nested else 2  # two folds may be left out at once
+        spread, least = design.folds_of(i), design.least_folds
         if spread < least:
             raise DataError(
                 f"Class {name!r} of {design.target} has {int(of_class.sum())} fitting rows in "

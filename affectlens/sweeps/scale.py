@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from affectlens.core.statistics import LEVEL, times_drawn
+from affectlens.core.statistics import LEVEL, resampled, times_drawn
 from affectlens.probes.fitting import EMBEDDINGS
 from affectlens.sweeps.results import PAIR_DRAWS, Cell, Row
 
@@ -57,15 +57,11 @@ def peak_depths(cell: Cell, depth: Sequence[float]) -> tuple[float, float]:
     Of equally good sites the first counts; the embeddings are none.
     """
     held = cell.sweep.held
-    assert held is not None
     index, count = held.numbered()
     places = [i for i, site in enumerate(cell.sweep.sites) if site != EMBEDDINGS] or [0]
     good: np.ndarray[Any, Any] = held.good()[places].double().numpy()
-    sums = np.zeros((count, len(places)))
-    np.add.at(sums, index, good.T)
-    times = times_drawn(count, PAIR_DRAWS, 0)
-    means = (times @ sums) / (times @ np.bincount(index, minlength=count))[:, None]
-    deepest = np.array(depth)[places][means.argmax(1)]
+    means = resampled(good, index, times_drawn(count, PAIR_DRAWS, 0))
+    deepest = np.array(depth)[places][means.argmax(0)]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(deepest, (tail, 1 - tail), method="inverted_cdf")
     return float(low), float(high)

@@ -20,7 +20,7 @@ from affectlens.circuits.evidence.conditions import Conditions
 from affectlens.circuits.evidence.draws import mask_of, sizes_of
 from affectlens.circuits.evidence.faithfulness import FaithfulnessSettings, contrasts
 from affectlens.circuits.evidence.files import Measured
-from affectlens.circuits.evidence.items import items_of
+from affectlens.circuits.evidence.items import items_of, with_margin
 from affectlens.circuits.evidence.plan import check_parts, made_by
 from affectlens.circuits.tasks.base import Task
 from affectlens.circuits.units import KINDS
@@ -109,8 +109,7 @@ class CoreCost(Measured):
         return [Cost(p=float(p[e]), **part) for e, part in enumerate(parts)]
 
     def _parts(self, e: int) -> dict[str, Any]:
-        kept = ~np.isnan(self.whole[e])
-        scenarios = [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
+        kept, scenarios = with_margin(self.whole[e], self.scenarios)
         whole, empty, circuit, core = (
             part[e, kept] for part in (self.whole, self.empty, self.circuit, self.core)
         )

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from affectlens.circuits.evidence.curve import ALPHA, outcome
 from affectlens.circuits.evidence.files import Measured
+from affectlens.circuits.evidence.items import with_margin
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
 from affectlens.core.statistics import (
@@ -124,7 +125,7 @@ class FaithfulnessCurve(Measured):
         """
         found = np.full(self.left.shape[:2], np.nan)
         for e in range(len(self.emotions)):
-            kept, scenarios = self._kept(e)
+            kept, scenarios = with_margin(self.whole[e], self.scenarios)
             for k, share in enumerate(self.shares):
                 if share < 100:
                     random = self.random_left[e, k][:, kept].mean(0)
@@ -155,13 +156,8 @@ class FaithfulnessCurve(Measured):
             **facts,
         )
 
-    def _kept(self, e: int) -> tuple[Any, list[str]]:
-        """Which texts have a margin, and their scenarios."""
-        kept = ~np.isnan(self.whole[e])
-        return kept, [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
-
     def _parts(self, e: int) -> dict[str, Any]:
-        kept, scenarios = self._kept(e)
+        kept, scenarios = with_margin(self.whole[e], self.scenarios)
         low, high = self.empty[e, kept], self.whole[e, kept]
         span = float(high.mean() - low.mean())
 

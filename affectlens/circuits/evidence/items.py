@@ -11,13 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from affectlens.circuits.tasks.base import Task, TextTask
 from affectlens.core.errors import DataError
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ids = tuple[int, ...]
+
+
+def with_margin(
+    margins: Float[Floats, " text"], scenarios: Sequence[str]
+) -> tuple[Bool[np.ndarray, " text"], list[str]]:
+    """Which texts have a margin for an emotion (the others are NaN), and their scenarios."""
+    kept = ~np.isnan(margins)
+    return kept, [s for s, keep in zip(scenarios, kept, strict=True) if keep]
 
 
 @dataclass(frozen=True, eq=False)

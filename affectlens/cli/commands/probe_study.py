@@ -225,7 +225,8 @@ def _systems(given: list[str]) -> dict[str, str]:
 def _done(
     make: Callable[[Callable[[str, str], None]], StudyResult], out: Path, as_json: bool
 ) -> None:
-    from affectlens.cli.study_tables import print_study, told
+    from affectlens.cli.consoles import told
+    from affectlens.cli.study_tables import print_study
     from affectlens.sweeps.studies import studied
 
     print_study(studied(lambda: make(told), out), out, as_json=as_json)

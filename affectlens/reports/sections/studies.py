@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from affectlens.plotting.studies import StudySummary, study_figure
+from affectlens.plotting.studies import StudySummary, study_figure, worth_a_line
 from affectlens.reports.markup import Cell, card, finite, number, plot, table, text
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def studies(data: ReportData) -> str:
 
 def _card(found: StudySummary, index: int) -> str:
     figure = plot(study_figure(found), f"plot-study-{index}", f"Figure: {found.study}")
-    shown = [row for row in found.rows if _worth_a_line(row)]
+    shown = [row for row in found.rows if worth_a_line(row)]
     rows = [
         (
             text(f"{row['panel']} · {row['series']}"),
@@ -63,11 +63,6 @@ def _card(found: StudySummary, index: int) -> str:
         figure + table(heads, rows, words=3),
         explain=_EXPLAINED.get(found.study, ""),
     )
-
-
-def _worth_a_line(row: Row) -> bool:
-    """Lines beside a control, at the chosen site; single dialogues stand in the figure."""
-    return bool(row["control"]) and row.get("chosen", True) and row["groups"] != 1
 
 
 def _interval(row: Row) -> str:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
+TOL = 3e-3
+"""Of fits to labels that are made up, of which only scores are used."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """One sweep, with all that it was made of: what a control has to work with.

@@ -23,9 +23,8 @@ from torch import Tensor
 from affectlens.core.statistics import bootstrap_interval
 from affectlens.probes.crossval import out_of_fold
 from affectlens.probes.design import Design
-from affectlens.sweeps.controls.base import Control, Row, Setting
+from affectlens.sweeps.controls.base import TOL, Control, Row, Setting
 
-_TOL = 3e-3
 _LEAST = 20  # rows of types that occur twice, for a figure worth telling
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -81,7 +80,7 @@ def memorised(
 ) -> Float[Tensor, "site n"]:
     """Whether each row is right under the fit without its fold, at the penalty of its site."""
     tried = torch.tensor(penalty)[:, None]
-    return out_of_fold(x, design, tried, setting.probe, tol=_TOL)
+    return out_of_fold(x, design, tried, setting.probe, tol=TOL)
 
 
 def control_task(setting: Setting) -> list[Row]:

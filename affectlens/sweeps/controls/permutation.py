@@ -18,9 +18,7 @@ from affectlens.core.statistics import holm
 from affectlens.probes.crossval import fit_probes, out_of_fold
 from affectlens.probes.design import Design
 from affectlens.probes.estimators import ProbeKind
-from affectlens.sweeps.controls.base import Control, Row, Setting
-
-_TOL = 3e-3
+from affectlens.sweeps.controls.base import TOL, Control, Row, Setting
 
 
 def permuted(design: Design, random: np.random.Generator) -> Tensor:
@@ -51,8 +49,8 @@ def plain_score(
 ) -> Float[Tensor, " site"]:
     """Goodness of held-out rows at one penalty: accuracy, or less the mean squared error."""
     if design.nested:
-        return out_of_fold(x, design, (penalty,), probe, tol=_TOL).sum(1) / len(design.y)
-    fits = fit_probes(x, design, (penalty,), design.fit[None].float(), probe, tol=_TOL)
+        return out_of_fold(x, design, (penalty,), probe, tol=TOL).sum(1) / len(design.y)
+    fits = fit_probes(x, design, (penalty,), design.fit[None].float(), probe, tol=TOL)
     return design.good(fits.logits(x))[:, 0, 0][:, design.held].mean(1)
 
 

@@ -22,7 +22,6 @@ def untrained_model(setting: Setting) -> list[Row]:
         group=setting.groups,
         **setting.options,
     )
-    assert found.held is not None
     pairs = [
         setting.held.compare(i, found.held, i, draws=setting.fitting.draws)
         for i in range(len(setting.sites))

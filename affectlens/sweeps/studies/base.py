@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from affectlens.core.display import Displayed
 from affectlens.core.statistics import bootstrap_interval
 
 Row = dict[str, Any]
+Watch = Callable[[str, str], None]
+"""Told what is at work on what."""
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 

@@ -9,7 +9,7 @@ what the frequencies of both would give.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from affectlens.core.errors import DataError
 from affectlens.core.jsonl import parse_jsonl
 from affectlens.datasets.schema import Corpus, Message, Record
-from affectlens.sweeps.studies.base import Row, StudyResult, line, mean_with_interval
+from affectlens.sweeps.studies.base import Row, StudyResult, Watch, line, mean_with_interval
 from affectlens.sweeps.studies.moved import agreement_by_chance
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ EVERY = "all dialogues"
 ALONE = "without the turns before"
 _TURNS = ("user", "assistant")
 
-Watch = Callable[[str, str], None]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 

@@ -9,7 +9,7 @@ leaves in the activations. After the study of that name in "Decoding Emotion in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from affectlens.sweeps.kept import KeptRows
 from affectlens.sweeps.reading import Reader
 from affectlens.sweeps.request import Fitting, SweepRequest
 from affectlens.sweeps.studies.answers import Answering, answered
-from affectlens.sweeps.studies.base import StudyResult
+from affectlens.sweeps.studies.base import StudyResult, Watch
 from affectlens.sweeps.studies.rulers import fit_rulers
 from affectlens.sweeps.studies.system_prompts import (
     NONE,
@@ -38,8 +38,6 @@ SYSTEMS: Mapping[str, str] = {
     "calm": "You always remain calm and composed.",
     UNRELATED: "You work in a large office.",
 }
-
-Watch = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ labels by text, on the word that stands there (the embeddings), and on the reply
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +27,14 @@ from affectlens.probes.fitting import EMBEDDINGS
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.scores import scores
 from affectlens.probes.targets import Labels
-from affectlens.sweeps.controls.base import some_rows
+from affectlens.sweeps.controls.base import TOL, some_rows
 from affectlens.sweeps.controls.permutation import permuted
 from affectlens.sweeps.corpora import Texts, load_texts
 from affectlens.sweeps.kept import KeptRows
 from affectlens.sweeps.reading import Reader
 from affectlens.sweeps.request import Fitting, SweepRequest
 from affectlens.sweeps.studies.answers import Answering, answered
-from affectlens.sweeps.studies.base import Row, StudyResult, line
+from affectlens.sweeps.studies.base import Row, StudyResult, Watch, line
 from affectlens.sweeps.studies.reply_tokens import POSITION, ReplyTokens, TokenDesign
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 NAME = "persistence"
 SHARED, OWN = "one probe of all offsets", "a probe of each offset"
 WORD, LENGTH, PERMUTED = "the word alone", "length alone", "permuted labels"
-_TOL = 1e-2
-
-Watch = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -284,9 +281,9 @@ class Offsets:
     def _by_offset(self, x: Tensor, design: Design, penalty: float) -> np.ndarray[Any, Any]:
         """Goodness of held-out rows, mean at each offset."""
         if design.nested:
-            good = out_of_fold(x, design, (penalty,), self.kind, tol=_TOL)[0]
+            good = out_of_fold(x, design, (penalty,), self.kind, tol=TOL)[0]
         else:
-            fits = fit_probes(x, design, (penalty,), design.fit[None].float(), self.kind, tol=_TOL)
+            fits = fit_probes(x, design, (penalty,), design.fit[None].float(), self.kind, tol=TOL)
             good = design.good(fits.logits(x))[0, 0, 0]
         held = design.held
         at = [held & (self.tokens.offset == offset) for offset in self.tokens.offsets]
@@ -295,7 +292,5 @@ class Offsets:
 
 def _can_be_fitted(design: Design) -> bool:
     """Whether every class lies in folds enough, as `make_design` asks of whole corpora."""
-    least = 3 if design.nested else 2
-    folds = [set(design.fold[design.fit & (design.y == i)].tolist()) for i in
-             range(len(design.classes))]  # fmt: skip
-    return all(len(one) >= least for one in folds) and int(design.fit.sum()) > design.folds
+    spread = [design.folds_of(i) >= design.least_folds for i in range(len(design.classes))]
+    return all(spread) and int(design.fit.sum()) > design.folds

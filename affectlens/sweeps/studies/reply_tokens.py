@@ -90,14 +90,7 @@ class ReplyTokens:
         ]
         text = torch.tensor([i for i, _ in pairs])
         offset = torch.tensor([k for _, k in pairs])
-        tokens = replace(
-            design,
-            rows=self.first[of_text[text]] + offset,
-            y=design.y[text],
-            fit=design.fit[text],
-            fold=design.fold[text],
-            groups=tuple(design.groups[i] for i, _ in pairs),
-        )
+        tokens = replace(design.taken(text), rows=self.first[of_text[text]] + offset)
         return TokenDesign(self, tokens, text, offset)
 
 
@@ -129,15 +122,8 @@ class TokenDesign:
     def only(self, offset: int) -> TokenDesign:
         """The tokens at one offset."""
         kept = self.offset == offset
-        design = replace(
-            self.design,
-            rows=self.design.rows[kept],
-            y=self.design.y[kept],
-            fit=self.design.fit[kept],
-            fold=self.design.fold[kept],
-            groups=tuple(g for g, k in zip(self.design.groups, kept, strict=True) if k),
-        )
-        return TokenDesign(self.tokens, design, self.text[kept], self.offset[kept])
+        mine = self.design.taken(kept)
+        return TokenDesign(self.tokens, mine, self.text[kept], self.offset[kept])
 
     def read(self, sites: Sequence[Site]) -> Float[Tensor, "site n d"]:
         """Their rows, less the mean of their offset over those that are fitted on.

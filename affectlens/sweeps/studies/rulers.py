@@ -90,7 +90,6 @@ def fit_rulers(reader: Reader, texts: Texts, site: str | None, fitting: Fitting)
         seed=fitting.seed,
     )
     chosen = found.best if site is None else named[0]
-    assert found.held is not None
     wrong = shuffled_labels(store, chosen, position, fitting.seed)
     true, shuffled = (
         fit_probe(

@@ -108,15 +108,13 @@ class Seen:
 
 def quality_rows(seen: Seen, fitting: Fitting) -> list[Row]:
     """How well the probe reads what it was fitted on, held out, and what users say."""
-    found = list[Row]()
     held = seen.rulers.held
     best = scores(held, draws=fitting.draws, random=fitting.seed).rows(seen.rulers.best)[0]
-    found.append(
+    return [
         line(NONE, "the probe's own corpus", "held-out accuracy", "accuracy", best["value"],
              low=best["low"], high=best["high"], rows=len(held), groups=len(set(held.groups)),
              beside=seen.rulers.majority, control="always the same")
-    )  # fmt: skip
-    return found
+    ]  # fmt: skip
 
 
 def agreement_rows(seen: Seen, name: str, fitting: Fitting) -> list[Row]:

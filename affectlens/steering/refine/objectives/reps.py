@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from affectlens.core.errors import DataError
+from affectlens.steering.operators.affine import unit
 from affectlens.steering.refine.log_probabilities import Additions, added, reply_log_probabilities
 from affectlens.steering.refine.objectives.objective import Objective
 from affectlens.steering.refine.replies import Group
@@ -75,15 +76,12 @@ def reps(
 
 def nulled(vectors: Float[Tensor, "emotion d_model"]) -> Callable[[Tensor, Tensor], Tensor]:
     """Take out of each row what it holds along its emotion's vector, if it points that way."""
-    norms = vectors.norm(dim=1, keepdim=True)
-    units = vectors / norms.clamp_min(1e-12)
-    there: Bool[Tensor, "emotion 1"] = norms > 0
+    units = unit(vectors)
 
     def change(hidden: Tensor, member: Tensor) -> Tensor:
-        which = member % len(units)
-        unit = torch.where(there, units, 0.0).to(hidden.device)[which]
-        along = torch.einsum("rpd,rd->rp", hidden.float(), unit).relu()
-        return hidden - (along[..., None] * unit[:, None]).to(hidden.dtype)
+        own = units.to(hidden.device)[member % len(units)]
+        along = torch.einsum("rpd,rd->rp", hidden.float(), own).relu()
+        return hidden - (along[..., None] * own[:, None]).to(hidden.dtype)
 
     return change
 
