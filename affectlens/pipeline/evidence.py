@@ -48,7 +48,7 @@ def circuit_evidence(
         UnknownNameError: If there is no such part or task.
         DataError: If task and means share texts, the units were chosen on them, or they do not do.
     """
-    from affectlens.circuits.evidence.parts import PARTS, gather
+    from affectlens.circuits.evidence.parts import PARTS, RANKED_ANEW, gather
     from affectlens.circuits.evidence.ranked_anew import require_again
     from affectlens.circuits.evidence.study import Study
     from affectlens.geometry import Directions
@@ -56,9 +56,10 @@ def circuit_evidence(
     for part in request.parts:
         PARTS[part]  # an unknown name is told before weights are read
     asked = read_test(request.about)
-    wanted = "stability" in request.parts and request.directions_file is not None
-    directions = Directions.load(request.directions_file or "") if wanted else None
-    if "stability" in request.parts:
+    directions = None
+    if not RANKED_ANEW.isdisjoint(request.parts):
+        if request.directions_file is not None:
+            directions = Directions.load(request.directions_file)
         require_again(asked.circuit, directions)
     others = None if request.paraphrases is None else request.paraphrases.load()
     given = asked.ready()

@@ -190,3 +190,28 @@ def test_two_circuits_compared(folder: Path) -> None:
     assert len(rows) == 2 * len(EMOTIONS) and {row["jaccard"] for row in rows} == {1.0}
     bad = CliRunner().invoke(app, ["circuit", "compare", file, str(folder / "none")])
     assert bad.exit_code == 1 and bad.output.count("Error: ") == 1
+
+
+def test_the_core_alone_has_the_directions_that_are_named(folder: Path, tmp_path: Path) -> None:
+    from affectlens.circuits.find import circuit_directions
+    from affectlens.datasets import load
+
+    (path,) = [p.parent for p in folder.rglob("config.json")]
+    rows = [json.loads(row) for row in (folder / "own.jsonl").read_text("utf-8").splitlines()]
+    more = [
+        {**row, "id": f"{i}:{row['id']}", "group": f"{i}:{row['group']}"}
+        for i in range(3)
+        for row in rows
+    ]
+    own = str(tmp_path / "more.jsonl")
+    Path(own).write_text("".join(json.dumps(row) + "\n" for row in more), encoding="utf-8")
+    replies = load(own).filter(role="direction")
+    circuit_directions(load_model(str(path), dtype="float32"), replies).save(tmp_path / "d")
+    command = ["circuit", "evidence", "--out", str(folder), "--dtype", "float32", "--parts", "core"]
+    command += ["--corpus", own, "--means-corpus", own, "--groups", "3", "--draws", "2"]
+    command += ["--save", str(tmp_path / "parts")]
+    bare = CliRunner().invoke(app, command)
+    assert bare.exit_code == 1 and "There is no file" in bare.output
+    done = CliRunner().invoke(app, [*command, "--directions", str(tmp_path / "d")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "parts" / "core.safetensors").is_file()

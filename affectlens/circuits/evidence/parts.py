@@ -129,6 +129,9 @@ PARTS: Registry[Part] = Registry(
 )
 """All parts; those that decide the verdict first."""
 
+RANKED_ANEW = frozenset({"stability", "core"})
+"""Parts for which units are chosen anew, as the circuit's were."""
+
 
 def gather(
     study: Study,
