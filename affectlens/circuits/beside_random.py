@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from affectlens.circuits.causal_table import Effect
-from affectlens.core.statistics import floor, holm, paired_difference
+from affectlens.core.statistics import holm, paired_difference
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -48,7 +48,7 @@ def effect_beside(
         random=float(random.mean()),
         spread=float(np.std([one.mean() for one in values[1:]], ddof=1)),
         over_random=found.mean,
-        p=floor(found),
+        p=found.p,
         items=len(own),
     )
 

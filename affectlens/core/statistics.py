@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class Difference:
     Attributes:
         mean: Mean of the first minus mean of the second.
         low, high: 95 % interval (or of another level); NaN if there is but one cluster.
-        p: Two-sided; NaN if there is but one cluster.
+        p: Two-sided, no lower than so few clusters allow; NaN if there is but one.
         clusters: How many clusters were resampled.
     """
 
@@ -137,15 +137,6 @@ def ratio_interval(
     return float(low), float(high)
 
 
-def floor(difference: Difference) -> float:
-    """p of a difference, never below what so few scenarios allow.
-
-    A bootstrap of five scenarios that all point one way never crosses zero, although signs agree
-    by chance once in sixteen times: no p is below ``2 ** (1 - n)``, that of the sign test.
-    """
-    return max(difference.p, 2.0 ** (1 - difference.clusters))
-
-
 def paired_difference(
     first: Float[np.ndarray, " n"] | Sequence[float],
     second: Float[np.ndarray, " n"] | Sequence[float],
@@ -160,7 +151,9 @@ def paired_difference(
     The deviations of the drawn means are widened by ``sqrt(G / (G - 1))`` for ``G`` clusters, since
     a bootstrap draws from its own sample and so underestimates the variance by that much. Twice the
     smaller share of draws on either side of zero is p (Davison and Hinkley, 1997, section 4.4, one
-    added to both counts), so p is below ``1 - level`` where the interval leaves zero out.
+    added to both counts), so p is below ``1 - level`` where the interval leaves zero out, but for
+    few clusters: a bootstrap of five that all point one way never crosses zero, although signs
+    agree by chance once in sixteen times. So no p is below ``2 ** (1 - G)``, that of the sign test.
 
     Args:
         first: One number per row.
@@ -189,8 +182,54 @@ def paired_difference(
     samples[np.abs(samples) < 1e-12] = 0.0
     below, above = int((samples <= 0).sum()), int((samples >= 0).sum())
     low, high = np.quantile(samples, _ends(level))
-    p = min(1.0, 2 * (1 + min(below, above)) / (draws + 1))
+    p = min(1.0, max(2 * (1 + min(below, above)) / (draws + 1), 2.0 ** (1 - count)))
     return Difference(mean, float(low), float(high), p, count)
+
+
+def against_draws(
+    own: Float[np.ndarray, " n"] | Sequence[float],
+    draws: Float[np.ndarray, "draw n"],
+    clusters: Sequence[Hashable],
+    *,
+    samples: int = DRAWS,
+    random: Random = 0,
+) -> Difference:
+    """Compare a condition with the mean of random ones: the larger p of two questions counts.
+
+    Over clusters: is the difference more than other rows would give (`paired_difference`)? Over
+    draws: is it more than one more draw would differ from them? With many rows the first alone
+    finds every single draw to be above or below the mean of the others. The second is t with
+    ``D - 1`` degrees of freedom of the mean gap over ``s * sqrt(1 + 1 / D)``, where ``s`` is by
+    how much the gaps to the ``D`` draws differ, as of one more observation of a normal sample.
+
+    Args:
+        own: One number per row.
+        draws: Random conditions on the same rows; NaN where a draw was not tried on a row, but
+            every row has one draw at least. Draws without a row do not count.
+        clusters: The cluster of each row.
+        samples: Number of bootstrap samples.
+        random: See `times_drawn`.
+
+    Returns:
+        Difference to the mean of the draws; p is 1 with fewer than two of them.
+
+    Raises:
+        DataError: If there is no row, or lengths differ.
+    """
+    from scipy.stats import t
+
+    values, tried = np.asarray(own, dtype=np.float64), np.asarray(draws, dtype=np.float64)
+    tried = tried[~np.isnan(tried).all(axis=1)]
+    found = paired_difference(
+        values, np.nanmean(tried, axis=0), clusters, draws=samples, random=random
+    )
+    gaps, count = np.nanmean(values - tried, axis=1), len(tried)
+    if count < 2:
+        return replace(found, p=1.0)
+    spread = float(gaps.std(ddof=1)) * math.sqrt(1 + 1 / count)
+    far = abs(float(gaps.mean()))
+    beyond = 2 * float(t.sf(far / spread, count - 1)) if spread > 0 else float(far == 0)
+    return replace(found, p=max(found.p, beyond))
 
 
 def orders(n: int, permutations: int, seed: int, *, exact_to: int) -> Int[np.ndarray, "order n"]:

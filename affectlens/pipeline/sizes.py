@@ -64,8 +64,8 @@ def _small(full: Settings) -> Settings:
         evidence=replace(full.evidence, parts=()),
         controls=replace(full.controls, refine=_shorter(full.controls.refine)),
         pack=replace(full.pack, rms_events=8),
-        tune=replace(full.tune, n_events=4, extensions=3),
-        evaluate=replace(full.evaluate, n_events=10),
+        tune=replace(full.tune, n_events=6, extensions=3),
+        evaluate=replace(full.evaluate, n_events=20),
         judge=replace(full.judge, garbled=100),
     )
 

@@ -6,7 +6,7 @@ Every score, every interval and every paired comparison is a function of this an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.errors import ArtefactError, DataError
-from affectlens.core.statistics import Difference, floor, paired_difference
+from affectlens.core.statistics import Difference, paired_difference
 from affectlens.probes.calibration.base import linked
 from affectlens.probes.design import Design, goodness
 from affectlens.probes.folds import group_ids
@@ -76,16 +76,13 @@ class HeldOut:
     def compare(self, site: int, other: HeldOut, other_site: int, *, draws: int) -> Difference:
         """Paired difference of `good` between two probes of the same rows.
 
-        Few groups cannot show a small p, whatever a bootstrap says; see `floor`.
-
         Raises:
             DataError: If the rows or what is read differ.
         """
         if self.ids != other.ids or not torch.equal(self.truth, other.truth):
             raise DataError("Probes can be compared in pairs on the same held-out rows only.")
         mine, theirs = self.good()[site].double(), other.good()[other_site].double()
-        found = paired_difference(mine.numpy(), theirs.numpy(), self.groups, draws=draws)
-        return replace(found, p=floor(found))
+        return paired_difference(mine.numpy(), theirs.numpy(), self.groups, draws=draws)
 
     def numbered(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
         """Number of each row's group in order of appearance, and how many groups."""

@@ -54,7 +54,7 @@ def test_falls_are_those_of_hooks_by_hand(parts: Any, kind: str, by: str) -> Non
     wanted = margins(clean) - margins(task.scores(model), clean)
     for handle in removed:
         handle.remove()
-    np.testing.assert_allclose(found.changes[1, 1], wanted, atol=1e-6)
+    np.testing.assert_allclose(found.changes[1, 1], wanted, atol=5e-6)
     assert np.abs(wanted).max() > 1e-4
     np.testing.assert_allclose(found.margins, margins(clean), atol=1e-7)
     assert np.isfinite(found.random_changes).all()
@@ -147,7 +147,7 @@ class TestVerdict:
         """Signs of five agree by chance once in sixteen times, whatever a bootstrap says."""
         few = planted(own=3.0, others=0.0, random=0.2, texts=10)
         for effect in few.effects():
-            assert effect.p >= 2.0**-4 > effect.difference.p
+            assert effect.p >= effect.difference.p >= 2.0**-4
         for words in few.findings().values():
             assert words["necessary"].outcome == "untested" and words["necessary"].number
         wrong = planted(own=-3.0, others=0.0, random=0.2, texts=10)

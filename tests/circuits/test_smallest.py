@@ -16,7 +16,7 @@ from affectlens.circuits.evidence.smallest import smallest
 from affectlens.circuits.verdict import Evidence, Smallest
 from affectlens.core import Provenance
 from affectlens.core.errors import ArtefactError, DataError
-from affectlens.core.statistics import floor, holm, paired_difference
+from affectlens.core.statistics import against_draws, holm
 from affectlens.steering import SteeringPack
 from tests.circuits.test_carry_over import EMOTIONS
 from tests.circuits.test_circuit import random_circuit
@@ -72,8 +72,8 @@ def test_p_counts_every_share_that_was_looked_at() -> None:
     p, plain = curve.share_p(), list[float]()
     for e in range(3):
         for k in range(3):
-            random = curve.random_left[e, k].mean(0)
-            plain.append(floor(paired_difference(curve.left[e, k], random, curve.scenarios)))
+            random = curve.random_left[e, k]
+            plain.append(against_draws(curve.left[e, k], random, curve.scenarios).p)
     np.testing.assert_allclose(p[:, :3].ravel(), holm(plain))
     assert np.isnan(p[:, 3]).all()
     rows = curve.table_rows()

@@ -10,7 +10,13 @@ import torch
 from scipy import stats
 
 from affectlens.core import DataError
-from affectlens.core.statistics import bootstrap_interval, holm, paired_difference, times_drawn
+from affectlens.core.statistics import (
+    against_draws,
+    bootstrap_interval,
+    holm,
+    paired_difference,
+    times_drawn,
+)
 
 
 @pytest.mark.parametrize("random", [7, torch.Generator().manual_seed(7)])
@@ -158,6 +164,56 @@ def test_power_on_a_planted_difference() -> None:
     first, second = (rng.random(240) < 0.9).astype(float), (rng.random(240) < 0.5).astype(float)
     found = paired_difference(first, second, groups)
     assert found.p < 0.001 and 0.25 < found.low < found.mean < found.high < 0.55
+
+
+@pytest.mark.parametrize("clusters", range(2, 13))
+def test_few_clusters_never_show_more_than_a_sign_test_could(clusters: int) -> None:
+    """All point one way by as much: no draw crosses zero, and signs agree by chance all the same."""
+    found = paired_difference([1.0] * clusters, [0.0] * clusters, range(clusters))
+    assert found.p == pytest.approx(max(stats.binomtest(0, clusters).pvalue, 2 / 10_001), rel=1e-9)
+
+
+def test_a_draw_like_the_others_is_not_told_from_them() -> None:
+    """Own is one more draw: over rows alone nearly every one is, over draws 5 % are."""
+    rng = np.random.default_rng(6)
+    over_rows, both, trials = 0, 0, 400
+    for trial in range(trials):
+        level = rng.normal(size=11)  # how much each condition does
+        rows = level[:, None] + rng.normal(scale=0.3, size=(11, 200))
+        own, draws = rows[0], rows[1:]
+        told = against_draws(own, draws, range(200), samples=200, random=trial)
+        alone = paired_difference(own, draws.mean(0), range(200), draws=200, random=trial)
+        over_rows += alone.p < 0.05
+        both += told.p < 0.05
+        assert (told.mean, told.low, told.high) == (alone.mean, alone.low, alone.high)
+    assert over_rows / trials > 0.7
+    assert 0.02 < both / trials < 0.08
+
+
+def test_p_over_draws_is_that_of_one_more_observation() -> None:
+    """The prediction interval of a normal sample, by hand."""
+    rng = np.random.default_rng(7)
+    draws = rng.normal(size=(6, 400))
+    draws += np.array([0.0, 0.4, -0.3, 0.1, -0.2, 0.3])[:, None]
+    own = rng.normal(size=400) + 0.9
+    found = against_draws(own, draws, range(400))
+    means = draws.mean(1)
+    far = (own.mean() - means.mean()) / (means.std(ddof=1) * math.sqrt(1 + 1 / 6))
+    assert found.p == pytest.approx(2 * stats.t.sf(far, 5), rel=1e-9)
+
+
+def test_draws_that_saw_other_rows() -> None:
+    """A draw is compared on its own rows; one without rows does not count; one says nothing."""
+    own = np.array([1.0, 2.0, 3.0, 4.0])
+    draws = np.array([[0.0, 0.0, np.nan, np.nan], [np.nan, np.nan, 1.0, 1.0], [np.nan] * 4])
+    found = against_draws(own, draws, range(4))
+    assert found.mean == pytest.approx(2.0)
+    gaps = np.array([1.5, 2.5])
+    far = gaps.mean() / (gaps.std(ddof=1) * math.sqrt(1.5))
+    assert found.p == pytest.approx(max(2 * stats.t.sf(far, 1), 2.0**-3))
+    assert against_draws(own, draws[:1, :2].repeat(2, axis=1), range(4)).p == 1.0
+    same = against_draws(own, np.zeros((3, 4)), range(4))
+    assert same.p == pytest.approx(2.0**-3)  # draws do not differ, so four rows decide
 
 
 def test_equal_arms_are_not_told_apart() -> None:

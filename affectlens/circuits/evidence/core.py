@@ -28,9 +28,8 @@ from affectlens.core.artefact import Provenance
 from affectlens.core.progress import progress
 from affectlens.core.statistics import (
     Difference,
-    floor,
+    against_draws,
     holm,
-    paired_difference,
     ratio_interval,
 )
 
@@ -105,7 +104,7 @@ class CoreCost(Measured):
     def results(self) -> list[Cost]:
         """Of every emotion."""
         parts = [self._parts(e) for e in range(len(self.emotions))]
-        p = holm([floor(part["difference"]) for part in parts])
+        p = holm([part["difference"].p for part in parts])
         return [Cost(p=float(p[e]), **part) for e, part in enumerate(parts)]
 
     def _parts(self, e: int) -> dict[str, Any]:
@@ -113,7 +112,7 @@ class CoreCost(Measured):
         whole, empty, circuit, core = (
             part[e, kept] for part in (self.whole, self.empty, self.circuit, self.core)
         )
-        random, span = self.random[e][:, kept].mean(0), float((whole - empty).mean())
+        random, span = self.random[e][:, kept], float((whole - empty).mean())
 
         def f(above: Float[Floats, " text"]) -> float:
             return float(above.mean() / span) if span > 0 else float("nan")
@@ -126,8 +125,8 @@ class CoreCost(Measured):
             "kept": f(core - empty),
             "cost": f(circuit - core),
             "interval": ratio_interval(circuit - core, whole - empty, scenarios),
-            "random": f(random - empty),
-            "difference": paired_difference(core, random, scenarios),
+            "random": f(random.mean(0) - empty),
+            "difference": against_draws(core, random, scenarios),
         }
 
     def brief(self) -> dict[str, object]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
-from affectlens.core.statistics import Difference, floor, holm, paired_difference
+from affectlens.core.statistics import Difference, against_draws, holm, paired_difference
 
 NECESSARY_RATIO = 3.0
 """A circuit's units count as necessary if their loss costs so many times what random ones' does."""
@@ -128,8 +128,8 @@ class UnitCurve(Measured):
         found = list[Effect]()
         for k in range(len(self.counts)):
             parts = [self._parts(e, k) for e in range(len(self.emotions))]
-            p = holm([floor(part["difference"]) for part in parts])
-            p_specific = holm([floor(part["specific"]) for part in parts])
+            p = holm([part["difference"].p for part in parts])
+            p_specific = holm([part["specific"].p for part in parts])
             found += [
                 Effect(p=float(p[e]), p_specific=float(p_specific[e]), **part)
                 for e, part in enumerate(parts)
@@ -158,7 +158,7 @@ class UnitCurve(Measured):
             "share": float(drop.mean() / self.margins[kept, own].mean()),
             "wrong_way": float((drop < 0).mean()),
             "above_draws": (1 + above) / (1 + len(run)),
-            "difference": paired_difference(drop, random, scenarios),
+            "difference": against_draws(drop, draws, scenarios),
             "specific": paired_difference(drop[told], other, beside) if told.any() else NOTHING,
         }
 

@@ -23,7 +23,6 @@ from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.statistics import (
     Difference,
     bootstrap_interval,
-    floor,
     holm,
     paired_difference,
 )
@@ -131,7 +130,7 @@ class EfficiencyCurve(Displayed):
         scenarios = [s for s, keep in zip(self.scenarios, rows, strict=True) if keep]
         difference = paired_difference(own, other, scenarios)
         heights = float(own.mean()), float(other.mean())
-        return Area(arm, control, measure, emotion, *heights, difference, floor(difference))
+        return Area(arm, control, measure, emotion, *heights, difference, difference.p)
 
     def areas(self, control: str = RANDOM) -> list[Area]:
         """Of every arm against a control, each measure, all rows and each emotion."""

@@ -17,9 +17,8 @@ from affectlens.circuits.verdict import Finding
 from affectlens.core.artefact import Provenance
 from affectlens.core.statistics import (
     Difference,
-    floor,
+    against_draws,
     holm,
-    paired_difference,
     ratio_interval,
 )
 
@@ -115,7 +114,7 @@ class FaithfulnessCurve(Measured):
     def results(self) -> list[Faithfulness]:
         """Of every emotion."""
         parts = [self._parts(e) for e in range(len(self.emotions))]
-        p = holm([floor(part["difference"]) for part in parts])
+        p = holm([part["difference"].p for part in parts])
         return [Faithfulness(p=float(p[e]), **part) for e, part in enumerate(parts)]
 
     def share_p(self) -> Float[Floats, "emotion share"]:
@@ -128,8 +127,8 @@ class FaithfulnessCurve(Measured):
             kept, scenarios = with_margin(self.whole[e], self.scenarios)
             for k, share in enumerate(self.shares):
                 if share < 100:
-                    random = self.random_left[e, k][:, kept].mean(0)
-                    found[e, k] = floor(paired_difference(self.left[e, k, kept], random, scenarios))
+                    random = self.random_left[e, k][:, kept]
+                    found[e, k] = against_draws(self.left[e, k, kept], random, scenarios).p
         return holm(found.ravel()).reshape(found.shape)
 
     def findings(self) -> dict[str, dict[str, Finding]]:
@@ -179,7 +178,7 @@ class FaithfulnessCurve(Measured):
             "interval": ratio_interval(circuit - low, high - low, scenarios),
             "circuit_random": float(f(self.random_circuits[e]).mean()),
             "without": float(f(self.without[e])),
-            "difference": paired_difference(circuit, draws.mean(0), scenarios),
+            "difference": against_draws(circuit, draws, scenarios),
         }
 
     def brief(self) -> dict[str, object]:

@@ -31,7 +31,7 @@ from affectlens.circuits.units import KINDS
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
-from affectlens.core.statistics import Difference, floor, holm, paired_difference
+from affectlens.core.statistics import Difference, against_draws, holm
 
 if TYPE_CHECKING:
     from affectlens.circuits.attribution.unit_means import UnitMeans
@@ -154,8 +154,8 @@ class Confusion(Measured):
     def results(self) -> list[Identity]:
         """Of every emotion."""
         parts = [self._parts(e) for e in range(len(self.emotions))]
-        p = holm([floor(part["difference"]) for part in parts])
-        p_left = holm([floor(part.pop("left")) for part in parts])
+        p = holm([part["difference"].p for part in parts])
+        p_left = holm([part.pop("left").p for part in parts])
         return [
             Identity(p=float(p[e]), p_left=float(p_left[e]), **part) for e, part in enumerate(parts)
         ]
@@ -181,8 +181,8 @@ class Confusion(Measured):
         after, random = (self._chosen(which, e) for which in ("after", "random"))
         hits, stays = ((after == tone).astype(float) for tone in (target, own))
         return found | {
-            "difference": paired_difference(hits, (random == target).mean(0), scenarios),
-            "left": paired_difference((random == own).mean(0), stays, scenarios),
+            "difference": against_draws(hits, (random == target).astype(float), scenarios),
+            "left": against_draws(1 - stays, (random != own).astype(float), scenarios),
         }
 
     def brief(self) -> dict[str, object]:

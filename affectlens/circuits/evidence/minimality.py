@@ -30,7 +30,7 @@ from affectlens.circuits.units import KINDS, Unit
 from affectlens.core.artefact import Provenance
 from affectlens.core.errors import DataError, unknown
 from affectlens.core.progress import progress
-from affectlens.core.statistics import floor, holm, paired_difference
+from affectlens.core.statistics import against_draws, holm
 
 if TYPE_CHECKING:
     from affectlens.circuits.attribution.unit_means import UnitMeans
@@ -101,12 +101,11 @@ class Minimality(Measured):
         for e, units in enumerate(self.units):
             kept = ~np.isnan(self.random[e]).any(0)
             names = [s for s, keep in zip(self.scenarios, kept, strict=True) if keep]
-            null = self.random[e][:, kept].mean(0)
+            null = self.random[e][:, kept]
             own = [
-                paired_difference(self.recovered[e, u, kept], null, names)
-                for u in range(len(units))
+                against_draws(self.recovered[e, u, kept], null, names) for u in range(len(units))
             ]
-            found[e, : len(units)] = holm([floor(one) if one.mean > 0 else 1.0 for one in own])
+            found[e, : len(units)] = holm([one.p if one.mean > 0 else 1.0 for one in own])
         return found
 
     def needed(self) -> Float[Floats, " emotion"]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from affectlens.core.statistics import floor, paired_difference
+from affectlens.core.statistics import paired_difference
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 SWAPS = 999
@@ -70,7 +70,7 @@ def agreement_by_chance(
     """
     among = np.array([(truth == one).mean() for one in said])
     beyond = paired_difference((said == truth).astype(float), among, groups, draws=draws)
-    return float(among.mean()), floor(beyond)
+    return float(among.mean()), beyond.p
 
 
 def standard_shift(

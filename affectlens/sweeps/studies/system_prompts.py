@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from affectlens.core.errors import DataError
-from affectlens.core.statistics import floor, holm, paired_difference
+from affectlens.core.statistics import holm, paired_difference
 from affectlens.datasets.schema import Corpus
 from affectlens.probes.held_out import HeldOut
 from affectlens.probes.scores import scores
@@ -168,7 +168,7 @@ def moved_rows(seen: Seen, name: str, fitting: Fitting) -> list[Row]:
             other = _changed(seen, UNRELATED, what)
             more = paired_difference(changed, other, groups, draws=fitting.draws)
             row |= {"beside": float(other.mean()), "control": f"under the prompt {UNRELATED}"}
-            row |= {"p": floor(more)}
+            row |= {"p": more.p}
         found.append(row)
         apart = variation(now, before, groups, seed)
         found.append(
@@ -200,7 +200,7 @@ def _by_class(seen: Seen, name: str, what: str, fitting: Fitting) -> list[Row]:
         paired_difference(now[:, i], before[:, i], seen.groups, draws=fitting.draws)
         for i in range(now.shape[1])
     ]
-    corrected = holm([floor(one) for one in moved])
+    corrected = holm([one.p for one in moved])
     shift, random, p = beyond_random(
         seen.at[name, what].double().numpy(),
         seen.at[NONE, what].double().numpy(),
