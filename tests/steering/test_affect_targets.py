@@ -1,0 +1,73 @@
+"""Places of valence and arousal as mixtures: known answers, and a search by brute force."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import lsq_linear
+
+from affectlens.core import EMOTIONS, DataError
+from affectlens.core.emotions import VAD
+from affectlens.steering.affect_targets import NEARNESS, mixture_for, place_of
+
+GRID = [(v / 4, a / 4) for v in range(-4, 5) for a in range(-4, 5)]
+
+
+@pytest.mark.parametrize("emotion", EMOTIONS)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_place_of_an_emotion_is_that_emotion(emotion: str, dimensions: int) -> None:
+    assert mixture_for(*VAD[emotion][:dimensions]) == {emotion: pytest.approx(1.0, abs=1e-3)}
+    assert place_of({emotion: 1.0}) == VAD[emotion]
+
+
+def test_the_origin_is_nothing() -> None:
+    assert mixture_for(0, 0) == mixture_for(0, 0, 0) == {}
+    assert place_of({}) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("valence", "arousal"), GRID)
+def test_it_is_the_best_mixture_by_another_solver(valence: float, arousal: float) -> None:
+    """The same problem in scipy's bounded least squares, which shares no code with nnls."""
+    t = np.array([valence, arousal])
+    a = np.array([VAD[e][:2] for e in EMOTIONS])
+    far = np.linalg.norm(a - t, axis=1)
+    rows = np.vstack([a.T, math.sqrt(NEARNESS) * np.diag(far)])
+    best = lsq_linear(rows, np.array([*t, *np.zeros(6)]), bounds=(0, np.inf), tol=1e-14).x
+    best = best / max(1.0, best.sum())
+    found = mixture_for(valence, arousal)
+    assert sum(found.values()) <= 1 + 1e-3
+    for emotion, strength in zip(EMOTIONS, best, strict=True):
+        assert found.get(emotion, 0.0) == pytest.approx(strength, abs=0.011)
+
+
+def test_places_within_reach_are_reached() -> None:
+    for one, other in itertools.combinations(EMOTIONS, 2):
+        middle = np.mean([VAD[one], VAD[other]], axis=0)
+        found = place_of(mixture_for(*middle.tolist()))
+        assert np.linalg.norm(np.array(found) - middle) < 0.1
+    # Out of reach: nothing is both sad and pleasant, and the nearest is said, no stronger than 1.
+    corner = mixture_for(-1, 1)
+    assert sum(corner.values()) == pytest.approx(1, abs=1e-3)
+    assert place_of(corner)[0] < -0.4 and place_of(corner)[1] > 0.4
+
+
+def test_more_arousal_is_more_arousal() -> None:
+    reached = [place_of(mixture_for(-0.5, a))[1] for a in (-0.2, 0.1, 0.4, 0.7)]
+    assert reached == sorted(reached) and reached[-1] - reached[0] > 0.6
+
+
+def test_only_emotions_that_may_be_mixed() -> None:
+    assert set(mixture_for(-0.5, 0.6, emotions=("sadness", "fear"))) <= {"sadness", "fear"}
+    own = {"calm": (0.3, -0.6, 0.1)}
+    assert mixture_for(0.3, -0.6, emotions=("calm", "odd"), coordinates=own) == {"calm": 1.0}
+    with pytest.raises(DataError, match="coordinates"):
+        mixture_for(0.3, -0.6, emotions=("odd",))
+
+
+@pytest.mark.parametrize("bad", [1.01, -2, math.nan, math.inf, "0.5", True, None])
+def test_numbers_that_are_none(bad: object) -> None:
+    with pytest.raises(DataError, match=r"valence must be a number from -1 to 1"):
+        mixture_for(bad, 0.5)  # type: ignore[arg-type]
