@@ -11,7 +11,7 @@ from typing import Any
 from affectlens.core.errors import unknown
 from affectlens.core.registry import Registry
 from affectlens.datasets import authored as shipped
-from affectlens.datasets.loaders import emobank, goemotions
+from affectlens.datasets.loaders import emobank, goemotions, repe
 from affectlens.datasets.loaders import user_file as generic
 from affectlens.datasets.schema import Corpus, Record
 
@@ -65,6 +65,15 @@ CORPORA: Registry[CorpusInfo] = Registry(
         shipped.replies,
     ),
     CorpusInfo(
+        "implicit",
+        "replies",
+        791,
+        *_SHIPPED,
+        "113 scenario-events with a reply in each of 7 tones, none with a word for a feeling",
+        _OWN,
+        shipped.implicit,
+    ),
+    CorpusInfo(
         "tones",
         "texts",
         1008,
@@ -111,6 +120,16 @@ CORPORA: Registry[CorpusInfo] = Registry(
         emobank.CITE,
         emobank.emobank,
     ),
+    CorpusInfo(
+        "repe",
+        "texts",
+        1249,
+        "MIT",
+        "path= with the authors' folder data/emotions",
+        "second-person scenarios that make one of six emotions likely",
+        repe.CITE,
+        repe.repe,
+    ),
 )
 
 
@@ -123,8 +142,9 @@ def load(name: str | Path, **options: Any) -> Corpus:
     """Load a corpus.
 
     Args:
-        name: ``"scenarios"``, ``"replies"``, ``"tones"``, ``"events"``, ``"vignettes"``,
-            ``"goemotions"``, ``"emobank"``, ``"authored"`` (with ``design="replies"``,
+        name: ``"scenarios"``, ``"replies"``, ``"implicit"``, ``"tones"``, ``"events"``,
+            ``"vignettes"``,
+            ``"goemotions"``, ``"emobank"``, ``"repe"``, ``"authored"`` (with ``design="replies"``,
             ``"elicited"`` or ``"tones"``), or a ``.jsonl``, ``.csv`` or ``.tsv`` file.
         **options: Of its loader, for example ``path=``, ``columns=``, ``emotions=``.
 

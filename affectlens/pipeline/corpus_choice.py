@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from affectlens.datasets import Corpus
 
 Names = Sequence[str] | None
-_FOREIGN = ("goemotions", "emobank")
+_FOREIGN = ("goemotions", "emobank", "repe")
 
 
 @dataclass(frozen=True)

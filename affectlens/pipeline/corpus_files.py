@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from affectlens.core import ArtefactError, DataError, UnknownNameError
 from affectlens.core.jsonl import read_jsonl, write_jsonl
+from affectlens.pipeline.rules import IMPLICIT
 
 if TYPE_CHECKING:
     from affectlens.datasets import Corpus
@@ -24,17 +25,24 @@ def expressed(run: StageRun) -> Corpus:
 
 def refine_corpora(run: StageRun, mix: RefineMix, emotions: Sequence[str]) -> list[Corpus]:
     """What vectors are refined on, in the order of the mix."""
-    replies = run.corpus("replies").filter(role="direction", emotion=tuple(emotions))
-    return mixed(expressed(run), replies, mix)
+
+    def authored(name: str) -> Corpus:
+        return run.corpus(name).filter(role="direction", emotion=tuple(emotions))
+
+    shown = authored(IMPLICIT) if IMPLICIT in mix.pools else None
+    return mixed(expressed(run), authored("replies"), mix, shown)
 
 
-def mixed(expression: Corpus, replies: Corpus, mix: RefineMix) -> list[Corpus]:
+def mixed(
+    expression: Corpus, replies: Corpus, mix: RefineMix, shown: Corpus | None = None
+) -> list[Corpus]:
     """The pools of a mix, in its order.
 
     Args:
         expression: What the model expressed, its own replies and the authored tones.
         replies: Matched replies of the role ``direction``.
         mix: Which, and how often, and in which style.
+        shown: Replies of the role ``direction`` without a word for a feeling, if the mix has them.
     """
     from affectlens.datasets import Corpus
     from affectlens.pipeline.styles import STYLES
@@ -46,6 +54,7 @@ def mixed(expression: Corpus, replies: Corpus, mix: RefineMix) -> list[Corpus]:
             if name in mix.pools
         },
         "replies": replies,
+        **({} if shown is None else {IMPLICIT: shown}),
     }
     return list(STYLES[mix.style].pools([pools[name] for name in mix.pools]))
 

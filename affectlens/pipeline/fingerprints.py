@@ -93,7 +93,8 @@ def _files_key(config: RunConfig) -> str | None:
 
 
 def _corpora(run: RunContext) -> str:
-    return fingerprint({name: run.corpus(name).fingerprint for name in ("replies", "tones")})
+    ours = ("implicit",) if run.config.own is None else ()
+    return fingerprint({n: run.corpus(n).fingerprint for n in ("replies", "tones", *ours)})
 
 
 def _events(run: RunContext) -> str:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 OWN = "own"
 """The pool of what the model itself has written."""
 
+IMPLICIT = "implicit"
+"""The pool of authored replies that have no word for a feeling."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -55,7 +58,8 @@ class RefineMix:
 
     Attributes:
         pools: ``own`` are the model's own replies, ``tones`` the authored texts or those of the
-            user's own corpus, ``replies`` the authored matched replies.
+            user's own corpus, ``replies`` the authored matched replies, ``implicit`` those that
+            have no word for a feeling.
         style: What becomes of their texts, a name in `affectlens.pipeline.styles.STYLES`.
     """
 

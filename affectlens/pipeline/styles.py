@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from affectlens.core.errors import DataError
 from affectlens.core.registry import Registry
 from affectlens.core.sentences import sentences
-from affectlens.pipeline.rules import OWN
+from affectlens.pipeline.rules import IMPLICIT, OWN
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
+    from affectlens.pipeline.rules import RefineMix
     from affectlens.pipeline.settings import Settings
     from affectlens.steering.refine.settings import RefineSettings
 
@@ -29,12 +30,14 @@ class Style:
         help: One line.
         pools: What becomes of the corpora that vectors are refined on in turn.
         descent: What becomes of the settings of the descent.
+        adds: Authored pools besides; a run on a user's own texts has none.
     """
 
     name: str
     help: str
     pools: Callable[[Sequence[Corpus]], Sequence[Corpus]]
     descent: Callable[[RefineSettings], RefineSettings]
+    adds: tuple[str, ...] = ()
 
 
 def without_naming(records: Iterable[Record]) -> list[Record]:
@@ -86,11 +89,16 @@ def styled(settings: Settings, name: str) -> Settings:
     """
     style = STYLES[name]
     d, c, r = settings.directions, settings.circuit, settings.controls
+    adds = style.adds if "replies" in d.mix.pools else ()
+
+    def mix(plain: RefineMix) -> RefineMix:
+        return replace(plain, style=name, pools=(*plain.pools, *adds))
+
     return replace(
         settings,
-        directions=replace(d, mix=replace(d.mix, style=name), refine=style.descent(d.refine)),
-        circuit=replace(c, mix=replace(c.mix, style=name), refine=style.descent(c.refine)),
-        controls=replace(r, mix=replace(r.mix, style=name), refine=style.descent(r.refine)),
+        directions=replace(d, mix=mix(d.mix), refine=style.descent(d.refine)),
+        circuit=replace(c, mix=mix(c.mix), refine=style.descent(c.refine)),
+        controls=replace(r, mix=mix(r.mix), refine=style.descent(r.refine)),
     )
 
 
@@ -107,6 +115,7 @@ STYLES: Registry[Style] = Registry(
         "shown, not named: people's replies without sentences that name it, all tokens alike",
         implicit_texts,
         lambda refine: replace(refine, first_weight=0.0),
+        adds=(IMPLICIT,),
     ),
 )
 """Every style, the default first."""

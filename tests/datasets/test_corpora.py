@@ -10,7 +10,7 @@ from affectlens.datasets import CORPORA, Corpus, CorpusInfo, Message, Record, li
 
 def test_list_tells_the_truth_about_shipped_corpora() -> None:
     shipped = [info for info in list_corpora() if info.source == "shipped"]
-    names = ["scenarios", "replies", "tones", "events", "vignettes"]
+    names = ["scenarios", "replies", "implicit", "tones", "events", "vignettes"]
     assert [info.name for info in shipped] == names
     for info in shipped:
         corpus = load(info.name)

@@ -55,7 +55,9 @@ def use_judge(patch: pytest.MonkeyPatch, file: Path) -> None:
     encoder.shipped_adapter.cache_clear()
 
 
-READ: dict[str, str] = {"events": "events", "replies": "corpora", "tones": "corpora"}
+READ: dict[str, str] = {"events": "events"} | dict.fromkeys(
+    ("replies", "implicit", "tones"), "corpora"
+)
 """Corpus → what a stage that loads it must declare."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -128,6 +129,22 @@ def replies() -> Corpus:
         messages = (_user_message(known[id_], valence), Message("assistant", reply["text"]))
         records.append(_record(known[id_], valence, reply["emotion"], messages))
     return Corpus("replies", "replies", tuple(records), dict(_PROVENANCE))
+
+
+def implicit() -> Corpus:
+    """Replies that show a feeling and have no word for it: further events, all seven tones (791).
+
+    In groups like `replies`, and with the roles of its scenarios; the groups have names of their
+    own, because some events are answered in both.
+    """
+    known = _scenarios()
+    records: list[Record] = []
+    for reply in _rows("implicit"):
+        id_, _, valence = reply["group"].rpartition(":")
+        messages = (_user_message(known[id_], valence), Message("assistant", reply["text"]))
+        made = _record(known[id_], valence, reply["emotion"], messages)
+        records.append(replace(made, id=f"implicit:{made.id}", group=f"implicit:{made.group}"))
+    return Corpus("implicit", "replies", tuple(records), dict(_PROVENANCE))
 
 
 def tones() -> Corpus:
