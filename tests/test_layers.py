@@ -25,6 +25,7 @@ LAYERS = (
     ("probes",),
     ("circuits",),
     ("steering",),
+    ("inspection",),
     ("serving",),
     ("evaluation",),
     ("plotting",),

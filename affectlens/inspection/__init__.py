@@ -1,0 +1,5 @@
+"""What a steered model does at a token: how it reads, what steering changed, what wrote it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .lenses import Lens as Lens
+from .lenses import lenses_of as lenses_of
+from .replies import ReplyInspection as ReplyInspection
+from .replies import inspect_reply as inspect_reply
+from .shifts import Shift as Shift
+from .shifts import Word as Word
+from .tokens import TokenInspection as TokenInspection
+from .tokens import inspect_token as inspect_token
+from .twin_pass import Said as Said
+from .writers import TokenWriters as TokenWriters
+from .writers import Writer as Writer
+from .writers import writers_at as writers_at
