@@ -168,7 +168,7 @@ def test_power_on_a_planted_difference() -> None:
 
 @pytest.mark.parametrize("clusters", range(2, 13))
 def test_few_clusters_never_show_more_than_a_sign_test_could(clusters: int) -> None:
-    """All point one way by as much: no draw crosses zero, and signs agree by chance all the same."""
+    """All point one way by as much: no draw crosses zero, yet signs agree by chance."""
     found = paired_difference([1.0] * clusters, [0.0] * clusters, range(clusters))
     assert found.p == pytest.approx(max(stats.binomtest(0, clusters).pvalue, 2 / 10_001), rel=1e-9)
 

@@ -88,8 +88,8 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
         "directions": directions(model),
         "circuit_refined": circuit(model),
         "circuit": (circuit_found := circuit(model)),
-        **{f"random_units_{i}": circuit(model) for i in (1, 2)},
-        **{f"random_units_{i}_refined": circuit(model) for i in (1, 2)},
+        **{f"random_units_{i}": circuit(model) for i in range(1, 5)},
+        **{f"random_units_{i}_refined": circuit(model) for i in range(1, 5)},
         "probes": probes,
     }
     for name, artefact in found.items():
@@ -131,8 +131,7 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     source = {
         "residual": "refined", "circuit": "circuit_refined", "analytic_residual": "directions",
         "analytic_circuit": "circuit", "random_units_analytic": "random_units_1",
-        "random_units_refined_1": "random_units_1_refined",
-        "random_units_refined_2": "random_units_2_refined",
+        **{f"random_units_refined_{n}": f"random_units_{n}_refined" for n in range(1, 5)},
     }  # fmt: skip
     assert set(source) == {name for name, arm in ARMS.items() if arm.strengths}
     for arm, name in source.items():

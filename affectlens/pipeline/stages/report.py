@@ -11,7 +11,8 @@ from affectlens import reports
 from affectlens.circuits.evidence.parts import VERDICT
 from affectlens.core import ArtefactError, Site
 from affectlens.core.artefact import package_version, read_json, write_json
-from affectlens.evaluation import StrengthPoint, compare, score_replies, summarise
+from affectlens.evaluation import StrengthPoint, compare, compare_draws, score_replies, summarise
+from affectlens.evaluation.arms.random_units_refined import ALL_DRAWS, RANDOM_UNITS_REFINED
 from affectlens.models.registry import weights_note
 from affectlens.pipeline.arm_files import file_of, load_replies
 from affectlens.pipeline.corpus_files import expressed
@@ -76,6 +77,9 @@ def report(run: StageRun) -> Sequence[str]:
     pairs = compare(scores, settings.main, seed=settings.seed)
     for arm, control in settings.pairs:
         pairs += compare(scores, arm, controls=[control], seed=settings.seed)
+    draws = [arm.name for arm in RANDOM_UNITS_REFINED if arm.name in scores]
+    if len(draws) > 1:
+        pairs += compare_draws(scores, settings.main, draws, ALL_DRAWS, seed=settings.seed)
     receipts = {name: read_json(run.input(name, receipt_file(name))) for name in run.row.needs}
     seconds = {name: float(receipt["seconds"]) for name, receipt in receipts.items()}
     peak = max([peak_rss_mb(), *(float(r["peak_rss_mb"]) for r in receipts.values())])
