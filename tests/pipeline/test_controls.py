@@ -90,7 +90,7 @@ def test_units_are_matched_and_refined_alike(
     descent = RefineSettings(steps=3, groups_per_step=2, learning_rate=0.5, start=2.0, seed=7)
     run = replace(run, settings=replace(run.settings, refine=descent))
     files = stage.controls(run)
-    assert len(files) == 4
+    assert len(files) == 8
     masks = [found.masks()]
     for draw in (1, 2, 3, 4):
         drawn = Circuit.load(tmp_path / stage.random_units(draw))
