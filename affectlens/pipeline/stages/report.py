@@ -18,6 +18,8 @@ from affectlens.pipeline.arm_files import file_of, load_replies
 from affectlens.pipeline.corpus_files import expressed
 from affectlens.pipeline.engine import peak_rss_mb, receipt_file
 from affectlens.pipeline.expression import openers_of
+from affectlens.pipeline.pack_cards import told_of
+from affectlens.pipeline.pack_files import tuned_file
 from affectlens.pipeline.report_examples import examples
 from affectlens.pipeline.settings import ReportSettings
 from affectlens.pipeline.stage import StageRun
@@ -154,7 +156,19 @@ def report(run: StageRun) -> Sequence[str]:
     )
     reports.save(data, run.folder / DATA)
     reports.write(data, run.folder / PAGE)
-    return [METRICS, DATA, PAGE]
+    return [METRICS, DATA, PAGE, _card(run)]
+
+
+def _card(run: StageRun) -> str:
+    """Write the card of the pack that was chosen, with its scores, and return its name."""
+    from affectlens.steering import SteeringPack
+    from affectlens.steering.packs.card import PackCard, card_file
+
+    file = run.input("tune", tuned_file("pack"))
+    card = card_file(file)
+    card.unlink(missing_ok=True)  # of a run before
+    PackCard.of(SteeringPack.load(file), file, told_of(file)).write(card)
+    return card.name
 
 
 def decoding(generation: GenerationSettings) -> str:
