@@ -27,4 +27,12 @@ def __getattr__(name: str) -> Any:
         from affectlens.core.artefact import package_version
 
         return package_version()
-    return _public(name)
+    try:
+        return _public(name)
+    except ModuleNotFoundError as error:
+        from affectlens.core.errors import ModelError
+        from affectlens.core.extras import lacking
+
+        if (said := lacking(error)) is None:
+            raise
+        raise ModelError(said) from error

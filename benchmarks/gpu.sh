@@ -31,7 +31,8 @@ if [ "${1:-}" = "--wheels" ]; then
     "$python" -c '
 import sys, tomllib
 project = tomllib.load(open(sys.argv[1], "rb"))["project"]
-print(*(one for one in project["dependencies"] if not one.startswith("torch>")), sep="\n")
+lines = project["dependencies"] + project["optional-dependencies"]["study"]
+print(*(one for one in lines if not one.startswith("torch>")), sep="\n")
 ' "$root/pyproject.toml" >"$place/needed.txt"
     "$python" -m pip install --quiet --no-index --find-links "$folder" --requirement "$place/needed.txt"
 fi

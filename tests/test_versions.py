@@ -19,7 +19,9 @@ def pinned(kind: str) -> dict[str, Version]:
 
 def named() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {one.name: one for one in map(Requirement, project["dependencies"])}
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for one in extras.values() for line in one)]
+    return {one.name: one for one in map(Requirement, lines)}
 
 
 def test_the_oldest_versions_are_those_that_the_package_names() -> None:

@@ -87,6 +87,7 @@ def _options(
 def sentences() -> Generator[None, None, None]:
     """End every failure in one sentence and a non-zero exit; tracebacks only with ``--debug``."""
     from affectlens.core import AffectLensError
+    from affectlens.core.extras import lacking
 
     try:
         yield
@@ -102,6 +103,8 @@ def sentences() -> Generator[None, None, None]:
             raise
         if isinstance(error, AffectLensError):
             message = str(error)
+        elif (lacks := lacking(error)) is not None:
+            message = lacks
         else:
             message = f"{type(error).__name__}: {error} (--debug shows where)"
         typer.echo(f"Error: {message}", err=True)

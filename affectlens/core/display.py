@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from affectlens.core.errors import ModelError
+from affectlens.core.extras import needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,5 @@ def data_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         ModelError: If pandas is not installed.
     """
-    try:
-        import pandas
-    except ImportError:
-        raise ModelError("to_pandas needs pandas; install it with `pip install pandas`.") from None
-    return pandas.DataFrame(list(rows))
+    frame: pd.DataFrame = needed("pandas", "to_pandas").DataFrame(list(rows))
+    return frame

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core.artefact import atomic_write
+from affectlens.core.extras import needed
 
 
 def write_parquet(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -14,7 +15,9 @@ def write_parquet(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Raises:
         ArtefactError: If the folder cannot be written or the disk is full; nothing is left behind.
+        ModelError: If pyarrow is not installed.
     """
+    needed("pyarrow", "A Parquet file")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

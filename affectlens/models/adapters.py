@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from affectlens.core.errors import ModelError
+from affectlens.core.extras import needed
 from affectlens.models.checkpoint_files import check_safetensors
 from affectlens.models.reading_errors import one_sentence
 
@@ -59,12 +59,7 @@ def with_adapter(hf: Any, folder: Path) -> Any:
     Raises:
         ModelError: If PEFT is not installed, the adapter does not fit, or it lengthens prompts.
     """
-    try:
-        peft: Any = import_module("peft")
-    except ImportError as error:
-        raise ModelError(
-            f"{folder} holds an adapter, which needs peft: pip install 'affectlens[adapters]'."
-        ) from error
+    peft = needed("peft", f"{folder} holds an adapter, which")
     with one_sentence(str(folder)):
         wrapped: Any = peft.PeftModel.from_pretrained(hf, str(folder))
     return without_wrapper(wrapped).eval()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from affectlens.core import ArtefactError
 from affectlens.core.artefact import disk_error
+from affectlens.core.extras import require
 from affectlens.core.lock import held
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.engine import Runner, Stage
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from affectlens.pipeline.settings import Settings
 
 LOCK = "run.lock"
+PACKAGES = ("plotly", "pyarrow", "scipy", "sklearn")
+"""What its stages import, long after it has begun."""
 OnStage = Callable[[Stage, str, float], None]
 
 
@@ -47,6 +50,7 @@ def run(
     Raises:
         AffectLensError: In one sentence; finished stages stay and are skipped the next time.
     """
+    require(PACKAGES, "A run")
     context = RunContext(config, settings)
     for notice in () if context.own is None else context.own.notices:
         on_notice(notice)

@@ -18,6 +18,7 @@ from affectlens.circuits.evidence import (
 from affectlens.circuits.evidence.efficiency import EfficiencyCurve
 from affectlens.circuits.overlap import Overlap
 from affectlens.core.errors import DataError
+from affectlens.core.extras import needed
 from affectlens.core.registry import Registry
 from affectlens.evaluation import ArmMetrics, StrengthPoint
 from affectlens.geometry import Directions, EmotionComponents, EmotionTree, Similarity
@@ -286,6 +287,7 @@ def plot(artefact: object, figure: str | None = None, **options: Any) -> go.Figu
     Raises:
         UnknownNameError: If there is no such figure.
         DataError: If the artefact has no figure, or not this one.
+        ModelError: If plotly is not installed.
     """
     fitting = [row for row in FIGURES.values() if row.takes(artefact)]
     if not fitting:
@@ -294,4 +296,5 @@ def plot(artefact: object, figure: str | None = None, **options: Any) -> go.Figu
     if row not in fitting:
         names = ", ".join(one.name for one in fitting)
         raise DataError(f"{row.name} does not draw {type(artefact).__name__}; choose {names}.")
+    needed("plotly", "A figure")
     return row.draw(artefact, **options)

@@ -39,8 +39,6 @@ from affectlens.steering.pack_checks import check_pack
 from affectlens.steering.pack_display import PackDisplay
 from affectlens.steering.pack_file import facts_of, tensors_of
 from affectlens.steering.pack_places import beginnings
-from affectlens.steering.packs.card import card_file, check_card
-from affectlens.steering.packs.exchange import located
 from affectlens.steering.resolving import resolved
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
@@ -322,29 +320,25 @@ class SteeringPack(PackDisplay):
         Raises:
             ArtefactError: If the file cannot be written.
         """
-        path = Path(path)
-        format_of(path).write(self, path)
-        card_file(path).unlink(missing_ok=True)  # of what was there before
+        format_of(Path(path)).write(self, Path(path))
 
     @classmethod
     def load(
         cls, path: str | Path, model: LanguageModel | None = None, *, force: bool = False
     ) -> SteeringPack:
-        """Read a pack, and hold it against its card if one is beside it.
+        """Read a pack.
 
         Args:
-            path: Of `save`, or a name such as ``hub:owner/repo/file`` (`PACK_SOURCES`).
+            path: Of `save`.
             model: If given, refuse a pack made for another one.
             force: Accept it all the same, if the shapes fit.
 
         Raises:
             ArtefactError: If the file is missing, damaged, of a newer version, or holds NaN.
-            MismatchError: If it is no pack, one for another model, or not that of its card.
+            MismatchError: If it is no pack, or one for another model.
         """
-        path = located(path)
-        check_card(path)
         try:
-            pack = cls(**format_of(path).read(path))
+            pack = cls(**format_of(Path(path)).read(Path(path)))
         except _DAMAGE as error:
             raise ArtefactError(f"{path} is damaged ({error}); make the pack again.") from error
         if model is not None:

@@ -40,7 +40,7 @@ def test_rows_become_a_data_frame() -> None:
 
 def test_without_pandas_a_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ModelError, match="pip install pandas"):
+    with pytest.raises(ModelError, match=r"needs pandas: pip install 'affectlens\[study\]'"):
         Toy().to_pandas()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from affectlens.activations.distributed.job_queue import first_line
 from affectlens.core.errors import AffectLensError
+from affectlens.core.extras import needed
 
 _ANSWER_SECONDS = 10.0
 _HOST = re.compile(r"(?:ray://)?([^/:]+):(\d+)")
@@ -22,15 +23,9 @@ def import_ray() -> Any:
     """The module.
 
     Raises:
-        AffectLensError: If it is not installed.
+        ModelError: If it is not installed.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise AffectLensError(
-            "Spreading a capture needs Ray: pip install affectlens[ray]."
-        ) from error
-    return ray
+    return needed("ray", "Spreading a capture over machines")
 
 
 @contextmanager

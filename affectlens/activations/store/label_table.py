@@ -15,6 +15,7 @@ import numpy as np
 from affectlens.activations.store.folder import Folder
 from affectlens.activations.store.manifest import LABELS, STORED, FileEntry
 from affectlens.core.errors import ArtefactError
+from affectlens.core.extras import needed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,6 +135,7 @@ class LabelFile:
         self, position: str | None, coded: Sequence[str] = ()
     ) -> Generator[tuple[pq.ParquetFile, list[int], range]]:
         """The file, the row groups that hold a position, and where in these its rows are."""
+        needed("pyarrow", "A store of activations")
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -20,6 +20,7 @@ from affectlens.activations.store.folder import Folder
 from affectlens.activations.store.shard_file import DTYPES, torch_dtype
 from affectlens.core.artefact import Provenance, canonical_json, package_version
 from affectlens.core.errors import ArtefactError, MismatchError, UnknownNameError
+from affectlens.core.extras import needed
 from affectlens.core.places import Site
 
 if TYPE_CHECKING:
@@ -298,6 +299,7 @@ def new_manifest(
 
 def row_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     """The label table, from all its columns (``stored`` may be left out)."""
+    needed("pyarrow", "A store of activations")
     import pyarrow as pa
 
     kinds = {"token": pa.int32(), "tokens": pa.int32(), STORED: pa.int64()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from affectlens.core.errors import ModelError
+from affectlens.core.extras import needed
 from affectlens.models.hooking.shared_weights import same_weights
 
 
@@ -44,8 +45,9 @@ def known_family(model_class: type) -> str:
     """The class name, or that of the nearest base class, that TransformerLens has an adapter for.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If there is none, or TransformerLens is not installed.
     """
+    needed("transformer_lens", "An adapter for a family")
     from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
 
     ArchitectureAdapterFactory.discover_entry_points()
@@ -167,8 +169,9 @@ def build_bridge(hf: Any) -> Any:
     these weights.
 
     Raises:
-        ModelError: If TransformerLens cannot wrap the model.
+        ModelError: If TransformerLens cannot wrap the model, or is not installed.
     """
+    needed("transformer_lens", "engine='transformer_lens'")
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     copy = same_weights(hf)

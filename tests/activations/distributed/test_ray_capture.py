@@ -102,7 +102,7 @@ def test_without_ray_or_a_cluster_there_is_a_sentence(
     with pytest.raises(AffectLensError, match="No Ray cluster answers at nonsense"):
         capture_with_ray("any", corpus, out=tmp_path / "s", address="nonsense")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(AffectLensError, match=r"pip install affectlens\[ray\]"):
+    with pytest.raises(AffectLensError, match=r"pip install 'affectlens\[distributed\]'"):
         capture_with_ray("any", corpus, out=tmp_path / "s")
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from affectlens.activations.forward.engines.base import Capabilities, Engine, Reader
 from affectlens.core.errors import ModelError
+from affectlens.core.extras import needed
 from affectlens.core.places import KINDS, Site, in_order
 from affectlens.models.hooking.hooks import Tap, taps
 from affectlens.models.hooking.shared_weights import same_weights
@@ -55,12 +56,9 @@ class NnsightEngine(Engine):
                 "nnsight cannot run a TransformerBridge; load the Hugging Face model, or use "
                 "engine='transformer_lens'."
             )
-        try:
-            from nnsight import TransformersModel
-        except ImportError as error:
-            raise ModelError(
-                "engine='nnsight' needs nnsight; install affectlens[nnsight]."
-            ) from error
+        needed("nnsight", "engine='nnsight'")
+        from nnsight import TransformersModel
+
         # nnsight changes the padding side of the tokenizer it is given.
         return TransformersModel(
             same_weights(self.model.hf),

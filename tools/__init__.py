@@ -1,0 +1,1 @@
+"""What builds and tries the package from outside; not part of it."""
