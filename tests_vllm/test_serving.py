@@ -332,7 +332,8 @@ def test_the_documented_requests_work(
     """As they stand in docs/serving.md, but for the port."""
     shutil.copy(FOLDER / "second.safetensors", folder / "pack_untuned.safetensors")
     text = (Path(__file__).parent.parent / "docs/serving.md").read_text(encoding="utf-8")
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fence = rf'^```{language}(?: test="[^"]*")?\n(.*?)^```$'
+    blocks = re.findall(fence, text, re.MULTILINE | re.DOTALL)
     requests = [block for block in blocks if "http://127.0.0.1:8000/" in block]
     assert len(requests) == {"sh": 5, "python": 2}[language]
     for block in requests:

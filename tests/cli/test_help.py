@@ -42,19 +42,7 @@ def test_groups_stand_in_order_and_hold_what_belongs_together() -> None:
     assert panels == {
         FIRST: ["run", "steer", "serve", "reproduce"],
         STAGE: sorted(STAGES, key=lambda name: name in GROUPS),  # those with commands of their own
-        PARTS: [
-            "capture",
-            "compare",
-            "events",
-            "export",
-            "import",
-            "list",
-            "store",
-            "models",
-            "datasets",
-            "labels",
-            "packs",
-        ],
+        PARTS: ["capture", "compare", "list", "store", "models", "datasets", "labels"],
     }
 
 
