@@ -8,12 +8,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # vLLM has an environment of its own: its CPU build, tested with the versions of constraints-vllm.txt.
 VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
+# llama.cpp, too; it is built here. The flags are for x86-64: its native build fails on some of them.
+LLAMA := .venv-llama
+LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON
 
 # The core on the oldest versions that pyproject.toml names, and on the newest.
 VERSIONS := oldest newest
 CORE := tests/models tests/activations tests/circuits tests/steering
 
-.PHONY: quickstart gemma test smoke docs test-families models-table test-vllm test-versions lint notebooks clean help
+.PHONY: quickstart gemma test smoke docs test-families models-table test-vllm test-llama test-versions lint notebooks clean help
 
 help:
 	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
@@ -21,6 +24,7 @@ help:
 	@echo "make test-families  tiny models of all families against plain hooks"
 	@echo "make models-table   write docs/models.md anew"
 	@echo "make test-vllm    the vLLM plug-in on real vLLM (CPU build)"
+	@echo "make test-llama   exported control vectors in real llama.cpp, which it builds"
 	@echo "make test-versions  the core on the oldest and the newest transformers it allows"
 	@echo "make gemma        fetch a second model, Gemma 3 270M (Gemma's Terms of Use apply)"
 	@echo "make lint         ruff and pyright"
@@ -80,6 +84,16 @@ test-vllm: $(VENV)/.dev $(VLLM)/.ready
 	$(BIN)/python -m pytest tests_vllm/test_evaluate.py
 	VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python $(BIN)/python -m pytest tests/test_notebooks.py -k serving
 
+$(LLAMA)/.ready: constraints-llama.txt
+	$(PYTHON) -m venv $(LLAMA)
+	CMAKE_ARGS="$(LLAMA_CMAKE)" $(LLAMA)/bin/python -m pip install --quiet \
+		--disable-pip-version-check -c $< llama-cpp-python
+	@touch $@
+
+test-llama: export OMP_NUM_THREADS ?= 1
+test-llama: $(VENV)/.dev $(LLAMA)/.ready
+	LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/python -m pytest tests_llama
+
 .venv-%/.ready: constraints-%.txt pyproject.toml
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c $< torch
@@ -113,5 +127,5 @@ smoke:
 	PYTHON=$(PYTHON) tools/smoke.sh
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(VERSIONS:%=.venv-%) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(LLAMA) $(VERSIONS:%=.venv-%) .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,6 +189,22 @@ def a_format() -> Any:
     return PackFormat("toy", "A toy of a pack format", ".toy", write, read)
 
 
+def a_vector_format() -> Any:
+    from affectlens.steering.formats.vectors import VECTOR_FORMATS
+
+    plain = VECTOR_FORMATS["safetensors"]
+    return replace(plain, name="toy", help="A toy of a vector format", ending=".toy")
+
+
+def a_pack_source() -> Any:
+    from affectlens.steering.packs import PackSource
+
+    def locate(address: str) -> Any:
+        return Path(address) / "pack.safetensors"
+
+    return PackSource("toy", "A toy of a source of packs", locate, lambda address: ())
+
+
 def a_server() -> Any:
     from affectlens.serving.contract import Launch, ServerKind
 
@@ -286,6 +304,8 @@ TOYS = {
     "calibrations": a_calibration,
     "controls": a_control,
     "formats": a_format,
+    "vector_formats": a_vector_format,
+    "pack_sources": a_pack_source,
     "servers": a_server,
     "backends": a_backend,
     "arms": an_arm,
@@ -378,6 +398,30 @@ def test_a_toy_format_is_told_by_its_ending(tiny_model: Any, tmp_path: Any) -> N
             SteeringPack.load(path)
     pack.save(path)  # any other ending is our own format
     assert SteeringPack.load(path).fingerprint == pack.fingerprint
+
+
+def test_a_toy_vector_format_is_exported(tiny_model: Any, tmp_path: Any) -> None:
+    from affectlens.steering.exporting import export_vectors
+    from affectlens.steering.formats.vectors import VECTOR_FORMATS
+    from affectlens.steering.importing import import_vectors
+    from tests.steering.oracle import random_pack
+
+    model = tiny_model("llama")
+    with VECTOR_FORMATS.adding(a_vector_format()):
+        export_vectors(random_pack(model), "anger=1", tmp_path / "v.toy", "toy")
+        found = import_vectors({"anger": tmp_path / "v.toy"}, model, "toy").pack
+    assert found.layers == {"residual.resid_post": (0, 2)}
+
+
+def test_a_toy_source_of_packs_is_loaded(tiny_model: Any, tmp_path: Any) -> None:
+    from affectlens.steering import SteeringPack
+    from affectlens.steering.packs import PACK_SOURCES
+    from tests.steering.oracle import random_pack
+
+    pack = random_pack(tiny_model("llama"))
+    pack.save(tmp_path / "pack.safetensors")
+    with PACK_SOURCES.adding(a_pack_source()):
+        assert SteeringPack.load(f"toy:{tmp_path}").fingerprint == pack.fingerprint
 
 
 def test_a_toy_server_is_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,13 @@ from affectlens.cli.commands.circuit_attribution import circuit_app
 from affectlens.cli.commands.circuit_evidence import add_evidence_commands
 from affectlens.cli.commands.compare import add_compare_command
 from affectlens.cli.commands.datasets import datasets_app
+from affectlens.cli.commands.events import add_events_command
+from affectlens.cli.commands.export import add_export_command
+from affectlens.cli.commands.import_ import add_import_command
 from affectlens.cli.commands.labels import labels_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
+from affectlens.cli.commands.packs import packs_app
 from affectlens.cli.commands.probe import probe_app
 from affectlens.cli.commands.reproduce import add_reproduce_command
 from affectlens.cli.commands.run import add_run_command, add_stage_commands
@@ -26,9 +30,13 @@ add_reproduce_command(app)
 add_stage_commands(app, {"circuit": circuit_app, "probe": probe_app})
 add_capture_command(app)
 add_compare_command(app)
+add_events_command(app)
+add_export_command(app)
+add_import_command(app)
 app.add_typer(store_app, name="store", rich_help_panel=PARTS)
 app.add_typer(models_app, name="models", rich_help_panel=PARTS)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=PARTS)
 app.add_typer(labels_app, name="labels", rich_help_panel=PARTS)
+app.add_typer(packs_app, name="packs", rich_help_panel=PARTS)
 add_list_command(app)
 refuse_repetition(app)

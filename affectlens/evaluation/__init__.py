@@ -10,7 +10,7 @@ from affectlens.evaluation.backends import (
     Transformers,
     Vllm,
 )
-from affectlens.evaluation.comparisons import Comparison, compare
+from affectlens.evaluation.comparisons import Comparison, compare, compare_draws
 from affectlens.evaluation.perplexity import perplexity_ratio, reply_nll
 from affectlens.evaluation.replies import Request, arm_requests, generate_replies
 from affectlens.evaluation.reply import Reply
@@ -38,6 +38,7 @@ __all__ = [
     "beyond",
     "choose_strengths",
     "compare",
+    "compare_draws",
     "generate_replies",
     "measure",
     "perplexity_ratio",

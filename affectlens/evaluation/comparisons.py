@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
-from affectlens.core.statistics import paired_difference
+from affectlens.core.statistics import Difference, against_draws, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,24 +69,69 @@ def compare(
     for name in (arm, *others):
         if name not in scores:
             raise unknown("arm", name, scores)
-    first = _by_row(scores[arm], arm)
     found: list[Comparison] = []
     for control in others:
-        second = _by_row(scores[control], control)
-        if first.keys() != second.keys():
+        groups = scores[arm].groups
+        for measure in MEASURES:
+            own, (other,) = _paired(scores, arm, [control], measure)
+            told = paired_difference(own, other, groups, random=seed)
+            found.append(_comparison(arm, control, measure, told))
+    return found
+
+
+def compare_draws(
+    scores: Mapping[str, Scores], arm: str, draws: Sequence[str], name: str, *, seed: int = 0
+) -> list[Comparison]:
+    """Compare one arm with several draws of one control, which are a sample themselves.
+
+    Args:
+        scores: Arm to its scores, all on the same events and targets.
+        arm: The one to compare.
+        draws: The arms that are draws of the control.
+        name: Of all draws together.
+        seed: Of the bootstrap.
+
+    Returns:
+        The difference to the mean of the draws; p is the larger of that over scenarios and that
+        over draws (`affectlens.core.statistics.against_draws`).
+
+    Raises:
+        UnknownNameError: If there are no scores of an arm.
+        DataError: If arms did not answer the same events for the same targets.
+    """
+    for one in (arm, *draws):
+        if one not in scores:
+            raise unknown("arm", one, scores)
+    found: list[Comparison] = []
+    for measure in MEASURES:
+        own, others = _paired(scores, arm, draws, measure)
+        told = against_draws(own, others, scores[arm].groups, random=seed)
+        found.append(_comparison(arm, name, measure, told))
+    return found
+
+
+def _comparison(arm: str, control: str, measure: str, told: Difference) -> Comparison:
+    ci = told.low, told.high
+    return Comparison(arm, control, measure, told.mean, ci, told.p, told.clusters)
+
+
+def _paired(
+    scores: Mapping[str, Scores], arm: str, controls: Sequence[str], measure: str
+) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, "control row"]]:
+    """An arm's values and those of its controls, in the order of the arm's rows."""
+    import numpy as np
+
+    rows, others = _by_row(scores[arm], arm), list[np.ndarray]()
+    for control in controls:
+        theirs = _by_row(scores[control], control)
+        if rows.keys() != theirs.keys():
             raise DataError(
                 f"The arms {arm} and {control} did not answer the same events for the same "
                 "targets, so they cannot be paired; evaluate both again."
             )
-        groups = [scores[arm].groups[i] for i in first.values()]
-        for measure, attribute in MEASURES.items():
-            a: Float[np.ndarray, " row"] = getattr(scores[arm], attribute)
-            b: Float[np.ndarray, " row"] = getattr(scores[control], attribute)
-            paired = a[list(first.values())], b[[second[key] for key in first]]
-            told = paired_difference(*paired, groups, random=seed)
-            ci = told.low, told.high
-            found.append(Comparison(arm, control, measure, told.mean, ci, told.p, told.clusters))
-    return found
+        values: np.ndarray = getattr(scores[control], MEASURES[measure])
+        others.append(values[[theirs[key] for key in rows]])
+    return getattr(scores[arm], MEASURES[measure]), np.stack(others)
 
 
 def _by_row(scores: Scores, arm: str) -> dict[tuple[str, str], int]:

@@ -95,7 +95,7 @@ STAGES = Registry(
         "pack",
         "Fold directions and circuit into a steering pack",
         "steering packs",
-        needs=("probe", "directions", "circuit", "controls"),
+        needs=("probe", "directions", "circuit", "evidence", "controls"),
         reads=(*MODEL, "events"),
         work=in_module("pack"),
     ),

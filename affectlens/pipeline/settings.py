@@ -147,7 +147,7 @@ class ControlsSettings:
     """
 
     placement: Placement = PLACEMENT
-    seeds: tuple[int, ...] = (1, 2)
+    seeds: tuple[int, ...] = (1, 2, 3, 4)
     refine: RefineSettings = CIRCUIT
     mix: RefineMix = MIX
 

@@ -27,7 +27,7 @@ class SteerRequest:
         prompt: What the user says.
         emotion: A steering spec, ``"anger=0.8,sadness=-0.2"``; strength 1 is the recommended dose.
             Several add up.
-        pack_file: Of `SteeringPack.save`.
+        pack_file: Of `SteeringPack.save`, or a name such as ``hub:owner/repo/file``.
         model: Default: the name of the model the pack was made for.
         mode: ``"circuit"`` or ``"residual"``; default: the spec's, or the pack's first.
         system: System prompt of both.
@@ -66,13 +66,15 @@ def steer_beside(request: SteerRequest) -> SideBySide:
     from affectlens.models.generation.generation import GenerationSettings, encode_prompt
     from affectlens.steering import SteeringPack, SteeringSpec
     from affectlens.steering.hooking.steered_passes import generate_steered
+    from affectlens.steering.packs import located
 
-    if not request.pack_file.is_file():
+    pack_file = located(request.pack_file)
+    if not pack_file.is_file():
         raise ArtefactError(
-            f"There is no steering pack {request.pack_file}; make one with `affectlens run`, or "
+            f"There is no steering pack {pack_file}; make one with `affectlens run`, or "
             "name one with --pack or --run."
         )
-    pack = SteeringPack.load(request.pack_file)
+    pack = SteeringPack.load(pack_file)
     asked = request.emotion
     parts: list[Any] = [asked] if isinstance(asked, str) else list(asked)
     if request.mode is not None:

@@ -165,6 +165,7 @@ class EvidenceSummary:
         what: Word → what its numbers are.
         curves: Of units, by part of the evidence, those there are.
         faithfulness, choices: Likewise.
+        enough: Emotion → how many of its ranked units are enough, in words; empty if untested.
     """
 
     said: Mapping[str, Mapping[str, str]]
@@ -172,6 +173,7 @@ class EvidenceSummary:
     curves: Mapping[str, CurveSummary] = field(default_factory=dict[str, CurveSummary])
     faithfulness: LeftSummary | None = None
     choices: ChoiceSummary | None = None
+    enough: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def of(cls, evidence: Evidence, parts: Mapping[str, object]) -> EvidenceSummary:
@@ -191,6 +193,7 @@ class EvidenceSummary:
             },
             faithfulness=LeftSummary.of(left[0]) if left else None,
             choices=ChoiceSummary.of(chosen[0]) if chosen else None,
+            enough={emotion: str(one) for emotion, one in evidence.smallest.items()},
         )
 
 

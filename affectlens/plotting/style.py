@@ -37,6 +37,8 @@ _ARMS: Mapping[str, tuple[str, str]] = {
     "analytic_residual": ("#66738A", "#A3AEBF"),
     "random_units_refined_1": ("#8994A4", "#7A879B"),
     "random_units_refined_2": ("#949EAD", "#707D91"),
+    "random_units_refined_3": ("#9FA8B6", "#667386"),
+    "random_units_refined_4": ("#AAB2BF", "#5F6C7F"),
     "random_units_analytic": ("#B4BCC8", "#5A667A"),
     "random": ("#C6CDD7", "#4C5667"),
 }

@@ -84,7 +84,7 @@ class Server:
             request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
         try:
-            with self._opener().open(request, timeout=self.timeout) as reply:
+            with self.opener().open(request, timeout=self.timeout) as reply:
                 return Answer(reply.status, _decoded(reply.read()))
         except urllib.error.HTTPError as error:
             return Answer(error.code, _decoded(error.read()))
@@ -92,7 +92,7 @@ class Server:
             reason = getattr(error, "reason", error)
             raise DataError(f"No answer from {self.url} ({reason}); is it running?") from error
 
-    def _opener(self) -> urllib.request.OpenerDirector:
+    def opener(self) -> urllib.request.OpenerDirector:
         """No proxy (``http_proxy``) leads to a server on this machine."""
         here = urllib.parse.urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
         return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))

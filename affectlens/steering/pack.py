@@ -39,6 +39,8 @@ from affectlens.steering.pack_checks import check_pack
 from affectlens.steering.pack_display import PackDisplay
 from affectlens.steering.pack_file import facts_of, tensors_of
 from affectlens.steering.pack_places import beginnings
+from affectlens.steering.packs.card import card_file, check_card
+from affectlens.steering.packs.exchange import located
 from affectlens.steering.resolving import resolved
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
@@ -320,25 +322,29 @@ class SteeringPack(PackDisplay):
         Raises:
             ArtefactError: If the file cannot be written.
         """
-        format_of(Path(path)).write(self, Path(path))
+        path = Path(path)
+        format_of(path).write(self, path)
+        card_file(path).unlink(missing_ok=True)  # of what was there before
 
     @classmethod
     def load(
         cls, path: str | Path, model: LanguageModel | None = None, *, force: bool = False
     ) -> SteeringPack:
-        """Read a pack.
+        """Read a pack, and hold it against its card if one is beside it.
 
         Args:
-            path: Of `save`.
+            path: Of `save`, or a name such as ``hub:owner/repo/file`` (`PACK_SOURCES`).
             model: If given, refuse a pack made for another one.
             force: Accept it all the same, if the shapes fit.
 
         Raises:
             ArtefactError: If the file is missing, damaged, of a newer version, or holds NaN.
-            MismatchError: If it is no pack, or one for another model.
+            MismatchError: If it is no pack, one for another model, or not that of its card.
         """
+        path = located(path)
+        check_card(path)
         try:
-            pack = cls(**format_of(Path(path)).read(Path(path)))
+            pack = cls(**format_of(path).read(path))
         except _DAMAGE as error:
             raise ArtefactError(f"{path} is damaged ({error}); make the pack again.") from error
         if model is not None:

@@ -42,7 +42,19 @@ def test_groups_stand_in_order_and_hold_what_belongs_together() -> None:
     assert panels == {
         FIRST: ["run", "steer", "serve", "reproduce"],
         STAGE: sorted(STAGES, key=lambda name: name in GROUPS),  # those with commands of their own
-        PARTS: ["capture", "compare", "list", "store", "models", "datasets", "labels"],
+        PARTS: [
+            "capture",
+            "compare",
+            "events",
+            "export",
+            "import",
+            "list",
+            "store",
+            "models",
+            "datasets",
+            "labels",
+            "packs",
+        ],
     }
 
 

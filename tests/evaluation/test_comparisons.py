@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from affectlens.core import DataError, UnknownNameError
-from affectlens.core.statistics import paired_difference
-from affectlens.evaluation.comparisons import MEASURES, compare
+from affectlens.core.statistics import against_draws, paired_difference
+from affectlens.evaluation.comparisons import MEASURES, compare, compare_draws
 from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import Scores
 from affectlens.evaluation.text_metrics import harmonic
@@ -70,6 +72,29 @@ def test_rows_are_paired_by_event_and_target_not_by_order() -> None:
         assert (*one.ci, one.p) == pytest.approx((expected.low, expected.high, expected.p))
         assert (one.arm, one.scenarios) == ("circuit", 12)
         assert asdict(one)["ci"] == one.ci
+
+
+def test_draws_of_a_control_are_a_sample_themselves() -> None:
+    arms = {"circuit": scores(0), **{f"draw {n}": scores(n, shuffled=True) for n in range(1, 5)}}
+    draws = [name for name in arms if name != "circuit"]
+    own = arms["circuit"]
+    for found in compare_draws(arms, "circuit", draws, "draws", seed=5):
+        each = [c for d in draws for c in compare(arms, "circuit", controls=[d])]
+        alone = [c.difference for c in each if c.measure == found.measure]
+        assert found.difference == pytest.approx(np.mean(alone))
+        assert (found.arm, found.control, found.scenarios) == ("circuit", "draws", 12)
+        far = np.mean(alone) / (np.std(alone, ddof=1) * math.sqrt(1 + 1 / 4))
+        assert found.p >= 2 * stats.t.sf(abs(far), 3) - 1e-12
+    by_key = []
+    for name in draws:
+        one = arms[name]
+        keyed = dict(zip(zip(one.events, one.targets, strict=True), one.hit, strict=True))
+        by_key.append([keyed[key] for key in zip(own.events, own.targets, strict=True)])
+    told = against_draws(own.hit, np.array(by_key), own.groups, random=5)
+    first = compare_draws(arms, "circuit", draws, "draws", seed=5)[0]
+    assert (first.measure, first.p, first.ci) == ("accuracy", told.p, (told.low, told.high))
+    with pytest.raises(UnknownNameError):
+        compare_draws(arms, "circuit", ["nobody"], "draws")
 
 
 def test_arms_on_other_events_are_not_paired() -> None:

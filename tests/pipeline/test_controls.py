@@ -90,9 +90,9 @@ def test_units_are_matched_and_refined_alike(
     descent = RefineSettings(steps=3, groups_per_step=2, learning_rate=0.5, start=2.0, seed=7)
     run = replace(run, settings=replace(run.settings, refine=descent))
     files = stage.controls(run)
-    assert len(files) == 4
+    assert len(files) == 8
     masks = [found.masks()]
-    for draw in (1, 2):
+    for draw in (1, 2, 3, 4):
         drawn = Circuit.load(tmp_path / stage.random_units(draw))
         refined = Circuit.load(tmp_path / stage.random_units_refined(draw))
         masks.append(drawn.masks())
@@ -118,7 +118,7 @@ def test_the_descent_is_the_circuit_s(tmp_path: Path) -> None:
         settings = Settings.of(RunConfig(out=tmp_path, seed=seed))
         assert settings.controls.refine == settings.circuit.refine
         assert settings.controls.mix == settings.circuit.mix
-        assert len(set(settings.controls.seeds)) == len(RANDOM_UNITS_REFINED) == 2
+        assert len(set(settings.controls.seeds)) == len(RANDOM_UNITS_REFINED) == 4
 
 
 def test_a_refined_circuit_gives_no_random_units(tiny_model: Any) -> None:

@@ -10,7 +10,9 @@ import torch
 
 from affectlens.activations import residual_rms
 from affectlens.circuits import Circuit
+from affectlens.circuits.evidence.parts import VERDICT
 from affectlens.circuits.units import Unit, unit_sizes
+from affectlens.circuits.verdict import Evidence, Smallest
 from affectlens.core import TONES, Provenance, Site
 from affectlens.datasets import load, spread
 from affectlens.evaluation.arms import ARMS, ArmKind, FoldedPack, folded_packs, pack_to_tune
@@ -21,6 +23,7 @@ from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.line import STAGES
 from affectlens.pipeline.pack_files import untuned_file
 from affectlens.pipeline.settings import PackSettings
+from affectlens.pipeline.stages.evidence import FOLDER
 from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Sweep
 from affectlens.probes.held_out import HeldOut
@@ -88,12 +91,16 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
         "directions": directions(model),
         "circuit_refined": circuit(model),
         "circuit": (circuit_found := circuit(model)),
-        **{f"random_units_{i}": circuit(model) for i in (1, 2)},
-        **{f"random_units_{i}_refined": circuit(model) for i in (1, 2)},
+        **{f"random_units_{i}": circuit(model) for i in range(1, 5)},
+        **{f"random_units_{i}_refined": circuit(model) for i in range(1, 5)},
         "probes": probes,
     }
     for name, artefact in found.items():
         artefact.save(tmp_path / f"{name}.safetensors")
+    few = {"anger": Smallest("passed", 0.5, 3, 4, f=0.7, random=0.1, p=0.001)}
+    tested = Evidence(circuit_found.units_fingerprint, {"anger": {}, "fear": {}}, smallest=few)
+    (tmp_path / FOLDER).mkdir()
+    tested.save(tmp_path / FOLDER / VERDICT)
     files = pack(run.stage("pack"))
     assert set(files) == {untuned_file(name) for name in folded_packs()}
     plain = FoldedPack(
@@ -107,6 +114,8 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(vectors["circuit.down_proj_out"], expected)
     made = SteeringPack.load(tmp_path / "pack_untuned.safetensors", model)
     assert made.modes == ("residual", "circuit")
+    assert set(made.enough) == {"anger"}  # what the evidence says of the ranking goes along
+    assert (made.enough["anger"]["heads"], made.enough["anger"]["neurons"]) == (3, 4)
     assert made.readout is not None
     assert (made.readout.classes, made.readout.layers) == (TONES, (1,))
     assert torch.equal(made.readout.weights, probes.weights[2:3])
@@ -125,14 +134,13 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     tuned = made.with_recommended("circuit", 0.5)
     assert tuned.readout is not None
     assert tuned.resolve("anger=1;gate=neutral>0.5").gate is not None
-    assert set(STAGES["pack"].needs) == {"probe", "directions", "circuit", "controls"}
+    assert set(STAGES["pack"].needs) == {"probe", "directions", "circuit", "evidence", "controls"}
 
     # Each arm is steered by what its name says, and no two of them by the same.
     source = {
         "residual": "refined", "circuit": "circuit_refined", "analytic_residual": "directions",
         "analytic_circuit": "circuit", "random_units_analytic": "random_units_1",
-        "random_units_refined_1": "random_units_1_refined",
-        "random_units_refined_2": "random_units_2_refined",
+        **{f"random_units_refined_{n}": f"random_units_{n}_refined" for n in range(1, 5)},
     }  # fmt: skip
     assert set(source) == {name for name, arm in ARMS.items() if arm.strengths}
     for arm, name in source.items():

@@ -33,7 +33,7 @@ def test_small_does_less_of_the_same(tmp_path: Path) -> None:
     assert small.report == full.report and small.probe == full.probe
     assert small.controls.refine == small.circuit.refine != full.circuit.refine
     assert len(small.controls.seeds) == len(full.controls.seeds)
-    for stage, events in (("express", 24), ("tune", 4), ("evaluate", 10)):
+    for stage, events in (("express", 24), ("tune", 6), ("evaluate", 20)):
         assert getattr(small, stage).n_events == events < getattr(full, stage).n_events
     assert small.evidence.parts == () and small.activations.per_split == 12
     assert RunContext(RunConfig.checked(out=tmp_path, size="small")).settings.evidence.parts == ()
@@ -53,4 +53,4 @@ def test_all_texts_of_one_s_own_are_read(tmp_path: Path) -> None:
     config = RunConfig.checked(out=tmp_path / "run", size="small", own=OwnCorpus(choice))
     found = settings_of(config)
     assert found.fit_judge.labels == ("polite", "rude")
-    assert found.activations.per_split is None and found.tune.n_events == 4
+    assert found.activations.per_split is None and found.tune.n_events == 6

@@ -135,6 +135,7 @@ def _evidence(rng: np.random.Generator) -> EvidenceSummary:
             EMOTIONS, EMOTIONS, stays, moved, stays,
             ("identity", "salience", "nothing", "identity", "identity", "nothing"),
         ),
+        enough=dict.fromkeys(EMOTIONS[:5], "3 heads and 461 neurons (1 %) keep 0.620"),
     )  # fmt: skip
 
 

@@ -104,6 +104,13 @@ def test_a_stage_not_run_leaves_its_section_out(part: str):
     assert {url[1:] for url in page.fetched if url.startswith("#")} == ALL - owned | {"main"}
 
 
+def test_how_many_units_are_enough_is_said_where_it_was_measured(page: Page):
+    assert "3 heads and 461 neurons (1 %) keep 0.620" in page.text and "enough" in page.text
+    assert DATA.evidence is not None
+    untold = replace(DATA, evidence=replace(DATA.evidence, enough={}))
+    assert "461 neurons" not in Page(render(untold)).text
+
+
 def test_header_alone_is_a_page():
     page = Page(render(ReportData(Header("some model"))))
     assert sections(page) == set() and "some model" in page.text

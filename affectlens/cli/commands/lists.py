@@ -25,6 +25,8 @@ TABLES: Mapping[str, str] = {
     "operators": "affectlens.steering.operators:OPERATORS",
     "objectives": "affectlens.steering.refine.objectives:OBJECTIVES",
     "formats": "affectlens.steering.formats:FORMATS",
+    "vector_formats": "affectlens.steering.formats.vectors:VECTOR_FORMATS",
+    "pack_sources": "affectlens.steering.packs.sources:PACK_SOURCES",
     "servers": "affectlens.serving.servers:SERVERS",
     "arms": "affectlens.evaluation:ARMS",
     "backends": "affectlens.evaluation:BACKENDS",

@@ -23,5 +23,7 @@ def _arm(draw: int, about: str) -> ArmKind:
 
 RANDOM_UNITS_REFINED = (
     _arm(1, "as many units per sublayer as the circuit, drawn at random and refined"),
-    _arm(2, "the same with another draw"),
+    *(_arm(draw, "the same with another draw") for draw in range(2, 5)),
 )
+ALL_DRAWS = "random units refined alike, all draws"
+"""In place of an arm's name: the draws together, which are a sample themselves."""

@@ -13,6 +13,7 @@ from affectlens.pipeline.stage import StageRun
 from affectlens.pipeline.stages.circuit import CIRCUIT, REFINED_CIRCUIT
 from affectlens.pipeline.stages.controls import random_units, random_units_refined
 from affectlens.pipeline.stages.directions import DIRECTIONS, REFINED_DIRECTIONS
+from affectlens.pipeline.stages.evidence import FOLDER
 from affectlens.pipeline.stages.probe import PROBES
 
 if TYPE_CHECKING:
@@ -77,8 +78,12 @@ class RunFiles:
         return Directions.load(self.run.input("directions", file))
 
     def circuit(self, *, refined: bool) -> Circuit:
-        """As found, or refined."""
-        return self._units("circuit", REFINED_CIRCUIT if refined else CIRCUIT)
+        """As found, or refined, with what was found about its units."""
+        from affectlens.circuits.evidence.parts import VERDICT
+        from affectlens.circuits.verdict import Evidence
+
+        found = self._units("circuit", REFINED_CIRCUIT if refined else CIRCUIT)
+        return found.with_evidence(Evidence.load(self.run.input("evidence", FOLDER) / VERDICT))
 
     def random_units(self, draw: int, *, refined: bool) -> Circuit:
         """A draw of random units."""

@@ -11,12 +11,15 @@ from affectlens import reports
 from affectlens.circuits.evidence.parts import VERDICT
 from affectlens.core import ArtefactError, Site
 from affectlens.core.artefact import package_version, read_json, write_json
-from affectlens.evaluation import StrengthPoint, compare, score_replies, summarise
+from affectlens.evaluation import StrengthPoint, compare, compare_draws, score_replies, summarise
+from affectlens.evaluation.arms.random_units_refined import ALL_DRAWS, RANDOM_UNITS_REFINED
 from affectlens.models.registry import weights_note
 from affectlens.pipeline.arm_files import file_of, load_replies
 from affectlens.pipeline.corpus_files import expressed
 from affectlens.pipeline.engine import peak_rss_mb, receipt_file
 from affectlens.pipeline.expression import openers_of
+from affectlens.pipeline.pack_cards import told_of
+from affectlens.pipeline.pack_files import tuned_file
 from affectlens.pipeline.report_examples import examples
 from affectlens.pipeline.settings import ReportSettings
 from affectlens.pipeline.stage import StageRun
@@ -76,6 +79,9 @@ def report(run: StageRun) -> Sequence[str]:
     pairs = compare(scores, settings.main, seed=settings.seed)
     for arm, control in settings.pairs:
         pairs += compare(scores, arm, controls=[control], seed=settings.seed)
+    draws = [arm.name for arm in RANDOM_UNITS_REFINED if arm.name in scores]
+    if len(draws) > 1:
+        pairs += compare_draws(scores, settings.main, draws, ALL_DRAWS, seed=settings.seed)
     receipts = {name: read_json(run.input(name, receipt_file(name))) for name in run.row.needs}
     seconds = {name: float(receipt["seconds"]) for name, receipt in receipts.items()}
     peak = max([peak_rss_mb(), *(float(r["peak_rss_mb"]) for r in receipts.values())])
@@ -150,7 +156,19 @@ def report(run: StageRun) -> Sequence[str]:
     )
     reports.save(data, run.folder / DATA)
     reports.write(data, run.folder / PAGE)
-    return [METRICS, DATA, PAGE]
+    return [METRICS, DATA, PAGE, _card(run)]
+
+
+def _card(run: StageRun) -> str:
+    """Write the card of the pack that was chosen, with its scores, and return its name."""
+    from affectlens.steering import SteeringPack
+    from affectlens.steering.packs.card import PackCard, card_file
+
+    file = run.input("tune", tuned_file("pack"))
+    card = card_file(file)
+    card.unlink(missing_ok=True)  # of a run before
+    PackCard.of(SteeringPack.load(file), file, told_of(file)).write(card)
+    return card.name
 
 
 def decoding(generation: GenerationSettings) -> str:

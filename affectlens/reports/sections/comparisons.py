@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from affectlens.evaluation.arms.random_units_refined import ALL_DRAWS
 from affectlens.plotting.arms import arm_title
 from affectlens.reports.markup import Cell, card, finite, number, percent, table, text
 
@@ -98,7 +99,8 @@ def sentences(data: ReportData) -> list[str]:
     if circuit and refined and unrefined:
         made.append(_units(circuit, list(refined.values()), unrefined))
     if circuit and refined:
-        made += [_pair(found, "circuit", name) for name in refined]
+        together = _pair(found, "circuit", ALL_DRAWS)
+        made += [together] if together else [_pair(found, "circuit", name) for name in refined]
     if analytic and unrefined:
         made.append(_pair(found, "analytic_circuit", "random_units_analytic"))
     return [sentence for sentence in made if sentence]

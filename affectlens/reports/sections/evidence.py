@@ -23,17 +23,25 @@ _TITLES = {
 
 
 def _verdict(found: EvidenceSummary) -> str:
-    heads = ("emotion", *(text(word) for word in WORDS))
+    heads = ("emotion", *(text(word) for word in WORDS), *(["enough"] if found.enough else []))
     rows = [
         (
             dot(emotion, i) + text(emotion),
-            [Cell(text(words[word])) for word in WORDS],
+            [
+                *(Cell(text(words[word])) for word in WORDS),
+                *([Cell(text(found.enough.get(emotion, "untested")))] if found.enough else []),
+            ],
         )
         for i, (emotion, words) in enumerate(found.said.items())
     ]
     explain = "<b>Reading it.</b> " + " ".join(
         f"<i>{text(word)}</i>: {text(what)}." for word, what in found.what.items()
     )
+    if found.enough:
+        explain += (
+            " <i>enough</i>: the smallest share of the ranking that alone keeps half of the "
+            "margin, and more than as many random units."
+        )
     return card(
         "What may be said of each emotion's units",
         table(heads, rows, words=len(heads)),

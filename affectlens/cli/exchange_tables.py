@@ -1,0 +1,93 @@
+"""What ``export``, ``import`` and ``packs`` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from affectlens.cli.consoles import stdout
+
+if TYPE_CHECKING:
+    from affectlens.steering.exporting import Exported
+    from affectlens.steering.importing import Imported
+    from affectlens.steering.pack import SteeringPack
+    from affectlens.steering.packs.card import PackCard
+
+
+def print_exported(done: Exported) -> None:
+    """The file, what each block is called in it, and what a user should know."""
+    _lines(
+        f"{done.file}: {done.request}",
+        "block in affectlens → in the file: "
+        + ", ".join(f"{block} → {name}" for block, name in done.blocks.items()),
+        *([] if done.fit is None else [f"Instead of the circuit: {done.fit}."]),
+        *done.notes,
+    )
+
+
+def print_imported(found: Imported, out: Path) -> None:
+    """The pack, its blocks, and what a user should know."""
+    pack = found.pack
+    (blocks,) = pack.layers.values()
+    _lines(
+        f"{out}: {', '.join(pack.emotions)} for {pack.provenance.model_name}",
+        f"added after the blocks {', '.join(map(str, blocks))} (counted from 0)",
+        *found.notes,
+    )
+
+
+def _lines(*lines: str) -> None:
+    from rich.text import Text
+
+    out = stdout()
+    for line in lines:
+        out.print(Text(line), soft_wrap=True)
+
+
+def print_packs(where: str, packs: Sequence[tuple[str, PackCard]]) -> None:
+    """One pack a row."""
+    from rich.table import Table
+
+    if not packs:
+        _lines(f"There are no packs with a card in {where}")
+        return
+    table = Table("name", "model", "labels", "modes", "licence")
+    for name, card in packs:
+        modes = ", ".join(card.doses)
+        table.add_row(name, card.model, ", ".join(card.labels), modes, card.told.licence)
+    stdout().print(table)
+
+
+def print_pack(pack: SteeringPack, card: PackCard | None) -> None:
+    """What a pack says of itself, then its card."""
+    made_by = pack.provenance
+    _lines(
+        f"model: {made_by.model_name} ({made_by.model}), {pack.n_layers} blocks of width "
+        f"{pack.d_model}",
+        f"fingerprint: {pack.fingerprint}",
+    )
+    for mode in pack.modes:
+        doses = ", ".join(f"{e} {pack.recommended[mode][e]:g}" for e in pack.emotions)
+        _lines(f"{mode}: positions {pack.positions[mode]}; strength 1 in natural doses: {doses}")
+        for point in pack.points(mode):
+            blocks = ", ".join(map(str, pack.layers[f"{mode}.{point}"]))
+            _lines(f"  {point} of the blocks {blocks}")
+    if card is None:
+        _lines("It has no card; `affectlens packs push` writes one.")
+        return
+    told = card.told
+    _lines(
+        f"labels: {card.label_set or 'of its own'}; corpora: {', '.join(told.corpora) or '?'} "
+        f"({card.corpus or '?'}); revision: {told.revision or '?'}; licence: {told.licence}",
+        *(
+            f"{arm}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+            for arm, scores in told.scores.items()
+        ),
+        *(
+            f"strengths tried for {arm}: {low:g} to {high:g} natural doses"
+            for arm, (low, high) in told.doses_tried.items()
+        ),
+        f"for: {told.use}",
+        f"limits: {told.limits}",
+    )

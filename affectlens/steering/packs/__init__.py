@@ -1,0 +1,16 @@
+"""Packs that people pass on: the card beside each, and where they come from by name."""
+
+from affectlens.steering.packs.card import PackCard
+from affectlens.steering.packs.exchange import located, packs_in, pull, push, verify
+from affectlens.steering.packs.sources import PACK_SOURCES, PackSource
+
+__all__ = [
+    "PACK_SOURCES",
+    "PackCard",
+    "PackSource",
+    "located",
+    "packs_in",
+    "pull",
+    "push",
+    "verify",
+]
