@@ -100,7 +100,15 @@ def print_steered(replies: SideBySide) -> None:
 
     out = stdout()
     out.print(Panel(Text(replies.unsteered), title="unsteered", title_align="left"))
-    out.print(Panel(Text(replies.steered), title=Text(replies.spec), title_align="left"))
+    out.print(
+        Panel(
+            Text(replies.steered),
+            title=Text(replies.spec),
+            title_align="left",
+            subtitle=Text(replies.pack),
+            subtitle_align="right",
+        )
+    )
 
 
 def print_ablation(curve: AblationCurve, saved: Path, *, as_json: bool) -> None:

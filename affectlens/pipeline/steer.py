@@ -12,11 +12,12 @@ from affectlens.core import ArtefactError
 
 @dataclass(frozen=True)
 class SideBySide:
-    """The two replies, and the spec that makes the difference in its canonical form."""
+    """The two replies, the spec that makes the difference in its canonical form, and the pack."""
 
     spec: str
     unsteered: str
     steered: str
+    pack: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SteerRequest:
 
     prompt: str
     emotion: str | Sequence[str]
-    pack_file: Path
+    pack_file: str | Path
     model: str | None = None
     mode: str | None = None
     system: str | None = None
@@ -100,4 +101,4 @@ def steer_beside(request: SteerRequest) -> SideBySide:
     plain, steered = (
         str(loaded.tokenizer.decode(list(row), skip_special_tokens=True)).strip() for row in rows
     )
-    return SideBySide(str(spec), plain, steered)
+    return SideBySide(str(spec), plain, steered, str(request.pack_file))

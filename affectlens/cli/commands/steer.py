@@ -22,8 +22,9 @@ from affectlens.cli.program import (
 
 def add_steer_command(app: typer.Typer) -> None:
     """Add ``steer``."""
-    shown = 'affectlens steer "My train was cancelled." -e anger=1 --run runs/mine'
-    app.command("steer", rich_help_panel=FIRST, epilog=example(shown))(steer)
+    shown = 'affectlens steer "My train was cancelled." -e anger=1'
+    mine = f"{shown} --run runs/mine"
+    app.command("steer", rich_help_panel=FIRST, epilog=example(shown, mine))(steer)
 
 
 def steer(
@@ -33,9 +34,12 @@ def steer(
         typer.Option("--emotion", "-e", help="anger=0.8,sadness=-0.2; repeatable, they add up."),
     ],
     run_folder: Annotated[
-        Path, typer.Option("--run", help="Run folder with a pack.")
-    ] = DEFAULT_RUN,
-    pack: Annotated[Path | None, typer.Option("--pack", help="Pack file instead.")] = None,
+        Path | None,
+        typer.Option("--run", help=f"Run folder with a pack; default: {DEFAULT_RUN}, or the box."),
+    ] = None,
+    pack: Annotated[
+        str | None, typer.Option("--pack", help="A file, or a name: see `affectlens packs list`.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Default: the model the pack was made for.")
     ] = None,
@@ -54,11 +58,12 @@ def steer(
         from affectlens.cli.tables import print_steered
         from affectlens.models.chat.variables import parse_variables
         from affectlens.pipeline.steer import SteerRequest, steer_beside
+        from affectlens.steering.packs import usual_packs
 
         request = SteerRequest(
             prompt=prompt,
             emotion=emotion,
-            pack_file=pack or run_folder / "pack.safetensors",
+            pack_file=pack or usual_packs(run_folder, DEFAULT_RUN)[0],
             model=model,
             mode=mode,
             system=system,

@@ -3,6 +3,7 @@
 from affectlens.steering.packs.card import PackCard
 from affectlens.steering.packs.exchange import located, packs_in, pull, push, verify
 from affectlens.steering.packs.sources import PACK_SOURCES, PackSource
+from affectlens.steering.packs.usual import usual_packs
 
 __all__ = [
     "PACK_SOURCES",
@@ -12,5 +13,6 @@ __all__ = [
     "packs_in",
     "pull",
     "push",
+    "usual_packs",
     "verify",
 ]
