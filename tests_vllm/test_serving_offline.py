@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from affectlens.core import DataError, UnknownNameError
-from affectlens.serving.vllm.front_door import Conflict
+from affectlens.serving.door import Conflict
 from affectlens.serving.vllm.model_runners import prompt_length
 from affectlens.serving.vllm.pack_management import load_pack, packs, unload_pack
 from affectlens.serving.vllm.prefix_cache import block_key

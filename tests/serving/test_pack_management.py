@@ -17,11 +17,12 @@ import torch
 
 from affectlens.core import AffectLensError, DataError, MismatchError, UnknownNameError
 from affectlens.models import LanguageModel
+from affectlens.serving.door import Conflict
 from affectlens.serving.loaded_packs import Shelf
+from affectlens.serving.pack_requests import Forbidden, inside
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.serving.vllm import pack_management as m
-from affectlens.serving.vllm.endpoints import Forbidden, inside
-from affectlens.serving.vllm.front_door import Conflict, FrontDoor, Refused
+from affectlens.serving.vllm.front_door import FrontDoor, Refused
 from affectlens.serving.vllm.in_flight import InFlight, noting, users_of
 from affectlens.serving.vllm.register import looking_first
 from affectlens.serving.vllm.request_fields import Asked

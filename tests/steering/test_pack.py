@@ -23,7 +23,7 @@ from affectlens.core import (
 from affectlens.core.artefact import write_tensors
 from affectlens.core.places import WritePoint
 from affectlens.geometry.directions import Directions
-from affectlens.serving.vllm.front_door import cache_key
+from affectlens.serving.door import cache_key
 from affectlens.steering import SteeringPack, SteeringSpec
 from affectlens.steering.building import layer_numbers
 from affectlens.steering.gates import Readout

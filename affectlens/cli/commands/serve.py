@@ -27,11 +27,15 @@ def add_serve_command(app: typer.Typer) -> None:
 def serve(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(help="After --: more arguments of vllm serve.", metavar="[-- ARGUMENTS]"),
+        typer.Argument(help="After --: more arguments of the server.", metavar="[-- ARGUMENTS]"),
     ] = None,
     backend: Annotated[
-        str, typer.Option("--backend", help="A server of `affectlens list servers`.")
-    ] = "vllm",
+        str | None,
+        typer.Option(
+            "--backend",
+            help="A server of `affectlens list servers`; default: vllm where it is installed.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Default: the model the first pack was made for."),
@@ -73,12 +77,14 @@ def serve(
         str | None, typer.Option("--spec", help="With --check: a strong request, anger=2.")
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option("--api-key", help="With --check: the server's key.")
+        str | None,
+        typer.Option("--api-key", help="What clients must give; with --check: the server's key."),
     ] = None,
 ) -> None:
-    """Start vLLM with steering, or --check that a server steers."""
+    """Start a server that steers, or --check that one does."""
     with sentences():
         from affectlens.core import DataError
+        from affectlens.serving.servers import usual_server
         from affectlens.serving.starting import start
 
         if check is not None:
@@ -92,9 +98,10 @@ def serve(
             "max_packs": max_packs,
             "reserve": reserve,
             "force": force or None,
+            "api_key": api_key,
         }
         start(
-            backend,
+            backend or usual_server(python),
             pack or [str(run_folder / "pack.safetensors")],
             model,
             options,

@@ -130,15 +130,15 @@ def likeliest(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
 def sample(
     logits: Float[Tensor, "batch vocab"],
     uniform: Float[Tensor, " batch"],
-    temperature: float,
-    top_p: float,
+    temperature: float | Float[Tensor, "batch 1"],
+    top_p: float | Float[Tensor, "batch 1"],
 ) -> Int[Tensor, " batch"]:
     """Draw tokens by inverting the cumulative distribution at given points.
 
     Args:
         logits: Of the next token.
         uniform: One number in [0, 1) per row; it alone decides what is drawn.
-        temperature: Above 0.
+        temperature: Above 0; one for all rows, or one each.
         top_p: Only the likeliest tokens whose predecessors hold less than this are kept.
     """
     ordered, index = (logits / temperature).softmax(-1).sort(-1, descending=True)

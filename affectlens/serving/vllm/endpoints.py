@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from affectlens.core import AffectLensError, DataError, UnknownNameError
 from affectlens.serving.contract import KEY, ROUTES
+from affectlens.serving.door import Conflict
+from affectlens.serving.pack_requests import (
+    Forbidden,
+    Unauthorized,
+    allowed_folder,
+    inside,
+    read_body,
+    read_wait,
+)
 from affectlens.serving.vllm import pack_management as management
-from affectlens.serving.vllm.front_door import Conflict
 
 _SCRAPE = "/metrics"
 _PATIENCE = 2.0
 """Seconds that a scrape waits for the workers before it shows what it knows."""
-
-
-class Forbidden(AffectLensError):
-    """Something the operator has not allowed."""
-
-
-class Unauthorized(AffectLensError):
-    """A call without the server's API key."""
 
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -89,13 +87,8 @@ class Endpoints:
     async def load(self, request: Any) -> Mapping[str, Any]:
         """``POST /packs`` with ``{"name": ..., "path": ...}``."""
         front = self._known()
-        name, path = _read_body(await request.body())
-        folder = front.door.settings.pack_folder
-        if folder is None:
-            raise Forbidden(
-                "This server loads no packs over HTTP; start it with pack_folder "
-                "(affectlens serve --pack-folder FOLDER)."
-            )
+        name, path, _ = read_body(await request.body())
+        folder = allowed_folder(front.door.settings.pack_folder, "loads")
         self._require_alone()
         steps = management.loading(front, name, inside(folder, path))
         return await self._finish(steps)
@@ -103,19 +96,9 @@ class Endpoints:
     async def unload(self, request: Any) -> Mapping[str, Any]:
         """``DELETE /packs/{name}``, with ``?wait=SECONDS`` for requests that still use it."""
         front = self._known()
-        if front.door.settings.pack_folder is None:
-            raise Forbidden(
-                "This server unloads no packs over HTTP; start it with pack_folder "
-                "(affectlens serve --pack-folder FOLDER)."
-            )
+        allowed_folder(front.door.settings.pack_folder, "unloads")
         self._require_alone()
-        wait = request.query_params.get("wait", str(management.WAIT))
-        try:
-            seconds = float(wait)
-        except ValueError:
-            raise DataError(f"wait must be a number of seconds, not {wait!r}.") from None
-        if not 0 <= seconds <= 3600:
-            raise DataError(f"wait must lie between 0 and 3600 seconds, not {wait}.")
+        seconds = read_wait(request.query_params.get("wait"))
         name = request.path_params["name"]
         await self._finish(management.unloading(front, name, seconds))
         return {"unloaded": name}
@@ -195,28 +178,3 @@ class _Refreshing:
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(_SCRAPE):
             await self.endpoints.refresh()
         await self.app(scope, receive, send)
-
-
-def inside(folder: str, path: str) -> Path:
-    """A file in the operator's folder, wherever links lead.
-
-    Raises:
-        Forbidden: If it lies outside; what is there is not looked at.
-    """
-    root = Path(folder).expanduser().resolve()
-    found = (root / path).resolve()
-    if not found.is_relative_to(root) or found == root:
-        raise Forbidden(f"{path} is not in the folder that packs may be loaded from.")
-    return found
-
-
-def _read_body(body: bytes) -> tuple[str, str]:
-    try:
-        given: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        given = None
-    if isinstance(given, dict) and set(given) == {"name", "path"}:
-        name, path = given["name"], given["path"]
-        if isinstance(name, str) and isinstance(path, str) and path:
-            return name, path
-    raise DataError('Send {"name": "mine", "path": "mine.safetensors"} as JSON.')

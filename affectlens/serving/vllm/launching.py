@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from affectlens.core import ArtefactError, DataError, ModelError
+from affectlens.core import DataError, ModelError
 from affectlens.serving.contract import KEY, Launch
+from affectlens.serving.pack_requests import pack_files
 from affectlens.serving.vllm.front_door import FrontDoor
 from affectlens.serving.vllm.settings import Settings
 
@@ -42,7 +43,8 @@ def prepare(
     Args:
         packs: Files, or ``name=file``; the first is the one that requests mean if they name none.
         model: Built-in name, hub id or folder; default: the model the first pack was made for.
-        options: Other settings of the plug-in; those that are None are left out.
+        options: Other settings of the plug-in; those that are None are left out. ``api_key``: what
+            clients must give.
         python, extra: See `launch`.
 
     Raises:
@@ -52,8 +54,10 @@ def prepare(
     """
     from affectlens.models.registry import BUILTIN
 
-    files = _files(packs)
-    settings = {"packs": files, **{k: v for k, v in (options or {}).items() if v is not None}}
+    files = pack_files(packs)
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    key = given.pop("api_key", None)
+    settings = {"packs": files, **given}
     # There is room for one more, to be loaded later.
     settings.setdefault("max_packs", len(files) + 1)
     rest, config = _take_config(extra)
@@ -67,7 +71,10 @@ def prepare(
     folder = _built_in(model) if model in BUILTIN else model
     if folder != model and not any(one.startswith("--served-model-name") for one in rest):
         rest = ["--served-model-name", model, *rest]
-    return launch(folder, {**config, KEY: settings}, python=python, extra=rest)
+    environment = None if key is None else {**os.environ, "VLLM_API_KEY": str(key)}
+    return launch(
+        folder, {**config, KEY: settings}, python=python, extra=rest, environment=environment
+    )
 
 
 def _built_in(model: str) -> str:
@@ -80,24 +87,6 @@ def _built_in(model: str) -> str:
             f"To fetch {model} AffectLens needs all it depends on ({error}); run this where it is "
             "installed with them and name vLLM's interpreter with --python, or give a folder."
         ) from error
-
-
-def _files(packs: Sequence[str]) -> dict[str, str]:
-    files: dict[str, str] = {}
-    for given in packs:
-        name, equals, file = given.partition("=")
-        if not equals:
-            name, file = Path(given).stem, given
-        if name in files:
-            raise DataError(f"Two packs are called {name}; write NAME=FILE to tell them apart.")
-        found = Path(file).expanduser().resolve()
-        if not found.is_file():
-            raise ArtefactError(
-                f"There is no steering pack {file}; make one with `affectlens run`, or name one "
-                "with --pack or --run."
-            )
-        files[name] = str(found)
-    return files
 
 
 def launch(

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.serving.contract import KEY
 from affectlens.serving.readings import Columns
+from affectlens.serving.reply_readings import Reply, joined
 
 ATTRIBUTE = "_affectlens_scores"
 """Of vLLM's output of a step: request id to classes, layers and scores."""
-
-Scores = list[list[float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,41 +92,6 @@ def pass_on(update: Any) -> Any:
     return update_from_output
 
 
-@dataclass
-class Reply:
-    """The readings of a reply so far.
-
-    Attributes:
-        classes, layers: Of the pack's probes.
-        tokens: Scores of each token.
-    """
-
-    classes: tuple[str, ...]
-    layers: tuple[int, ...]
-    tokens: list[Scores] = field(default_factory=list[Scores])
-
-    def report(self, since: int = 0) -> dict[str, Any]:
-        """What clients get: probabilities per token and layer, and those of the whole reply.
-
-        The reply's are the probe's verdict on the mean hidden state of its tokens, which is how
-        probes are fitted (``mean:reply``).
-
-        Args:
-            since: First token to report; the reply's probabilities always cover all.
-        """
-        scores = torch.tensor(self.tokens)
-        return {
-            "classes": list(self.classes),
-            "layers": list(self.layers),
-            "tokens": _rounded(scores[since:].softmax(-1)),
-            "reply": _rounded(scores.mean(0).softmax(-1)),
-        }
-
-
-def _rounded(shares: Tensor) -> Any:
-    return (shares.double() * 1e6).round().div(1e6).tolist()
-
-
 def report_outputs(process: Any) -> Any:
     """Wrapper of the front end's ``process_outputs``: scores become reports."""
 
@@ -172,10 +135,3 @@ def merge(add: Any) -> Any:
         return result
 
     return add_output
-
-
-def joined(first: Mapping[str, Any] | None, then: Mapping[str, Any] | None) -> Any:
-    """One report of two that follow each other."""
-    if not first or not then:
-        return then or first
-    return {**then, "tokens": [*first["tokens"], *then["tokens"]]}

@@ -8,7 +8,6 @@ workers, work that must not hold up a server, and waiting.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from affectlens.core import DataError
-from affectlens.core.errors import unknown
-from affectlens.serving.vllm.front_door import Conflict, FrontDoor
+from affectlens.serving.door import Conflict
+from affectlens.serving.pack_requests import WAIT
+from affectlens.serving.vllm.front_door import FrontDoor
 from affectlens.serving.vllm.in_flight import InFlight, users_of
 from affectlens.serving.vllm.metrics import metrics
 from affectlens.serving.vllm.register import door_of
@@ -26,10 +26,6 @@ from affectlens.serving.vllm.startup_checks import check_packs
 from affectlens.serving.vllm.worker_calls import refusal
 from affectlens.steering.pack import SteeringPack
 
-WAIT = 30.0
-"""Seconds that unloading waits for requests that still use the pack."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PAUSE, _SOON = 0.05, 5.0
 _T = TypeVar("_T")
 
@@ -90,23 +86,7 @@ class Front:
 
     def listing(self) -> list[dict[str, Any]]:
         """What requests can name, the default first."""
-        return sorted(
-            (described(n, p, self.door) for n, p in self.door.packs.items()),
-            key=lambda one: not one["default"],
-        )
-
-
-def described(name: str, pack: SteeringPack, door: FrontDoor) -> dict[str, Any]:
-    """A pack in plain values."""
-    return {
-        "name": name,
-        "default": name == door.first,
-        "emotions": list(pack.emotions),
-        "modes": list(pack.modes),
-        "positions": dict(pack.positions),
-        "reads": list(pack.readout.classes) if pack.readout and door.reads else [],
-        "fingerprint": pack.fingerprint,
-    }
+        return self.door.listing()
 
 
 def loading(front: Front, name: str, path: str | Path) -> Steps[dict[str, Any]]:
@@ -118,17 +98,7 @@ def loading(front: Front, name: str, path: str | Path) -> Steps[dict[str, Any]]:
     """
     door = front.door
     with door.changing():
-        if not _NAME.fullmatch(name):
-            raise DataError(
-                f"A pack's name is made of letters, digits, dots, - and _, not {name!r}."
-            )
-        if name in door.packs:
-            raise Conflict(f"A pack called {name} is loaded already; unload it or use a new name.")
-        if len(door.packs) >= door.settings.max_packs:
-            raise Conflict(
-                f"There is no room for pack {name} beside {', '.join(door.packs)}; unload one, or "
-                "start the server with more max_packs."
-            )
+        door.require_new(name)
         model = front.engine.vllm_config.model_config
         absolute = Path(path).expanduser().resolve()
         pack = yield Aside(partial(_read, name, absolute, model, force=door.settings.force))
@@ -139,7 +109,7 @@ def loading(front: Front, name: str, path: str | Path) -> Steps[dict[str, Any]]:
             raise DataError(told)
         door.open(name, pack)
     _count(door)
-    return described(name, pack, door)
+    return door.described(name, pack)
 
 
 def _read(name: str, path: Path, model: Any, *, force: bool) -> SteeringPack:
@@ -157,13 +127,7 @@ def unloading(front: Front, name: str, wait: float = WAIT) -> Steps[None]:
     """
     door = front.door
     with door.changing():
-        if name not in door.packs:
-            raise unknown("steering pack", name, door.packs)
-        if door.default is not None and name == door.first:
-            raise Conflict(
-                f"The server steers with pack {name} by default ({door.default}); start it with "
-                "another to do without."
-            )
+        door.require_unloadable(name)
         closed = InFlight.of(front.engine.output_processor).closed
         pack = door.close(name)
         closed.add(name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from affectlens.core.jsonl import json_line
 from affectlens.serving.contract import KEY
-from affectlens.serving.vllm.live_readings import joined
+from affectlens.serving.reply_readings import joined
 from affectlens.serving.vllm.request_fields import READ
 
 _DATA = "data: "

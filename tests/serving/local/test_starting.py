@@ -1,0 +1,138 @@
+"""`affectlens serve --backend transformers`: the command, and the process that it becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from affectlens.cli import app
+from affectlens.core import ArtefactError, DataError, ModelError, UnknownNameError
+from affectlens.models.loading import load_model
+from affectlens.serving import servers
+from affectlens.serving.checking import Server
+from affectlens.serving.child_process import HOST, free_port, running
+from affectlens.serving.local import server
+from affectlens.serving.local.server import API_KEY, prepare
+from tests.conftest import tiny_hf, tiny_tokenizer
+from tests.serving.local.conftest import reading_pack
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and a pack of it on disk."""
+    found = tmp_path_factory.mktemp("model")
+    tiny_hf("llama").save_pretrained(found / "tiny")
+    tiny_tokenizer().save_pretrained(found / "tiny")
+    reading_pack(load_model(str(found / "tiny"))).save(found / "mine.safetensors")
+    reading_pack(load_model(tiny_hf("llama", 5), tokenizer=tiny_tokenizer())).save(
+        found / "other.safetensors"
+    )
+    return found
+
+
+def test_it_is_the_usual_server_where_vllm_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers.shutil, "which", lambda _: None)
+    monkeypatch.setattr(servers, "find_spec", lambda _: None)
+    assert servers.usual_server() == "transformers"
+    assert servers.usual_server("/somewhere/python") == "vllm"
+    monkeypatch.setattr(servers, "find_spec", lambda name: name)
+    assert servers.usual_server() == "vllm"
+
+
+def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execvpe", lambda *given: became.append(given))
+    file = folder / "mine.safetensors"
+    arguments = ["--backend", "transformers", "--pack", str(file), "--default", "anger=0.5"]
+    more = ["--api-key", "secret", "--port", "81", "--", "--max-rows", "3"]
+    done = CliRunner().invoke(app, ["serve", *arguments, *more])
+    assert done.exit_code == 0, done.output
+    ((_, command, environment),) = became
+    assert command[:5] == (sys.executable, "-m", "affectlens.serving.local", "--model", "tiny")
+    settings = json.loads(command[command.index("--steering") + 1])
+    assert settings == {"packs": {"mine": str(file)}, "default": "anger=0.5", "max_packs": 8}
+    assert command[-6:] == ("--host", "127.0.0.1", "--port", "81", "--max-rows", "3")
+    assert environment[API_KEY] == "secret" and "secret" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"packs": ["nowhere.safetensors"]}, ArtefactError, "There is no steering pack"),
+        ({"options": {"default": "angr=1"}}, UnknownNameError, "Unknown emotion"),
+        ({"options": {"max_packs": 0}}, DataError, "max_packs"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_the_start(
+    folder: Path, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    given = {"packs": [str(folder / "mine.safetensors")], **options}
+    with pytest.raises(error, match=words):
+        prepare(**given)
+
+
+def test_what_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(ModelError, match=r"needs uvicorn; run: pip install 'affectlens\[serve\]'"):
+        prepare([str(folder / "mine.safetensors")])
+
+
+def test_a_process_serves_and_ends_in_order(folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    launch = prepare(
+        [str(folder / "mine.safetensors")], str(folder / "tiny"),
+        options={"api_key": "secret"},
+        extra=["--port", str(port), "--served-model-name", "me", "--max-reply", "20"],
+    )  # fmt: skip
+    log = tmp_path / "log"
+    with running(launch, Server(f"http://{HOST}:{port}", "secret"), log, patience=120) as found:
+        assert found.ask("/v1/models").body["data"][0]["id"] == "me"
+        body = {"messages": [{"role": "user", "content": "hello"}], "steering": "anger=1"}
+        assert found.ask("/v1/chat/completions", body).status == 200
+        assert Server(found.url).ask("/v1/models").status == 401
+    assert "Traceback" not in log.read_text()
+    assert f"http://{HOST}:{port}" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("pack", "extra", "words"),
+    [
+        ("other", [], "was made for model"),
+        ("mine", ["--max-rows", "0"], "rows must be a whole number from 1"),
+    ],
+)
+def test_a_process_that_cannot_start_says_why(
+    folder: Path, tmp_path: Path, pack: str, extra: list[str], words: str
+) -> None:
+    launch = prepare(
+        [str(folder / f"{pack}.safetensors")],
+        str(folder / "tiny"),
+        extra=["--port", str(free_port()), *extra],
+    )
+    with (
+        pytest.raises(ModelError, match=words),
+        running(launch, Server(f"http://{HOST}:1"), tmp_path / "log", patience=120),
+    ):
+        pass
+
+
+def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        launch = prepare(
+            [str(folder / "mine.safetensors")], "no-such-model", extra=["--port", str(port)]
+        )
+        done = subprocess.run(launch.command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert f"Cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert "Traceback" not in done.stderr
