@@ -48,7 +48,23 @@ SPECS = (
 
 def prompts(count: int, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
-    more = "and then it rained while everybody was waiting for the bus near the old bridge".split()
+    more = [
+        "and",
+        "then",
+        "it",
+        "rained",
+        "while",
+        "everybody",
+        "was",
+        "waiting",
+        "for",
+        "the",
+        "bus",
+        "near",
+        "the",
+        "old",
+        "bridge",
+    ]
     return [
         f"{rng.choice(EVENTS)} {' '.join(rng.sample(more, rng.randint(1, 12)))}."
         for _ in range(count)
