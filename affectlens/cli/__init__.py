@@ -17,6 +17,7 @@ from affectlens.cli.commands.reproduce import add_reproduce_command
 from affectlens.cli.commands.run import add_run_command, add_stage_commands
 from affectlens.cli.commands.serve import add_serve_command
 from affectlens.cli.commands.steer import add_steer_command
+from affectlens.cli.commands.tune import tune_app
 from affectlens.cli.program import PARTS, app, main
 from affectlens.cli.repeated_options import refuse_repetition
 
@@ -27,7 +28,7 @@ add_run_command(app)
 add_steer_command(app)
 add_serve_command(app)
 add_reproduce_command(app)
-add_stage_commands(app, {"circuit": circuit_app, "probe": probe_app})
+add_stage_commands(app, {"circuit": circuit_app, "probe": probe_app, "tune": tune_app})
 add_capture_command(app)
 add_compare_command(app)
 add_events_command(app)

@@ -15,7 +15,7 @@ from affectlens.evaluation.perplexity import perplexity_ratio, reply_nll
 from affectlens.evaluation.replies import Request, arm_requests, generate_replies
 from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import Scores, score_replies
-from affectlens.evaluation.tuning import StrengthPoint, beyond, choose_strengths
+from affectlens.evaluation.tuning import StrengthPoint, best_arm, beyond, choose_strengths
 
 __all__ = [
     "ARMS",
@@ -35,6 +35,7 @@ __all__ = [
     "Transformers",
     "Vllm",
     "arm_requests",
+    "best_arm",
     "beyond",
     "choose_strengths",
     "compare",

@@ -132,13 +132,15 @@ class StrengthSearch:
             lexicon=self.lexicon,
             embed=self.embed,
             emotions=self.rules.emotions,
-            naming=False,
         )
+        plain = self.judge([reply.text for reply in self.unsteered]).chosen
         points: list[StrengthPoint] = []
         for i, (s, e) in enumerate(cells):
             own = slice(i, None, len(cells))  # every reply has a target, and so one row
             accuracy, harmonic = float(scores.hit[own].mean()), float(scores.harmonic[own].mean())
-            points.append(StrengthPoint(arm, e, s, accuracy, self._ratio(replies[own]), harmonic))
+            ratio, masked = self._ratio(replies[own]), float(scores.masked_harmonic[own].mean())
+            heard = sum(label == e for label in plain) / len(plain)
+            points.append(StrengthPoint(arm, e, s, accuracy, ratio, harmonic, masked, heard))
         return points
 
     def _ratio(self, replies: Sequence[Reply]) -> float:

@@ -21,6 +21,8 @@ class StrengthPoint:
         accuracy: Share of tuning replies in which the judge finds the target.
         perplexity_ratio: To unsteered replies.
         harmonic: Mean harmonic score, see `affectlens.evaluation.arm_metrics.ArmMetrics`.
+        masked_harmonic: The same, heard without feeling words; None if it was not measured.
+        unsteered: As ``accuracy``, of the unsteered replies; None if it was not measured.
     """
 
     arm: str
@@ -29,6 +31,8 @@ class StrengthPoint:
     accuracy: float
     perplexity_ratio: float
     harmonic: float
+    masked_harmonic: float | None = None
+    unsteered: float | None = None
 
 
 MAX_PERPLEXITY_RATIO = 4.0
@@ -146,3 +150,28 @@ def pooled_by_strength(
         for (arm, strength), group in cells.items()
         if len(group) == len(emotions[arm])
     }
+
+
+def best_arm(
+    points: Sequence[StrengthPoint], chosen: Mapping[str, Mapping[str, float]], arms: Sequence[str]
+) -> str | None:
+    """The arm that is heard best without feeling words, at its chosen strengths.
+
+    Args:
+        points: What has been measured.
+        chosen: Of `choose_strengths`.
+        arms: To choose from.
+
+    Returns:
+        The arm with the highest mean of ``masked_harmonic`` over emotions, the first of equals;
+        None if that was not measured of all of them.
+    """
+    means: dict[str, float] = {}
+    for arm in arms:
+        at = [p for p in points if p.arm == arm and p.strength == chosen[arm].get(p.emotion)]
+        scores = [p.masked_harmonic for p in at]
+        known = [score for score in scores if score is not None]
+        if not known or len(known) < len(chosen[arm]):
+            return None
+        means[arm] = sum(known) / len(known)
+    return max(means, key=lambda arm: means[arm], default=None)

@@ -73,6 +73,11 @@ class Door:
         spec = pack.resolve(text)
         if spec and spec.operator not in self.settings.operators:
             raise unknown("operator of this server", spec.operator, self.settings.operators)
+        if spec.schedule is not None:
+            raise DataError(
+                f"This server steers all tokens of a reply alike; leave schedule={spec.schedule} "
+                "out, or steer in Python (pack.steer)."
+            )
         if read and pack.readout is None:
             raise DataError(f"Pack {pack_name} holds no probes, so nothing can be read with it.")
         if (read or (spec and spec.gate)) and not self.reads:

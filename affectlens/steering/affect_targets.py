@@ -16,6 +16,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from affectlens.core import EMOTIONS, DataError
 from affectlens.core.emotions import DIMENSIONS, VAD
@@ -24,6 +25,7 @@ NEARNESS = 0.05
 """Weight of the penalty. It only settles which of nearly equal answers is taken."""
 LEAST = 0.01
 """Strengths below are left out: nobody would hear them."""
+MOST_SWEEPS, SETTLED = 20_000, 1e-9
 
 
 def mixture_for(
@@ -47,8 +49,6 @@ def mixture_for(
     Raises:
         DataError: If a number is not one in [-1, 1], or no emotion has coordinates.
     """
-    from scipy.optimize import nnls
-
     target = [
         _checked(name, value)
         for name, value in zip(DIMENSIONS, (valence, arousal, dominance), strict=True)
@@ -64,10 +64,33 @@ def mixture_for(
     places = np.array([coordinates[e][: len(t)] for e in known])
     far = np.linalg.norm(places - t, axis=1)
     rows = np.vstack([places.T, math.sqrt(NEARNESS) * np.diag(far)])
-    found, _ = nnls(rows, np.concatenate([t, np.zeros(len(known))]))
+    found = non_negative(rows, np.concatenate([t, np.zeros(len(known))]))
     strengths = found / max(1.0, found.sum())
     loudest = sorted(zip(known, strengths.tolist(), strict=True), key=lambda pair: -pair[1])
     return {e: round(s, 4) for e, s in loudest if s >= LEAST}
+
+
+def non_negative(
+    rows: Float[np.ndarray, "row column"], wanted: Float[np.ndarray, " row"]
+) -> Float[np.ndarray, " column"]:
+    """The ``w >= 0`` with the least ``|rows w - wanted|``, column after column until none moves.
+
+    Servers read places and have no scipy, whose ``nnls`` gives the same.
+
+    Args:
+        rows: Columns must not vanish.
+        wanted: What they should add up to.
+    """
+    products, slopes = rows.T @ rows, rows.T @ wanted
+    found = np.zeros(rows.shape[1])
+    for _ in range(MOST_SWEEPS):
+        before = found.copy()
+        for i in range(len(found)):
+            step = (slopes[i] - products[i] @ found) / products[i, i]
+            found[i] = max(0.0, found[i] + step)
+        if np.abs(found - before).max() < SETTLED:
+            break
+    return found
 
 
 def place_of(

@@ -14,6 +14,7 @@ from affectlens.core import DataError, MismatchError, Provenance, Site
 from affectlens.core.errors import unknown
 from affectlens.core.places import layer_range
 from affectlens.steering.gates import EMBEDDINGS, Readout, decided
+from affectlens.steering.intensity import merged as merged_responses
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
@@ -156,6 +157,8 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
             readout=merged.readout or pack.readout,
             gates=merged.gates or pack.gates,
             enough=merged.enough or pack.enough,
+            responses=merged_responses(merged.responses, pack.responses),
+            first=merged.first or pack.first,
             provenance=replace(
                 merged.provenance,
                 corpus=merged.provenance.corpus or pack.provenance.corpus,

@@ -11,12 +11,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core import DataError
+from affectlens.steering.intensity import CALIBRATED
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.operators.affine import unit
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
     from affectlens.steering.spec import SteeringSpec
+
+
+CANCELLED = 0.01
+"""Share of the length of its parts below which a mixture is nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,10 @@ def doses_of(
             return Doses(strengths, pack.rms[list(layers)].to(dtype))
         case "raw":
             return Doses(strengths, torch.ones(len(layers), dtype=dtype))
+        case name if name in CALIBRATED:
+            known = pack.responses[name][str(spec.mode)]
+            doses = [known[e].dose(effect) for e, effect in spec.weights.items()]
+            return Doses(torch.tensor(doses, dtype=dtype))
         case _:
             return Doses(strengths)
 
@@ -81,3 +90,25 @@ def doses_at(
     if doses.lengths is not None:
         vectors = unit(vectors) * doses.lengths
     return doses.strengths[:, None] * vectors
+
+
+def cancels(pack: SteeringPack, spec: SteeringSpec) -> bool:
+    """Whether the vectors of several emotions add up to next to nothing, as opposites do.
+
+    Args:
+        pack: The pack.
+        spec: A resolved request.
+    """
+    if not OPERATORS[spec.operator].adds:
+        return False
+    whole = parts = 0.0
+    for point in pack.points(str(spec.mode)):
+        name = f"{spec.mode}.{point}"
+        vectors = pack.vectors[name][[pack.emotions.index(e) for e in spec.weights]]
+        doses = doses_of(pack, spec, pack.layers[name], torch.float32)
+        if doses.lengths is not None:
+            vectors = unit(vectors) * doses.lengths[:, None]
+        each = doses.strengths.float()[:, None, None] * vectors
+        whole += float(each.sum(0).square().sum())
+        parts += float(each.square().sum())
+    return parts > 0 and whole < CANCELLED**2 * parts

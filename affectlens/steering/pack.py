@@ -35,6 +35,12 @@ from affectlens.steering.building import (
 )
 from affectlens.steering.formats import format_of
 from affectlens.steering.gates import Gate, Readout, decider
+from affectlens.steering.intensity import (
+    DoseResponse,
+    Responses,
+    with_responses,
+    without_responses,
+)
 from affectlens.steering.pack_checks import check_pack
 from affectlens.steering.pack_display import PackDisplay
 from affectlens.steering.pack_file import facts_of, tensors_of
@@ -70,6 +76,9 @@ class SteeringPack(PackDisplay):
         gates: Probes that decide gates, where they are not those of ``readout``.
         enough: Emotion to the fewest ranked units that are sufficient, numbers as of
             `affectlens.circuits.verdict.Smallest`; the provenance names the evidence.
+        responses: What doses do, for units that mean an effect; see
+            `affectlens.steering.intensity`.
+        first: The mode of requests that name none; None: the first of `MODES` that it has.
         provenance: What made it; its model is the only one it fits.
     """
 
@@ -84,6 +93,8 @@ class SteeringPack(PackDisplay):
     readout: Readout | None = None
     gates: Readout | None = None
     enough: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    responses: Responses = field(default_factory=dict)
+    first: str | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance("pack"))
 
     def __post_init__(self) -> None:
@@ -97,7 +108,8 @@ class SteeringPack(PackDisplay):
     def modes(self) -> tuple[str, ...]:
         """Modes it can steer in, the default first."""
         have = {name.partition(".")[0] for name in self.vectors}
-        return tuple(mode for mode in MODES if mode in have)
+        modes = [mode for mode in MODES if mode in have]
+        return tuple(sorted(modes, key=lambda mode: mode != self.first))
 
     def points(self, mode: str) -> tuple[str, ...]:
         """Where a mode writes.
@@ -262,7 +274,8 @@ class SteeringPack(PackDisplay):
         Args:
             mode: Whose strengths.
             strengths: Per emotion (the others keep theirs), or one for all.
-            positions: The positions they were chosen with; None keeps the old ones.
+            positions: The positions they were chosen with; None keeps the old ones. Others make
+                what was measured of the mode's doses void.
             parameters: How they were chosen; goes into the provenance.
         """
         self.points(mode)
@@ -273,12 +286,39 @@ class SteeringPack(PackDisplay):
                 raise unknown("emotion", emotion, self.emotions)
         chosen = {**self.recommended[mode], **{e: float(s) for e, s in strengths.items()}}
         known = {**self.provenance.parameters, **dict(parameters or {})}
+        moved = positions not in (None, self.positions[mode])
+        responses = without_responses(self.responses, mode) if moved else self.responses
         return replace(
             self,
             recommended={**self.recommended, mode: chosen},
             positions={**self.positions, mode: positions or self.positions[mode]},
+            responses=responses,
             provenance=replace(self.provenance, parameters=known),
         )
+
+    def with_first(self, mode: str) -> SteeringPack:
+        """The same pack, a mode of it being that of requests that name none.
+
+        Raises:
+            UnknownNameError: If it has no such mode.
+        """
+        self.points(mode)
+        return replace(self, first=mode)
+
+    def with_responses(
+        self, unit: str, mode: str, found: Mapping[str, DoseResponse]
+    ) -> SteeringPack:
+        """The same pack with what doses do, so that requests can ask for an effect.
+
+        Args:
+            unit: One of `affectlens.steering.intensity.CALIBRATED`.
+            mode: That was measured, at the positions of the pack, adding.
+            found: Per emotion; the others keep theirs.
+
+        Raises:
+            UnknownNameError: If there is no such unit, mode or emotion.
+        """
+        return with_responses(self, unit, mode, found)
 
     def with_rms(self, rms: Float[Tensor, " n_layers"]) -> SteeringPack:
         """The same pack with the size of the residual stream, for unit ``rms``.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
 from affectlens.steering.gates import EMBEDDINGS
+from affectlens.steering.intensity import check_responses
 from affectlens.steering.spec import MODES, POSITIONS
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def check_pack(pack: SteeringPack) -> None:
     _check_tensors(pack)
     _check_probes(pack)
     _check_enough(pack)
+    check_responses(pack)
+    if pack.first is not None and pack.first not in pack.modes:
+        raise unknown("first mode of the pack", pack.first, pack.modes)
     for mode in pack.modes:
         for field in ("positions", "recommended"):
             if mode not in getattr(pack, field):

@@ -23,6 +23,7 @@ class PackDisplay(Displayed):
             "d_model": pack.d_model,
             "readout": pack.readout is not None,
             **({"enough": self._enough(pack)} if pack.enough else {}),
+            **({"calibrated": "+".join(pack.responses)} if pack.responses else {}),
             "model": pack.provenance.model_name,
         }
 

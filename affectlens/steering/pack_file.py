@@ -9,6 +9,7 @@ from torch import Tensor
 from affectlens.core.artefact import TensorFile
 from affectlens.core.places import WritePoint
 from affectlens.steering.gates import Readout
+from affectlens.steering.intensity import facts, from_facts
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -29,6 +30,8 @@ def facts_of(pack: SteeringPack) -> dict[str, Any]:
         "positions": dict(pack.positions),
         **{name: probes.facts() for name, probes in _probes(pack).items()},
         **({"enough": {e: dict(of) for e, of in pack.enough.items()}} if pack.enough else {}),
+        **({"responses": facts(pack.responses)} if pack.responses else {}),
+        **({"first": pack.first} if pack.first else {}),
     }
 
 
@@ -48,7 +51,7 @@ def fields_of(file: TensorFile) -> dict[str, Any]:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: If the file lacks something.
     """
-    facts, tensors = file.extra, dict(file.tensors)
+    said, tensors = file.extra, dict(file.tensors)
     rms = tensors.pop("rms", None)
     probes = {
         name: {part: tensors.pop(f"{name}.{part}") for part in ("weights", "bias")}
@@ -56,17 +59,19 @@ def fields_of(file: TensorFile) -> dict[str, Any]:
         if {f"{name}.weights", f"{name}.bias"} <= tensors.keys()
     }
     return {
-        "emotions": tuple(facts["emotions"]),
+        "emotions": tuple(said["emotions"]),
         "vectors": tensors,
-        "layers": {name: tuple(numbers) for name, numbers in facts["layers"].items()},
-        "n_layers": facts["n_layers"],
-        "d_model": facts["d_model"],
-        "recommended": facts["recommended"],
-        "positions": facts["positions"],
+        "layers": {name: tuple(numbers) for name, numbers in said["layers"].items()},
+        "n_layers": said["n_layers"],
+        "d_model": said["d_model"],
+        "recommended": said["recommended"],
+        "positions": said["positions"],
         "rms": rms,
-        "enough": facts.get("enough", {}),
+        "enough": said.get("enough", {}),
+        "responses": from_facts(said.get("responses", {})),
+        "first": said.get("first"),
         "provenance": file.provenance,
-        **{name: Readout.from_file(facts[name], parts) for name, parts in probes.items()},
+        **{name: Readout.from_file(said[name], parts) for name, parts in probes.items()},
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
+from affectlens.steering.doses import cancels
 from affectlens.steering.gates import Gate
+from affectlens.steering.intensity import CALIBRATED, calibrated
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
@@ -27,6 +29,13 @@ def resolved(pack: SteeringPack, spec: Any) -> SteeringSpec:
         )
     positions = asked.positions or pack.positions[mode]
     found = asked.changed(pack.emotions, mode=mode, positions=positions)
+    if found.unit in CALIBRATED and not (found := calibrated(pack, found)):
+        return found
+    if len(found.weights) > 1 and cancels(pack, found):
+        raise DataError(
+            f"The vectors of {found} cancel each other, so nothing would be steered; ask for fewer "
+            "emotions, or for unlike strengths."
+        )
     if isinstance(found.gate, Gate):
         pack.decider(found)
     return found

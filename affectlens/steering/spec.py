@@ -14,8 +14,11 @@ from typing import Any, cast
 
 from affectlens.core import EMOTIONS, DataError, emotion_name, fingerprint
 from affectlens.core.errors import unknown
+from affectlens.steering.affect_targets import from_dimensions
 from affectlens.steering.gates import Gate
+from affectlens.steering.intensity import CALIBRATED
 from affectlens.steering.operators import OPERATORS
+from affectlens.steering.schedules import Schedule
 
 MODES: Mapping[str, tuple[str, ...]] = {
     "residual": ("resid_post",),
@@ -29,15 +32,23 @@ The latter two come before a post-norm, where a family has one.
 POSITIONS: tuple[str, ...] = ("generated", "last_prompt+generated", "prompt", "all")
 """By absolute index against the prompt's length, never by index in a chunk."""
 
-UNITS: tuple[str, ...] = ("recommended", "natural", "rms", "raw")
+UNITS: tuple[str, ...] = ("recommended", "natural", "rms", "raw", *CALIBRATED)
 """What strength 1 means.
 
 ``recommended``: the dose the pack recommends, chosen on tuning scenarios. ``natural``: one natural
 dose, the norm of the centred difference. ``rms``: the residual's mean RMS at that layer (the
-published strength is 8). ``raw``: a vector of norm 1.
+published strength is 8). ``raw``: a vector of norm 1. ``heard`` and ``kl`` name an effect, and the
+pack knows the dose that has it, if it was calibrated: see `affectlens.steering.intensity`.
 """
 
-MAX_STRENGTH: Mapping[str, float] = {"recommended": 20, "natural": 20, "rms": 100, "raw": 10_000}
+MAX_STRENGTH: Mapping[str, float] = {
+    "recommended": 20,
+    "natural": 20,
+    "rms": 100,
+    "raw": 10_000,
+    "heard": 1,
+    "kl": 20,
+}
 """Beyond these a strength is a typing error."""
 
 _CHOICES: Mapping[str, Collection[str]] = {
@@ -52,6 +63,7 @@ _DEFAULTS: Mapping[str, str | None] = {
     "operator": "add",
     "unit": "recommended",
     "gate": None,
+    "schedule": None,
 }
 _NOTHING = "none"
 _MARKS = frozenset("=,;<>{}/\\")
@@ -75,6 +87,8 @@ class SteeringSpec:
             shares (``project_out``: 1 takes all of it out) have no unit.
         gate: A condition such as ``"sadness>0.4"``, or None. It is decided before the first place
             that is steered, or the pack refuses it; see `affectlens.steering.gates`.
+        schedule: Share of the steering over the tokens of the reply, such as ``"rise:20"``, or
+            None; see `affectlens.steering.schedules`.
         emotions: Names that are accepted, if not the usual six.
     """
 
@@ -84,6 +98,7 @@ class SteeringSpec:
     operator: str = "add"
     unit: str = "recommended"
     gate: Gate | str | None = None
+    schedule: Schedule | str | None = None
     emotions: InitVar[Sequence[str]] = EMOTIONS
 
     def __post_init__(self, emotions: Sequence[str]) -> None:
@@ -94,6 +109,7 @@ class SteeringSpec:
             if value not in tuple(valid):
                 raise unknown(name, value, valid)
         object.__setattr__(self, "gate", Gate.parse(self.gate))
+        object.__setattr__(self, "schedule", Schedule.parse(self.schedule))
         if not isinstance(self.weights, Mapping):
             raise DataError(f"weights must map emotions to strengths, not be {self.weights!r}.")
         checked: dict[str, float] = {}
@@ -169,7 +185,8 @@ class SteeringSpec:
             value: A spec; None or ``"none"`` (change nothing); text such as
                 ``"anger=0.8,sadness=-0.2;mode=residual;positions=all"``; JSON; or a mapping,
                 either ``{"anger": 0.8, "mode": "residual"}`` or with the strengths under
-                ``"weights"``.
+                ``"weights"``. In place of emotions a place may be asked for,
+                ``"valence=-0.6,arousal=0.7"``: see `affectlens.steering.affect_targets`.
             emotions: Names that are accepted.
 
         Raises:
@@ -181,6 +198,8 @@ class SteeringSpec:
         if value is None:
             return cls()
         weights, options = _read(value)
+        if isinstance(weights, Mapping):
+            weights = from_dimensions(weights, emotions)
         return cls(weights, emotions=emotions, **options)
 
     @classmethod
@@ -210,7 +229,7 @@ class SteeringSpec:
                     raise DataError(
                         f"The option {name} is {options[name]} and {choice}; keep one of them."
                     )
-        return cls(weights, emotions=emotions, **options)
+        return cls(from_dimensions(weights, emotions), emotions=emotions, **options)
 
 
 def _read(value: Any) -> tuple[Any, dict[str, Any]]:

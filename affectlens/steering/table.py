@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -15,6 +15,7 @@ from affectlens.steering.doses import doses_at
 from affectlens.steering.gates import Gate, GateTable, gate_tables
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.operators.affine import Affine
+from affectlens.steering.schedules import Schedule
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class SiteTable:
         hidden: Float[Tensor, "batch pos d_model"],
         rows: Int[Tensor, " batch"],
         on: Bool[Tensor, "batch pos"] | None,
+        shares: Float[Tensor, "batch pos"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """Steer hidden states.
 
@@ -45,10 +47,18 @@ class SiteTable:
             hidden: What the model computed here.
             rows: Row of the table of each row of the batch.
             on: Which tokens to steer; None for all of them.
+            shares: How far each token goes from what it is to what it would become; None: all the
+                way.
         """
+        moved = hidden
         for affine in self.operators.values():
-            hidden = affine.apply(hidden, rows, on)
-        return hidden
+            moved = affine.apply(moved, rows, on)
+        if shares is None:
+            return moved
+        plain, share = hidden.float(), shares[..., None]
+        partly = (plain + share * (moved.float() - plain)).to(hidden.dtype)
+        # All the way and not at all are bit for bit what they are without a schedule.
+        return torch.where(share == 1, moved, torch.where(share == 0, hidden, partly))
 
     def to(self, device: torch.device | str) -> SiteTable:
         """The same on another device."""
@@ -63,6 +73,7 @@ class SteeringTable:
         sites: In the order of a forward pass. Places where no request does anything are absent.
         rows: For each request its row of the tables; 0 for those that change nothing.
         positions: For each row of the tables, which tokens it steers.
+        schedules: Rows whose steering changes over the reply, and how.
         gates: Conditions of the rows, by the probe that decides them; each probe reads before all
             places that its rows steer.
     """
@@ -71,6 +82,7 @@ class SteeringTable:
     rows: tuple[int, ...]
     positions: tuple[str, ...]
     gates: tuple[GateTable, ...] = ()
+    schedules: Mapping[int, Schedule] = field(default_factory=dict[int, Schedule])
 
     def to(self, device: torch.device | str) -> SteeringTable:
         """The same on another device."""
@@ -111,6 +123,11 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
         tuple(place.get(spec, 0) for spec in specs),
         ("generated", *(str(spec.positions) for spec in distinct)),
         _gates(pack, distinct),
+        {
+            row: spec.schedule
+            for row, spec in enumerate(distinct, start=1)
+            if isinstance(spec.schedule, Schedule)
+        },
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from affectlens.core import DataError
+from affectlens.evaluation.intensity import tuned_responses
 from affectlens.evaluation.tuning import (
     StrengthPoint,
+    best_arm,
     beyond,
     choose_strengths,
     pooled_by_strength,
@@ -75,3 +77,30 @@ def test_a_choice_at_the_end_asks_for_more() -> None:
     assert beyond(points, choose_strengths(points)) == {}
     with pytest.raises(DataError, match="two"):
         beyond(curve("m", "a", [(1, 0.1, 5)]), {"m": {"a": 1.0}})
+
+
+def test_the_best_arm_is_heard_best_without_feeling_words() -> None:
+    def at(arm: str, emotion: str, strength: float, masked: float | None) -> StrengthPoint:
+        return StrengthPoint(arm, emotion, strength, 0.5, 1.0, 0.9, masked, 0.1)
+
+    points = [at("a", "anger", 1, 0.2), at("a", "anger", 2, 0.9), at("a", "fear", 1, 0.3),
+              at("b", "anger", 1, 0.3), at("b", "fear", 3, 0.4)]  # fmt: skip
+    chosen = {"a": {"anger": 1.0, "fear": 1.0}, "b": {"anger": 1.0, "fear": 3.0}}
+    assert best_arm(points, chosen, ["a", "b"]) == "b"
+    assert best_arm(points, {**chosen, "a": {"anger": 2.0, "fear": 1.0}}, ["a", "b"]) == "a"
+    assert best_arm(points, chosen, ["a"]) == "a" and best_arm(points, chosen, []) is None
+    unknown = [*points[:-1], at("b", "fear", 3, None)]
+    assert best_arm(unknown, chosen, ["a", "b"]) is None
+
+
+def test_strengths_that_were_tried_are_a_first_calibration() -> None:
+    rows = [("anger", 1.0, 0.4, 1.5), ("anger", 2.0, 0.8, 3.0), ("anger", 4.0, 1.0, 9.0),
+            ("fear", 1.0, 0.0, 1.0)]  # fmt: skip
+    points = [StrengthPoint("a", e, s, h, r, h, h, 0.1) for e, s, h, r in rows]
+    points.append(StrengthPoint("b", "anger", 0.5, 1.0, 1.0, 1.0, 1.0, 0.1))
+    found = tuned_responses(points, "a", max_perplexity_ratio=4.0)
+    assert set(found) == {"anger"}
+    assert found["anger"].doses == (0, 1, 2)
+    assert found["anger"].values == pytest.approx((0.1, 0.4, 0.8))
+    old = [StrengthPoint("a", "anger", 1.0, 0.4, 1.5, 0.4)]
+    assert tuned_responses(old, "a", max_perplexity_ratio=4.0) == {}

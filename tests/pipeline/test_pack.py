@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from affectlens.activations import residual_rms
@@ -13,7 +14,7 @@ from affectlens.circuits import Circuit
 from affectlens.circuits.evidence.parts import VERDICT
 from affectlens.circuits.units import Unit, unit_sizes
 from affectlens.circuits.verdict import Evidence, Smallest
-from affectlens.core import TONES, Provenance, Site
+from affectlens.core import TONES, DataError, Provenance, Site
 from affectlens.datasets import load, spread
 from affectlens.evaluation.arms import ARMS, ArmKind, FoldedPack, folded_packs, pack_to_tune
 from affectlens.geometry import Directions
@@ -28,6 +29,7 @@ from affectlens.pipeline.stages.pack import pack
 from affectlens.probes import Sweep
 from affectlens.probes.held_out import HeldOut
 from affectlens.steering import SteeringPack
+from affectlens.steering.intensity import CALIBRATED
 from affectlens.steering.spec import UNITS
 
 EMOTIONS = ("anger", "fear")
@@ -130,6 +132,10 @@ def test_a_pack_can_steer_and_read(tiny_model: Any, tmp_path: Path) -> None:
     shown = [encode_prompt(model, event.text) for event in spread(fit, 32)]
     assert made.rms is not None and torch.equal(made.rms, residual_rms(model, shown))
     for unit in UNITS:
+        if unit in CALIBRATED:
+            with pytest.raises(DataError, match=f"unit={unit} needs"):
+                made.resolve(f"anger=1;unit={unit}")
+            continue
         assert made.resolve(f"anger=1;unit={unit}")
     tuned = made.with_recommended("circuit", 0.5)
     assert tuned.readout is not None

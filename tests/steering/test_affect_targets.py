@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear, nnls
 
 from affectlens.core import EMOTIONS, DataError
 from affectlens.core.emotions import VAD
-from affectlens.steering.affect_targets import NEARNESS, mixture_for, place_of
+from affectlens.steering.affect_targets import NEARNESS, mixture_for, non_negative, place_of
+from affectlens.steering.spec import SteeringSpec
 
 GRID = [(v / 4, a / 4) for v in range(-4, 5) for a in range(-4, 5)]
 
@@ -43,6 +44,14 @@ def test_it_is_the_best_mixture_by_another_solver(valence: float, arousal: float
         assert found.get(emotion, 0.0) == pytest.approx(strength, abs=0.011)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_least_squares_are_those_of_scipy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(9, 7))
+    wanted = random.normal(size=9)
+    assert np.allclose(non_negative(rows, wanted), nnls(rows, wanted)[0], atol=1e-6)
+
+
 def test_places_within_reach_are_reached() -> None:
     for one, other in itertools.combinations(EMOTIONS, 2):
         middle = np.mean([VAD[one], VAD[other]], axis=0)
@@ -71,3 +80,24 @@ def test_only_emotions_that_may_be_mixed() -> None:
 def test_numbers_that_are_none(bad: object) -> None:
     with pytest.raises(DataError, match=r"valence must be a number from -1 to 1"):
         mixture_for(bad, 0.5)  # type: ignore[arg-type]
+
+
+def test_specs_ask_for_places() -> None:
+    spec = SteeringSpec.parse("valence=-0.6,arousal=0.7;mode=circuit")
+    assert dict(spec.weights) == {k: v for k, v in sorted(mixture_for(-0.6, 0.7).items())}
+    assert spec.mode == "circuit"
+    assert SteeringSpec.parse(str(spec)) == spec
+    assert SteeringSpec.parse({"valence": -0.6, "arousal": 0.7, "mode": "circuit"}) == spec
+    assert SteeringSpec.combined(["valence=-0.6", "arousal=0.7;mode=circuit"]) == spec
+    full = SteeringSpec.parse("valence=-0.62,arousal=0.82,dominance=-0.43")
+    assert full == SteeringSpec({"fear": 1.0})
+    assert not SteeringSpec.parse("valence=0,arousal=0")
+    own = SteeringSpec.parse("valence=2", emotions=("valence", "anger"))
+    assert dict(own.weights) == {"valence": 2}
+    for text, said in (
+        ("valence=0.5", "arousal is missing"),
+        ("valence=0.5,arousal=0.1,anger=1", "one or the other"),
+        ("valence=3,arousal=0.1", "from -1 to 1"),
+    ):
+        with pytest.raises(DataError, match=said):
+            SteeringSpec.parse(text)

@@ -27,6 +27,7 @@ from affectlens.serving.door import cache_key
 from affectlens.steering import SteeringPack, SteeringSpec
 from affectlens.steering.building import layer_numbers
 from affectlens.steering.gates import Readout
+from affectlens.steering.intensity import DoseResponse
 from affectlens.steering.operators.affine import add
 from affectlens.steering.pack_file import facts_of
 from tests.steering.oracle import EMOTIONS, random_pack
@@ -65,7 +66,15 @@ def test_the_fingerprint_covers_every_field(pack: SteeringPack, tmp_path: Path) 
     probes = Readout(("a", "b"), (0, 1), torch.rand(2, 2, pack.d_model), torch.rand(2, 2))
     words = replace(probes, layers=(-1, 2))
     numbers = {"heads": 1, "neurons": 9, "share": 2.0, "f": 0.6, "random": 0.1, "p": 0.002}
-    whole = replace(pack, readout=probes, gates=words, enough={pack.emotions[0]: numbers})
+    line = DoseResponse((0, 1), (0.1, 0.9))
+    whole = replace(
+        pack,
+        readout=probes,
+        gates=words,
+        enough={pack.emotions[0]: numbers},
+        responses={"heard": {"residual": {"anger": line}}},
+        first="circuit",
+    )
     whole.save(tmp_path / "a.safetensors")
     assert SteeringPack.load(tmp_path / "a.safetensors").fingerprint == whole.fingerprint
     seen = {whole.fingerprint}
@@ -103,6 +112,8 @@ def other(value: Any) -> Any:
             first = changed.view(-1)[:1]
             first.copy_(torch.nextafter(first, torch.full_like(first, torch.inf)))
             return changed
+        case DoseResponse():
+            return replace(value, values=other(value.values))
         case dict() if value:
             return {**value, (last := list(value)[-1]): other(value[last])}
         case dict():

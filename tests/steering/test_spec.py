@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from affectlens.core import EMOTIONS, AffectLensError, DataError, UnknownNameError
 from affectlens.steering.gates import Gate
 from affectlens.steering.operators import OPERATORS
-from affectlens.steering.spec import MODES, POSITIONS, UNITS, SteeringSpec
+from affectlens.steering.spec import MAX_STRENGTH, MODES, POSITIONS, UNITS, SteeringSpec
 
 parse = SteeringSpec.parse
 
@@ -25,13 +25,14 @@ STRENGTHS = st.floats(-20, 20, allow_nan=False)
 @st.composite
 def specs(draw: Any) -> SteeringSpec:
     operator = draw(st.sampled_from(tuple(OPERATORS)))
-    limit = 2 if operator == "project_out" else 20
+    unit = draw(st.sampled_from(UNITS))
+    limit = 2 if operator == "project_out" else min(20, MAX_STRENGTH[unit])
     return SteeringSpec(
         draw(st.dictionaries(st.sampled_from(EMOTIONS), st.floats(-limit, limit))),
         mode=draw(st.sampled_from((None, *MODES))),
         positions=draw(st.sampled_from((None, *POSITIONS))),
         operator=operator,
-        unit=draw(st.sampled_from(UNITS)),
+        unit=unit,
         gate=draw(st.none() | st.builds(Gate, st.sampled_from(EMOTIONS), st.booleans(), SHARES)),
     )
 

@@ -14,9 +14,14 @@ TUNING = "tuning.json"
 
 
 def tune(run: StageRun) -> Sequence[str]:
-    """Choose a strength per arm and emotion; arms that a stopped run has measured are kept."""
-    from affectlens.evaluation import ARMS, beyond, choose_strengths
-    from affectlens.evaluation.arms import folded_packs, pack_to_tune
+    """Choose a strength per arm and emotion; arms that a stopped run has measured are kept.
+
+    The mode of the pack that is heard best without feeling words becomes its default, and what was
+    heard at each strength its first calibration (``unit=heard``).
+    """
+    from affectlens.evaluation import ARMS, best_arm, beyond, choose_strengths
+    from affectlens.evaluation.arms import MAIN, folded_packs, pack_to_tune
+    from affectlens.evaluation.intensity import tuned_responses
     from affectlens.evaluation.strength_search import StrengthSearch
     from affectlens.pipeline.tuning_files import ArmPoints
     from affectlens.steering import SteeringPack
@@ -48,6 +53,13 @@ def tune(run: StageRun) -> Sequence[str]:
     for arm, strengths in chosen.items():
         name = pack_to_tune(arm).name
         packs[name] = packs[name].with_recommended(ARMS[arm].mode, strengths)
+    main = [arm for arm in chosen if pack_to_tune(arm) is MAIN]
+    for arm in main:
+        if heard := tuned_responses(points, arm, max_perplexity_ratio=limit):
+            mode = ARMS[arm].mode
+            packs[MAIN.name] = packs[MAIN.name].with_responses("heard", mode, heard)
+    if (best := best_arm(points, chosen, main)) is not None:
+        packs[MAIN.name] = packs[MAIN.name].with_first(ARMS[best].mode)
     for name, pack in packs.items():
         pack.save(run.folder / tuned_file(name))
     return [TUNING, *map(tuned_file, packs)]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.core import DataError, WritePoint
@@ -184,6 +184,7 @@ class _Now(threading.local):
     announced: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     batch: _Batch | None = None
     on: Bool[Tensor, "batch pos"] | None = None
+    shares: Float[Tensor, "batch pos"] | None = None
     everywhere: bool = False
 
 
@@ -255,6 +256,9 @@ class _Steerer:
             now = self.now
             now.batch = self._batch(given)
             on = inside(given.positions, now.batch.bounds) & (now.batch.rows != 0)[:, None]
+            now.shares = self._shares(given, now.batch)
+            if now.shares is not None:
+                on = on & (now.shares != 0)
             some, all_ = torch.stack([on.any(), on.all()]).tolist()  # waits for the device once
             now.on = on if some else None
             now.everywhere = bool(some and all_)
@@ -263,7 +267,7 @@ class _Steerer:
 
     def after(self, _module: Any, _args: Any, output: Any) -> None:
         """Hook that runs after the base model, also when it failed."""
-        self.now.on = None
+        self.now.on = self.now.shares = None
         self.calls.returned(output)
 
     def writer(self, site: SiteTable) -> Callable[[Tensor], Tensor | None]:
@@ -278,7 +282,8 @@ class _Steerer:
             if device not in tables:
                 tables[device] = site.to(device)
             where = None if self.now.everywhere else on.to(device)
-            return tables[device].apply(hidden, batch.rows.to(device), where)
+            shares = None if self.now.shares is None else self.now.shares.to(device)
+            return tables[device].apply(hidden, batch.rows.to(device), where, shares)
 
         return write
 
@@ -301,6 +306,19 @@ class _Steerer:
             return None if then is None else then(hidden)
 
         return write
+
+    def _shares(self, given: Pass, batch: _Batch) -> Float[Tensor, "batch pos"] | None:
+        """How much of the steering each token gets; None if no request has a schedule."""
+        if not self.table.schedules:
+            return None
+        _, lengths = batch.known
+        first = torch.tensor(lengths, device=given.positions.device)
+        tokens = given.positions - first[:, None]
+        shares = torch.ones(tokens.shape, device=tokens.device)
+        for row, schedule in self.table.schedules.items():
+            mine = (batch.rows == row)[:, None]
+            shares = torch.where(mine, schedule.shares(tokens), shares)
+        return shares
 
     def _batch(self, given: Pass) -> _Batch:
         """Rows of the table and steered positions of the rows of a forward pass."""
