@@ -245,6 +245,12 @@ def a_judge() -> Any:
     return JudgeInfo("toy", "A toy of a judge", LexiconJudge, lambda: "toy")
 
 
+def a_suite() -> Any:
+    from affectlens.evaluation.suites import Suite
+
+    return Suite("toy", "A toy of a suite", lambda _item, reply: "toy" in reply)
+
+
 def a_reproduction() -> Any:
     from affectlens.reproductions import Reproduction
 
@@ -310,6 +316,7 @@ TOYS = {
     "backends": a_backend,
     "arms": an_arm,
     "judges": a_judge,
+    "suites": a_suite,
     "stages": a_stage,
     "figures": a_figure,
     "sections": a_section,

@@ -13,9 +13,11 @@ from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
 from affectlens.cli.commands.packs import packs_app
 from affectlens.cli.commands.probe import probe_app
+from affectlens.cli.commands.rate import add_rate_command
 from affectlens.cli.commands.reproduce import add_reproduce_command
 from affectlens.cli.commands.run import add_run_command, add_stage_commands
 from affectlens.cli.commands.serve import add_serve_command
+from affectlens.cli.commands.side_effects import add_side_effects_command
 from affectlens.cli.commands.steer import add_steer_command
 from affectlens.cli.commands.tune import tune_app
 from affectlens.cli.program import PARTS, app, main
@@ -34,6 +36,8 @@ add_compare_command(app)
 add_events_command(app)
 add_export_command(app)
 add_import_command(app)
+add_side_effects_command(app)
+add_rate_command(app)
 app.add_typer(store_app, name="store", rich_help_panel=PARTS)
 app.add_typer(models_app, name="models", rich_help_panel=PARTS)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=PARTS)

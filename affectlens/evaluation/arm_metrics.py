@@ -11,7 +11,8 @@ import numpy as np
 from affectlens.core import EMOTIONS
 from affectlens.core.display import Displayed
 from affectlens.core.statistics import bootstrap_interval
-from affectlens.evaluation.reply_scores import Embed, Scores, score_replies
+from affectlens.evaluation.judges.base import UNJUDGED
+from affectlens.evaluation.reply_scores import Embed, Scores, known_mean, score_replies
 from affectlens.evaluation.text_metrics import (
     capitals_rate,
     distinct_n,
@@ -42,7 +43,7 @@ class ArmMetrics(Displayed):
         per_emotion: Accuracy by target.
         masked_per_emotion: Masked accuracy by target.
         lexicon_accuracy: Accuracy by the second, unlike judge.
-        found: Share of replies by verdict, all verdicts of the judge.
+        found: Share of judged replies by verdict, all verdicts of the judge.
         perplexity_ratio: Of replies under the unsteered model, relative to unsteered replies.
         distinct2: Share of different word pairs within a reply.
         repetition: Share of repeated word triples within a reply.
@@ -54,6 +55,7 @@ class ArmMetrics(Displayed):
             unsteered mean, and fluency (AxBench's score).
         masked_harmonic: The same with the masked hit.
         n: Number of replies.
+        unjudged: Share of them without a verdict; they are left out, neither hit nor miss.
     """
 
     accuracy: float
@@ -80,6 +82,7 @@ class ArmMetrics(Displayed):
     masked_harmonic: float
     masked_harmonic_ci: Interval
     n: int
+    unjudged: float = 0.0
 
     def brief(self) -> Mapping[str, object]:
         """Replies, and the three numbers by which arms are compared first."""
@@ -103,13 +106,18 @@ def summarise(scores: Scores, *, seed: int = 0) -> ArmMetrics:
     """
     texts = [reply.text for reply in scores.replies]
     targets = np.array(scores.targets)
+    said = [label for label in scores.chosen if label != UNJUDGED]
 
     def mean(values: Float[np.ndarray, " row"]) -> tuple[float, Interval]:
-        low, high = bootstrap_interval(values, scores.groups, random=seed).tolist()
-        return float(values.mean()), (low, high)
+        known = np.flatnonzero(~np.isnan(values))
+        if not len(known):
+            return np.nan, (np.nan, np.nan)
+        groups = [scores.groups[row] for row in known]
+        low, high = bootstrap_interval(values[known], groups, random=seed).tolist()
+        return float(values[known].mean()), (low, high)
 
     def by_target(values: Float[np.ndarray, " row"]) -> dict[str, float]:
-        return {e: float(values[targets == e].mean()) for e in dict.fromkeys(scores.targets)}
+        return {e: known_mean(values[targets == e]) for e in dict.fromkeys(scores.targets)}
 
     accuracy, accuracy_ci = mean(scores.hit)
     masked, masked_ci = mean(scores.masked)
@@ -129,9 +137,8 @@ def summarise(scores: Scores, *, seed: int = 0) -> ArmMetrics:
         per_emotion=by_target(scores.hit),
         masked_per_emotion=by_target(scores.masked),
         lexicon_accuracy=float(scores.lexicon.mean()),
-        found={
-            label: float(np.mean([c == label for c in scores.chosen])) for label in scores.labels
-        },
+        found={label: said.count(label) / max(1, len(said)) for label in scores.labels},
+        unjudged=1 - len(said) / len(scores.chosen),
         perplexity_ratio=scores.perplexity_ratio,
         distinct2=distinct_n(texts, 2),
         repetition=repetition_rate(texts),

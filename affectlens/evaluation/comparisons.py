@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
 from affectlens.core.statistics import Difference, against_draws, paired_difference
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float
 
     from affectlens.evaluation.reply_scores import Scores
@@ -63,7 +64,8 @@ def compare(
 
     Raises:
         UnknownNameError: If there are no scores of an arm.
-        DataError: If two arms did not answer the same events for the same targets.
+        DataError: If two arms did not answer the same events for the same targets, or have no
+            event that both were judged on.
     """
     others = [name for name in scores if name != arm] if controls is None else list(controls)
     for name in (arm, *others):
@@ -71,9 +73,8 @@ def compare(
             raise unknown("arm", name, scores)
     found: list[Comparison] = []
     for control in others:
-        groups = scores[arm].groups
         for measure in MEASURES:
-            own, (other,) = _paired(scores, arm, [control], measure)
+            own, (other,), groups = _paired(scores, arm, [control], measure)
             told = paired_difference(own, other, groups, random=seed)
             found.append(_comparison(arm, control, measure, told))
     return found
@@ -104,8 +105,8 @@ def compare_draws(
             raise unknown("arm", one, scores)
     found: list[Comparison] = []
     for measure in MEASURES:
-        own, others = _paired(scores, arm, draws, measure)
-        told = against_draws(own, others, scores[arm].groups, random=seed)
+        own, others, groups = _paired(scores, arm, draws, measure)
+        told = against_draws(own, others, groups, random=seed)
         found.append(_comparison(arm, name, measure, told))
     return found
 
@@ -117,10 +118,11 @@ def _comparison(arm: str, control: str, measure: str, told: Difference) -> Compa
 
 def _paired(
     scores: Mapping[str, Scores], arm: str, controls: Sequence[str], measure: str
-) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, "control row"]]:
-    """An arm's values and those of its controls, in the order of the arm's rows."""
-    import numpy as np
+) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, "control row"], list[str]]:
+    """An arm's values, those of its controls, and groups, in the order of the arm's rows.
 
+    Rows that some arm has no verdict on are left out.
+    """
     rows, others = _by_row(scores[arm], arm), list[np.ndarray]()
     for control in controls:
         theirs = _by_row(scores[control], control)
@@ -131,7 +133,13 @@ def _paired(
             )
         values: np.ndarray = getattr(scores[control], MEASURES[measure])
         others.append(values[[theirs[key] for key in rows]])
-    return getattr(scores[arm], MEASURES[measure]), np.stack(others)
+    own, every = getattr(scores[arm], MEASURES[measure]), np.stack(others)
+    judged = np.flatnonzero(~np.isnan(own) & ~np.isnan(every).any(axis=0))
+    if not len(judged):
+        raise DataError(
+            f"No event has a verdict for {arm} and for {', '.join(controls)}; judge them again."
+        )
+    return own[judged], every[:, judged], [scores[arm].groups[row] for row in judged]
 
 
 def _by_row(scores: Scores, arm: str) -> dict[tuple[str, str], int]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from affectlens.core import EMOTIONS, DataError
 from affectlens.core.errors import unknown
+from affectlens.evaluation.judges.base import UNJUDGED
 from affectlens.evaluation.naming import copies_opener, mask_feelings, without_first_sentence
 from affectlens.evaluation.perplexity import perplexity_ratio, pooled_nll
 from affectlens.evaluation.text_metrics import fluency_score, harmonic
@@ -41,7 +42,7 @@ class Scores:
         events: Id of the scenario-event.
         groups: Its scenario.
         targets: The emotion asked for.
-        hit: 1 if the judge finds the target.
+        hit: 1 if the judge finds the target; NaN, here and below, where it gave no verdict.
         masked: 1 if it does with every feeling word taken out (`mask_feelings`); 0 if nothing is
             left.
         later: 1 if it does without the first sentence; 0 for a reply of one sentence, of which
@@ -121,7 +122,8 @@ def score_replies(
     whole, *parts = _verdicts(judge, texts, *([cut(t) for t in texts] for cut in versions))
 
     def hits(chosen: Sequence[str]) -> Float[np.ndarray, " row"]:
-        return np.array([chosen[i] == e for i, e in rows], dtype=np.float64)
+        said = [np.nan if chosen[i] == UNJUDGED else chosen[i] == e for i, e in rows]
+        return np.array(said, dtype=np.float64)
 
     nll, tokens = np.array([r.nll for r in replies]), [r.tokens for r in replies]
     base_nll, base_tokens = np.array([r.nll for r in unsteered]), [r.tokens for r in unsteered]
@@ -162,9 +164,16 @@ def _verdicts(judge: Judge, whole: Sequence[str], *parts: Sequence[str]) -> list
     return [[known[t] for t in whole], *([known[t] if t else "" for t in part] for part in parts)]
 
 
+def known_mean(values: Float[np.ndarray, " row"]) -> float:
+    """Of the rows that the judge gave a verdict on; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def _cosine(replies: Sequence[Reply], embed: Embed) -> Float[np.ndarray, " reply"]:
     return np.sum(embed([r.prompt for r in replies]) * embed([r.text for r in replies]), axis=1)
 
 
 def _harmonic(*parts: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
-    return np.array([harmonic([float(p) for p in row]) for row in zip(*parts, strict=True)])
+    rows = [[float(p) for p in row] for row in zip(*parts, strict=True)]
+    return np.array([np.nan if np.isnan(row).any() else harmonic(row) for row in rows])

@@ -13,7 +13,7 @@ from affectlens.evaluation.arms import ARMS, UNSTEERED
 from affectlens.evaluation.perplexity import perplexity_ratio
 from affectlens.evaluation.replies import Request, generate_replies
 from affectlens.evaluation.reply import Reply
-from affectlens.evaluation.reply_scores import score_replies
+from affectlens.evaluation.reply_scores import known_mean, score_replies
 from affectlens.evaluation.tuning import StrengthPoint, beyond, choose_strengths
 from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
 
@@ -137,8 +137,8 @@ class StrengthSearch:
         points: list[StrengthPoint] = []
         for i, (s, e) in enumerate(cells):
             own = slice(i, None, len(cells))  # every reply has a target, and so one row
-            accuracy, harmonic = float(scores.hit[own].mean()), float(scores.harmonic[own].mean())
-            ratio, masked = self._ratio(replies[own]), float(scores.masked_harmonic[own].mean())
+            accuracy, harmonic = known_mean(scores.hit[own]), known_mean(scores.harmonic[own])
+            ratio, masked = self._ratio(replies[own]), known_mean(scores.masked_harmonic[own])
             heard = sum(label == e for label in plain) / len(plain)
             points.append(StrengthPoint(arm, e, s, accuracy, ratio, harmonic, masked, heard))
         return points

@@ -15,9 +15,11 @@ from affectlens.core import ArtefactError, DataError, MismatchError, ModelError
 from affectlens.datasets import Corpus, Message, Record
 from affectlens.evaluation.judges import (
     GARBLED,
+    UNJUDGED,
     ClassifierJudge,
     EndpointJudge,
     WordsJudge,
+    agreement,
     judge_report,
     refusal_report,
 )
@@ -155,8 +157,10 @@ def test_an_endpoint_is_asked_blind() -> None:
         judge = EndpointJudge.at(url, LABELS)
         assert judge.model == "served" and judge.labels == (*LABELS, GARBLED)
         found = judge(["a", "b", "c", "d"])
-        assert found.chosen == ("joy", "trust", GARBLED, GARBLED)
-        assert np.array_equal(found.probabilities.argmax(1), [0, 1, 3, 3])
+        assert found.chosen == ("joy", "trust", UNJUDGED, GARBLED)
+        assert np.array_equal(found.judged, [True, True, False, True])
+        assert np.array_equal(found.probabilities[found.judged].argmax(1), [0, 1, 3])
+        assert np.isnan(found.probabilities[2]).all()
         asked = [body["messages"][1]["content"] for body in bodies]
         assert asked.count("Text: c") == 3  # asked again while no label can be read
         system = {body["messages"][0]["content"] for body in bodies}
@@ -172,6 +176,45 @@ def test_an_endpoint_that_refuses(status: int) -> None:
         EndpointJudge.at(f"{url}#m", LABELS)(["a"])
     with pytest.raises(DataError, match="No answer"):
         EndpointJudge.at("http://127.0.0.1:9", LABELS)
+
+
+def test_what_an_endpoint_does_not_answer_is_unjudged_and_never_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It fails, is busy, breaks off or lies; it is asked again after a pause that doubles."""
+    pauses: list[float] = []
+    monkeypatch.setattr("affectlens.evaluation.judges.asking.sleep", pauses.append)
+    tries: dict[str, int] = {}
+
+    def answer(body: Any) -> Any:
+        text = body["messages"][1]["content"].removeprefix("Text: ")
+        tries[text] = tries.get(text, 0) + 1
+        if text == "recovers" and tries[text] == 2:
+            return said("joy")
+        return {
+            "good": said("trust"),
+            "fails": (500, {"error": "out of memory"}),
+            "busy": (429, {"error": {"message": "later"}}),
+            "recovers": (503, None),
+            "lies": (200, {"choices": []}),
+            "refuses": said("I would rather not say."),
+        }[text]
+
+    with answering(answer) as (url, _):
+        judge = EndpointJudge.at(f"{url}#m", LABELS)
+        asked = ["good", "fails", "busy", "recovers", "lies", "refuses"]
+        found = judge(asked)
+        assert found.chosen == ("trust", UNJUDGED, UNJUDGED, "joy", UNJUDGED, UNJUDGED)
+        assert tries == {**dict.fromkeys(asked, 3), "good": 1, "recovers": 2}
+        assert sorted(pauses) == [0.5, 0.5, 0.5, 1.0, 1.0]  # of those that did not answer
+        with pytest.raises(DataError, match=r"none of 2 questions \(out of memory\)"):
+            judge(["fails", "fails"])
+        texts = [Record(t, (Message("text", t),), "trust", None, t, "all", "fit") for t in asked]
+        report = judge_report(judge, {"c": Corpus("c", "texts", tuple(texts), {}, LABELS)})
+        assert report["corpora"]["c"]["n"] == 1 and report["corpora"]["c"]["accuracy"] == 1.0
+        assert report["corpora"]["c"]["unjudged"] == pytest.approx(5 / 6)
+        told = agreement([judge, WordsJudge.fit(EXAMPLES, LABELS)], asked)
+        assert told["endpoint/words"]["agree"] in (0.0, 1.0)
 
 
 def save_classifier(folder: Path, names: tuple[str, ...]) -> Any:

@@ -31,6 +31,7 @@ TABLES: Mapping[str, str] = {
     "arms": "affectlens.evaluation:ARMS",
     "backends": "affectlens.evaluation:BACKENDS",
     "judges": "affectlens.evaluation.judges:JUDGES",
+    "suites": "affectlens.evaluation.suites:SUITES",
     "stages": "affectlens.pipeline.line:STAGES",
     "styles": "affectlens.pipeline.styles:STYLES",
     "sizes": "affectlens.pipeline.sizes:SIZES",

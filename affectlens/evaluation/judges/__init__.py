@@ -1,6 +1,6 @@
 """Judges: blind readers of single texts, and how far each can be trusted."""
 
-from affectlens.evaluation.judges.base import GARBLED, JUDGED, Judge, Verdicts
+from affectlens.evaluation.judges.base import GARBLED, JUDGED, UNJUDGED, Judge, Verdicts
 from affectlens.evaluation.judges.classifier import ClassifierJudge, classifier_labels
 from affectlens.evaluation.judges.corruptions import CORRUPTIONS, HELD_OUT, TRAINED
 from affectlens.evaluation.judges.encoder import EncoderJudge
@@ -23,6 +23,7 @@ __all__ = [
     "JUDGED",
     "JUDGES",
     "TRAINED",
+    "UNJUDGED",
     "ClassifierJudge",
     "EncoderJudge",
     "EndpointJudge",

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from affectlens.core import TONES
 
 GARBLED = "garbled"
 """Text that is no language any more; it counts as no emotion, whatever words it holds."""
+
+UNJUDGED = "unjudged"
+"""No verdict: the judge did not answer. Such a text is left out, neither found nor missed."""
 
 JUDGED: tuple[str, ...] = (*TONES, GARBLED)
 """Labels of the built-in judges: six emotions, neutral, garbled."""
@@ -24,8 +27,8 @@ class Verdicts:
 
     Attributes:
         labels: Names of the ``k`` columns of ``probabilities``.
-        chosen: The label of each text.
-        probabilities: One row per text; rows sum to 1.
+        chosen: The label of each text, or :data:`UNJUDGED`.
+        probabilities: One row per text; rows sum to 1, and are NaN where there is no verdict.
     """
 
     labels: tuple[str, ...]
@@ -40,6 +43,11 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    @property
+    def judged(self) -> Bool[np.ndarray, " n"]:
+        """Which texts there is a verdict on."""
+        return np.array([label != UNJUDGED for label in self.chosen], dtype=bool)
 
     def probability(self, label: str) -> Float[np.ndarray, " n"]:
         """The column of one label (zeros if the judge does not know it)."""

@@ -15,8 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from affectlens.core import NEUTRAL, DataError, UnknownNameError, emotion_name, fingerprint
-from affectlens.evaluation.judges.asking import CONCURRENT, KEY, ask_until_read, content_of
-from affectlens.evaluation.judges.base import GARBLED, Verdicts
+from affectlens.evaluation.judges.asking import (
+    CONCURRENT,
+    KEY,
+    TIMEOUT,
+    Unread,
+    ask_until_read,
+    content_of,
+)
+from affectlens.evaluation.judges.base import GARBLED, UNJUDGED, Verdicts
 from affectlens.serving.checking import Answer, Server
 
 _TASK = (
@@ -35,8 +42,7 @@ class EndpointJudge:
     Attributes:
         server: Where.
         model: What the server calls its model.
-        own: The labels of the run; ``garbled`` can be chosen too, and is the verdict where no
-            answer can be read.
+        own: The labels of the run; ``garbled`` can be chosen too.
     """
 
     server: Server
@@ -55,7 +61,7 @@ class EndpointJudge:
             DataError: If it is no address, or nothing answers there.
         """
         url, _, model = address.partition("#")
-        server = Server(url, os.environ.get(KEY))
+        server = Server(url, os.environ.get(KEY), TIMEOUT)
         return cls(server, model or _first_model(server), tuple(labels))
 
     @property
@@ -69,17 +75,27 @@ class EndpointJudge:
         return fingerprint(self.server.url, self.model, self.labels, _TASK)
 
     def __call__(self, texts: Sequence[str]) -> Verdicts:
-        """Ask about each text alone.
+        """Ask about each text alone; one without an answer that can be read stays unjudged.
 
         Raises:
-            DataError: If nothing answers, or the server refuses.
+            DataError: If there is no answer to any, or the server refuses.
         """
         with ThreadPoolExecutor(CONCURRENT) as pool:
-            chosen = tuple(pool.map(self._ask, texts))
-        places = [self.labels.index(label) for label in chosen]
-        return Verdicts(self.labels, chosen, np.eye(len(self.labels))[places])
+            said = list(pool.map(self._ask, texts))
+        failures = [one.why for one in said if isinstance(one, Unread)]
+        if said and len(failures) == len(said):
+            raise DataError(
+                f"The judge at {self.server.url} answered none of {len(said)} questions "
+                f"({failures[0].rstrip('.')}); try again later, or name another judge."
+            )
+        chosen = tuple(UNJUDGED if isinstance(one, Unread) else one for one in said)
+        rows = np.full((len(said), len(self.labels)), np.nan)
+        for row, label in enumerate(chosen):
+            if label != UNJUDGED:
+                rows[row] = np.eye(len(self.labels))[self.labels.index(label)]
+        return Verdicts(self.labels, chosen, rows)
 
-    def _ask(self, text: str) -> str:
+    def _ask(self, text: str) -> str | Unread:
         task = _TASK.format(
             labels=", ".join(self.own), neutral=_PLAIN if NEUTRAL in self.own else ""
         )
@@ -92,8 +108,7 @@ class EndpointJudge:
             "temperature": 0,
             "max_tokens": 40,
         }
-        label = ask_until_read(self.server, body, lambda answer: read_label(answer, self.labels))
-        return GARBLED if label is None else label
+        return ask_until_read(self.server, body, lambda answer: read_label(answer, self.labels))
 
 
 def read_label(answer: Answer, labels: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,12 @@ import numpy as np
 from jaxtyping import Int
 
 from affectlens.core import EMOTIONS, NEUTRAL, TONES, DataError
-from affectlens.evaluation.judges.base import GARBLED, Judge
+from affectlens.evaluation.judges.base import GARBLED, UNJUDGED, Judge
 from affectlens.evaluation.judges.corruptions import HELD_OUT, TRAINED
 from affectlens.evaluation.judges.garbling import garble
 
 if TYPE_CHECKING:
-    from affectlens.datasets.schema import Corpus
+    from affectlens.datasets.schema import Corpus, Record
 
 
 def confusion(
@@ -38,7 +39,8 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
 
     Returns:
         JSON-able: ``judge``, ``prior`` (one over the number of labels it may choose) and
-        ``corpora``; per corpus ``n``, ``accuracy``, ``chance`` (what its own verdicts would score
+        ``corpora``; per corpus ``n`` (texts with a verdict), ``unjudged`` (share without),
+        ``accuracy``, ``chance`` (what its own verdicts would score
         if dealt to the texts at random), ``called_garbled`` (share, should be near 0), ``recall``
         and ``precision`` per label of the corpus, ``accuracy_by_theme``, ``labels`` and
         ``confusion`` (rows: truth, columns: ``labels``).
@@ -62,9 +64,12 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
             )
         ours = judge.labels[: len(TONES)] == TONES
         known = TONES if ours else corpus.label_set
-        verdicts = judge([record.text for record in corpus])
-        found[name] = _scores(tones, verdicts.chosen, known, judge.labels) | {
-            "accuracy_by_theme": _by_theme(corpus, verdicts.chosen)
+        chosen = judge([record.text for record in corpus]).chosen
+        told = [i for i, said in enumerate(chosen) if said != UNJUDGED]
+        truth, said = [tones[i] for i in told], [chosen[i] for i in told]
+        found[name] = _scores(truth, said, known, judge.labels) | {
+            "unjudged": 1 - len(told) / len(tones),
+            "accuracy_by_theme": _by_theme([corpus.records[i] for i in told], said),
         }
     return {"judge": judge.name, "prior": 1 / len(judge.labels), "corpora": found}
 
@@ -102,9 +107,9 @@ def _scores(
     }
 
 
-def _by_theme(corpus: Corpus, chosen: Sequence[str]) -> dict[str, float]:
+def _by_theme(records: Sequence[Record], chosen: Sequence[str]) -> dict[str, float]:
     hits: defaultdict[str, list[bool]] = defaultdict(list)
-    for record, said in zip(corpus, chosen, strict=True):
+    for record, said in zip(records, chosen, strict=True):
         hits[record.theme].append(said == record.emotion)
     return {theme: sum(right) / len(right) for theme, right in hits.items()}
 
@@ -142,7 +147,8 @@ def _refusals(
     chosen = judge([g.text for g in made]).chosen
     found: defaultdict[str, list[bool]] = defaultdict(list)
     for corrupted, said in zip(made, chosen, strict=True):
-        found[corrupted.kind].append(said not in (NEUTRAL, GARBLED))
+        if said != UNJUDGED:
+            found[corrupted.kind].append(said not in (NEUTRAL, GARBLED))
     every = [said for kind in found.values() for said in kind]
     return {
         "n": len(every),
@@ -188,6 +194,8 @@ def long_text_report(
 def agreement(judges: Sequence[Judge], texts: Sequence[str]) -> dict[str, Any]:
     """How often each pair of judges says the same, beyond chance as Cohen's kappa.
 
+    Texts on which one of them gave no verdict are left out.
+
     Returns:
         ``"first/second"`` -> ``{"agree": share, "kappa": kappa}``.
     """
@@ -198,8 +206,11 @@ def agreement(judges: Sequence[Judge], texts: Sequence[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
-            a, b = said[first], said[second]
+            pairs = zip(said[first], said[second], strict=True)
+            both = [pair for pair in pairs if UNJUDGED not in pair]
+            a, b = [pair[0] for pair in both], [pair[1] for pair in both]
             # Of judges that both say one label throughout, kappa is 0 / 0.
             kappa = float(cohen_kappa_score(a, b)) if len({*a, *b}) > 1 else 1.0
-            out[f"{first}/{second}"] = {"agree": float(accuracy_score(a, b)), "kappa": kappa}
+            share = float(accuracy_score(a, b)) if both else math.nan
+            out[f"{first}/{second}"] = {"agree": share, "kappa": kappa if both else math.nan}
     return out

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from affectlens.evaluation.judges.asking import CONCURRENT, KEY, ask_until_read, content_of
+from affectlens.evaluation.judges.asking import CONCURRENT, KEY, Unread, ask_until_read, content_of
 from affectlens.serving.checking import Answer, Server
 
 _TASK = (
@@ -56,10 +56,10 @@ class ToldJudge:
         targets: Sequence[str],
         advance: Callable[[int], object] = lambda _n: None,
     ) -> list[bool | None]:
-        """Whether each text is in the tone of its target; None where the answer cannot be read.
+        """Whether each text is in the tone of its target; None without an answer to be read.
 
         Raises:
-            DataError: If nothing answers, or the server refuses.
+            DataError: If the server refuses.
         """
 
         def ask(pair: tuple[str, str]) -> bool | None:
@@ -80,7 +80,8 @@ class ToldJudge:
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
-        return ask_until_read(self.server, body, read_match)
+        found = ask_until_read(self.server, body, read_match)
+        return None if isinstance(found, Unread) else found
 
 
 def read_match(answer: Answer) -> bool | None:
