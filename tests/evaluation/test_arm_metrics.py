@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -217,3 +217,26 @@ def test_parts_are_judged_only_where_they_are_wanted() -> None:
     assert np.isnan(found.masked).all() and np.isnan(found.later).all()
     full = score_replies(rows, BASE, judge=Cue(), lexicon=Cue(), embed=embed)
     assert np.array_equal(found.hit, full.hit) and np.array_equal(found.harmonic, full.harmonic)
+
+
+def test_replies_without_a_verdict_are_neither_hit_nor_miss() -> None:
+    """The numbers are those of the replies that were judged; the share left out is told."""
+    replies = made_up(60)
+    silent = {reply.text for reply in replies[::4]}
+
+    class Patchy(Cue):
+        def __call__(self, texts: Sequence[str]) -> Verdicts:
+            said = super().__call__(texts).chosen
+            return Verdicts(
+                tuple("unjudged" if t in silent else s for t, s in zip(texts, said, strict=True))
+            )
+
+    plain = [replace(reply, emotion="") for reply in replies[:6]]
+    options = {"lexicon": Cue(), "embed": lambda texts: np.ones((len(texts), 1))}
+    found = measure(replies, plain, judge=Patchy(), **options)
+    whole = score_replies(replies, plain, judge=Cue(), **options)
+    known = [row for row, reply in enumerate(replies) if reply.text not in silent]
+    assert found.unjudged == pytest.approx(1 - len(known) / len(replies)) and found.unjudged > 0.2
+    assert found.accuracy == pytest.approx(whole.hit[known].mean())
+    assert found.harmonic == pytest.approx(whole.harmonic[known].mean())
+    assert sum(found.found.values()) == pytest.approx(1)

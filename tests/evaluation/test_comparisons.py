@@ -107,3 +107,18 @@ def test_arms_on_other_events_are_not_paired() -> None:
     object.__setattr__(twice["x"], "events", ("e0",) * 48)
     with pytest.raises(DataError, match="twice"):
         compare(twice, "circuit")
+
+
+def test_rows_without_a_verdict_are_left_out_of_both_arms() -> None:
+    arms = {"circuit": scores(0), "other": scores(1)}
+    unknown = {3, 10, 11}
+    for row in unknown:
+        arms["circuit" if row == 3 else "other"].hit[row] = np.nan
+    known = [row for row in range(48) if row not in unknown]
+    a, b = arms["circuit"], arms["other"]
+    [found] = [c for c in compare(arms, "circuit", seed=5) if c.measure == "accuracy"]
+    expected = paired_difference(a.hit[known], b.hit[known], [a.groups[r] for r in known], random=5)
+    assert (found.difference, found.ci) == (expected.mean, (expected.low, expected.high))
+    b.hit[:] = np.nan
+    with pytest.raises(DataError, match="No event has a verdict for circuit and for other"):
+        compare(arms, "circuit")
