@@ -48,6 +48,8 @@ def test_groups_stand_in_order_and_hold_what_belongs_together() -> None:
             "events",
             "export",
             "import",
+            "side-effects",
+            "rate",
             "list",
             "store",
             "models",
