@@ -22,7 +22,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 
 EVERY = dict(commands(typer.main.get_command(app)))
-GROUPS = ("probe", "circuit")
+GROUPS = ("probe", "circuit", "tune")
 """Stages that have commands of their own below them."""
 
 
