@@ -26,13 +26,7 @@ from affectlens.core import (
 )
 from affectlens.core.errors import unknown
 from affectlens.core.places import WritePoint, in_order
-from affectlens.steering.building import (
-    fields_from_circuit,
-    fields_from_directions,
-    gates_of,
-    merge_packs,
-    readout_of,
-)
+from affectlens.steering.building import gates_of, merge_packs, readout_of
 from affectlens.steering.formats import format_of
 from affectlens.steering.gates import Gate, Readout, decider
 from affectlens.steering.intensity import (
@@ -41,26 +35,25 @@ from affectlens.steering.intensity import (
     with_responses,
     without_responses,
 )
+from affectlens.steering.pack_building import PackBuilding
 from affectlens.steering.pack_checks import check_pack
 from affectlens.steering.pack_display import PackDisplay
 from affectlens.steering.pack_file import facts_of, tensors_of
 from affectlens.steering.pack_places import beginnings
 from affectlens.steering.packs.card import card_file, check_card
-from affectlens.steering.packs.exchange import located
+from affectlens.steering.packs.names import located
 from affectlens.steering.resolving import resolved
 from affectlens.steering.spec import MODES, SteeringSpec
 from affectlens.steering.table import SteeringTable, build_table
 
 if TYPE_CHECKING:
-    from affectlens.circuits.circuit import Circuit
-    from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
     from affectlens.probes.probe import Probe
     from affectlens.probes.sweep import Sweep
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SteeringPack(PackDisplay):
+class SteeringPack(PackDisplay, PackBuilding):
     """Steering vectors of one model.
 
     Attributes:
@@ -206,51 +199,6 @@ class SteeringPack(PackDisplay):
                 f"and {model.d_model} ({model.fingerprint}). Make a pack for it."
             )
         self.provenance.require_model(model.fingerprint, model.name, force=force)
-
-    @classmethod
-    def from_directions(
-        cls,
-        directions: Directions,
-        model: LanguageModel,
-        *,
-        layers: str | Sequence[int] | Mapping[str, str | Sequence[int]] | None = None,
-        rms: Float[Tensor, " n_layers"] | None = None,
-        positions: str = "last_prompt+generated",
-        force: bool = False,
-    ) -> SteeringPack:
-        """Steer the residual stream along directions; strength 1 is the natural dose.
-
-        Args:
-            directions: Of ``resid_post`` at the layers wanted.
-            model: The model they were made on.
-            layers: ``"10-19"``, ``"8,12,16"`` or layer numbers, for all emotions or per emotion.
-                Default: the middle third.
-            rms: Mean RMS of the residual after each block, for unit ``rms``.
-            positions: Which tokens to steer by default.
-            force: Accept directions of another model of the same shape.
-
-        Raises:
-            UnknownNameError: If a layer or emotion does not exist.
-            DataError: If the directions lack a layer.
-            MismatchError: If they are of another model.
-        """
-        return cls(**fields_from_directions(directions, model, layers, rms, positions, force=force))
-
-    @classmethod
-    def from_circuit(
-        cls,
-        circuit: Circuit,
-        model: LanguageModel,
-        *,
-        positions: str = "last_prompt+generated",
-        force: bool = False,
-    ) -> SteeringPack:
-        """Steer with a circuit, folded into the outputs of attention and MLP.
-
-        Raises:
-            MismatchError: If the circuit is of another model.
-        """
-        return cls(**fields_from_circuit(circuit, model, positions, force=force))
 
     @classmethod
     def merge(cls, *packs: SteeringPack) -> SteeringPack:

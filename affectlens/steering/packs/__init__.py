@@ -1,7 +1,8 @@
 """Packs that people pass on: the card beside each, and where they come from by name."""
 
 from affectlens.steering.packs.card import PackCard
-from affectlens.steering.packs.exchange import located, packs_in, pull, push, verify
+from affectlens.steering.packs.exchange import packs_in, pull, push, verify
+from affectlens.steering.packs.names import located
 from affectlens.steering.packs.sources import PACK_SOURCES, PackSource
 from affectlens.steering.packs.usual import usual_packs
 

@@ -11,31 +11,11 @@ from affectlens.core import ArtefactError, DataError
 from affectlens.core.artefact import atomic_write
 from affectlens.core.errors import unknown
 from affectlens.steering.packs.card import PackCard, Told, card_file, check_card
-from affectlens.steering.packs.sources import PACK_SOURCES, PackSource
+from affectlens.steering.packs.names import located, split_name
+from affectlens.steering.packs.sources import PACK_SOURCES
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
-
-
-def split_name(name: str | Path) -> tuple[PackSource | None, str]:
-    """The source that a name begins with and the rest; None and all of it for a plain path."""
-    word, colon, rest = str(name).partition(":")
-    if colon and word in PACK_SOURCES:
-        return PACK_SOURCES[word], rest
-    return None, str(name)
-
-
-def located(name: str | Path) -> Path:
-    """The file of a pack here, fetched if it is elsewhere.
-
-    Args:
-        name: ``box:NAME``, ``file:FOLDER/NAME``, ``hub:owner/repo/file``, or a path.
-
-    Raises:
-        UnknownNameError, DataError, ArtefactError: If there is no such pack.
-    """
-    source, address = split_name(name)
-    return Path(address) if source is None else source.locate(address)
 
 
 def packs_in(name: str = "box:") -> list[tuple[str, PackCard]]:

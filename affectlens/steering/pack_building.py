@@ -1,0 +1,69 @@
+"""Packs of directions and of circuits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from jaxtyping import Float
+from torch import Tensor
+
+from affectlens.steering.building import fields_from_circuit, fields_from_directions
+
+if TYPE_CHECKING:
+    from affectlens.circuits.circuit import Circuit
+    from affectlens.geometry.directions import Directions
+    from affectlens.models.loading import LanguageModel
+
+
+class PackBuilding:
+    """How a pack is made; a base of `affectlens.steering.SteeringPack`, whose fields it fills."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None: ...
+
+    @classmethod
+    def from_directions(
+        cls,
+        directions: Directions,
+        model: LanguageModel,
+        *,
+        layers: str | Sequence[int] | Mapping[str, str | Sequence[int]] | None = None,
+        rms: Float[Tensor, " n_layers"] | None = None,
+        positions: str = "last_prompt+generated",
+        force: bool = False,
+    ) -> Self:
+        """Steer the residual stream along directions; strength 1 is the natural dose.
+
+        Args:
+            directions: Of ``resid_post`` at the layers wanted.
+            model: The model they were made on.
+            layers: ``"10-19"``, ``"8,12,16"`` or layer numbers, for all emotions or per emotion.
+                Default: the middle third.
+            rms: Mean RMS of the residual after each block, for unit ``rms``.
+            positions: Which tokens to steer by default.
+            force: Accept directions of another model of the same shape.
+
+        Raises:
+            UnknownNameError: If a layer or emotion does not exist.
+            DataError: If the directions lack a layer.
+            MismatchError: If they are of another model.
+        """
+        return cls(**fields_from_directions(directions, model, layers, rms, positions, force=force))
+
+    @classmethod
+    def from_circuit(
+        cls,
+        circuit: Circuit,
+        model: LanguageModel,
+        *,
+        positions: str = "last_prompt+generated",
+        force: bool = False,
+    ) -> Self:
+        """Steer with a circuit, folded into the outputs of attention and MLP.
+
+        Raises:
+            MismatchError: If the circuit is of another model.
+        """
+        return cls(**fields_from_circuit(circuit, model, positions, force=force))
