@@ -66,18 +66,22 @@ def print_search(found: Found, saved: Path | None, *, as_json: bool) -> None:
         return
     out = stdout()
     table = Table(title="What was tried, feeling words taken out before the judge hears")
-    columns = ("mode", "layers", "strength", "operator", "positions", "events", "masked", "heard",
-               "perplexity ratio", "topic", "score", "")  # fmt: skip
+    rows = found.table_rows()
+    # What all candidates share is said once, by the request below; the files have every number.
+    ways = [name for name in ("operator", "positions") if len({row[name] for row in rows}) > 1]
+    measures = ("masked_accuracy", "accuracy", "perplexity_ratio", "masked_harmonic")
+    columns = ("layers", *ways, "dose", "events", "masked", "heard", "ratio", "score", "")
     for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i == 2 or i > 4 else "left")
-    for row in found.table_rows():
-        numbers = [row[n] for n in ("masked_accuracy", "accuracy", "perplexity_ratio", "topic",
-                                    "masked_harmonic")]  # fmt: skip
-        mark = "breaks" if row["broken"] else "front" if row["front"] else ""
+        table.add_column(name, justify="left" if i <= len(ways) else "right")
+    for row in rows:
         table.add_row(
-            row["mode"], row["layers"], f"{row['strength']:.3g}", row["operator"],
-            row["positions"], str(row["events"]), *(f"{x:.2f}" for x in numbers), mark,
-        )  # fmt: skip
+            f"{row['mode']} {row['layers']}",
+            *(row[name] for name in ways),
+            f"{row['strength']:.3g}",
+            str(row["events"]),
+            *(f"{row[name]:.2f}" for name in measures),
+            "breaks" if row["broken"] else "front" if row["front"] else "",
+        )
     out.print(table)
     for row in found.breaks:
         out.print(

@@ -96,7 +96,7 @@ def successive_halving(
 
     Returns:
         All that was measured, in order; the last of a candidate is its best measurement. Ends early
-        where all are broken, or one is left that has answered all events.
+        where all are broken, or where no later round adds events.
     """
     left, told = list(candidates), list[Outcome[C]]()
     for i, rung in enumerate(plan):
@@ -104,8 +104,8 @@ def successive_halving(
         told += found
         sound = sorted((one for one in found if not one.broken), key=lambda one: -one.score)
         later = plan[i + 1 :]
-        if not sound or not later:
-            break
+        if not sound or not later or later[-1].events <= rung.events:
+            break  # further rounds would measure the same replies again
         left = [one.candidate for one in sound[: later[0].candidates]]
     return told
 

@@ -132,6 +132,11 @@ def _holdable(pack: SteeringPack, spec: Any) -> SteeringSpec:
         raise DataError(
             f"No vector file holds a gate ({asked.gate}); leave it out, or use the pack itself."
         )
+    if asked.schedule is not None:
+        raise DataError(
+            f"No vector file holds a schedule ({asked.schedule}); leave it out, or use the pack "
+            "itself."
+        )
     if asked.operator != "add":
         raise DataError(
             f"Vector files are added, so none holds operator={asked.operator}; leave it out, or "

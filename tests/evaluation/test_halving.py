@@ -90,3 +90,13 @@ def test_reasons(changes: dict[str, float], name: str) -> None:
     assert found.name == name
     shown = {"text breaks": "9.0", "gate closed": "0.500", "too weak": "0.5%"}.get(name)
     assert shown is None or shown in found.sentence
+
+
+def test_rounds_that_add_no_event_are_left_out() -> None:
+    told = successive_halving(
+        list(range(9)), rungs(9, 9000, 10, most_events=5), lambda some, n: [
+            Outcome(c, n, float(c), False, n) for c in some
+        ],
+    )  # fmt: skip
+    best = best_of(told)
+    assert len(told) == 9 and best is not None and best.candidate == 8

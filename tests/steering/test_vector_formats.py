@@ -300,6 +300,7 @@ def test_what_no_format_holds_is_refused(tiny_model: Any, tmp_path: Path) -> Non
         assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
     refused(DataError, "gate", "anger=1;gate=fear>0.4")
+    refused(DataError, "schedule", "anger=1;schedule=rise:20")
     refused(DataError, "operator=clamp", "anger=1;operator=clamp")
     refused(DataError, "positions=generated", "anger=1;positions=generated")
     refused(DataError, "changes nothing", "none")
