@@ -12,7 +12,7 @@ from torch import Tensor
 
 from affectlens.circuits.attribution.mean_pass import unit_means
 from affectlens.circuits.evidence import AblationCurve, AblationSettings, ablate
-from affectlens.circuits.evidence.draws import highest, matched, others, taken
+from affectlens.circuits.evidence.draws import Places, highest, matched
 from affectlens.circuits.tasks import CarryOver, margins
 from affectlens.core import Provenance
 from affectlens.core.errors import ArtefactError, DataError, MismatchError, UnknownNameError
@@ -60,10 +60,23 @@ def test_falls_are_those_of_hooks_by_hand(parts: Any, kind: str, by: str) -> Non
     assert np.isfinite(found.random_changes).all()
 
 
+def test_a_circuit_with_most_of_a_layer_shares_units_with_random_sets() -> None:
+    """All that are outside, then some of its own: as few as there must be."""
+    own = torch.tensor([[True, True, True, False, False], [True, False, False, False, False]])
+    there = torch.tensor([[True] * 5, [True, True, True, True, False]])
+    places = Places(own, there & ~own)
+    drawn = matched(own[None], places, 40, seed=0)[0]
+    assert drawn.sum(2).tolist() == [[3, 1]] * 40
+    assert drawn[:, 0, 3:].all()  # both units outside
+    assert not drawn[:, 1, 0].any() and not drawn[:, 1, 4].any()  # enough outside; one not there
+    shared = drawn[:, 0, :3].int().sum(0)
+    assert shared.sum() == 40 and (shared > 0).all()
+
+
 def test_random_units_are_others_of_the_same_layers(parts: Any) -> None:
     _, _, circuit, _ = parts
     sets = highest(circuit, "anger", "neurons", (3, 9))
-    drawn = matched(sets, taken(circuit, "anger", "neurons"), 5, seed=0)
+    drawn = matched(sets, Places.of(circuit, "anger", "neurons"), 5, seed=0)
     chosen = {(u.layer, u.index) for u in circuit.units("anger", "neurons")}
     ranked = [(u.layer, u.index) for u in circuit.ranked("anger", "neurons")]
     seen = set[Any]()
@@ -207,9 +220,9 @@ class TestBadInput:
         model, task, circuit, means = parts
         with pytest.raises(DataError, match=r"has \d+ neurons for anger, not 500"):
             ablate(model, task, circuit, means, AblationSettings(counts=(500,)))
-        full = torch.tensor([[True, True, False], [False, False, False]])
-        with pytest.raises(DataError, match="Layer 0 has only 1 units outside the circuit"):
-            others([2, 0], full, torch.Generator())
+        few = torch.tensor([[True, True, False], [False, False, False]])
+        with pytest.raises(DataError, match="Layer 0 has only 2 units, too few to draw 3"):
+            Places(few, torch.zeros_like(few)).drawn([3, 0], torch.Generator())
         with pytest.raises(MismatchError, match="made for model"):
             ablate(tiny_model("llama", 3), task, circuit, means)
         with pytest.raises(DataError, match="Resampling needs values"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,49 +47,59 @@ def highest(
     return torch.stack([mask_of(circuit.n_layers, size, ranked[:count]) for count in counts])
 
 
-def taken(circuit: Circuit, emotion: str, kind: str) -> Bool[Tensor, "layer unit"]:
-    """Units that random sets may not have: the circuit's, and those that a layer lacks."""
-    size = sizes_of(circuit)[kind]
-    there = circuit.sizes[:, KINDS.index(kind)]
-    own = mask_of(circuit.n_layers, size, circuit.units(emotion, kind))
-    return own | (torch.arange(size) >= there[:, None])
+@dataclass(frozen=True)
+class Places:
+    """Where the units of one kind lie.
 
-
-def others(
-    counts: Sequence[int], taken: Bool[Tensor, "layer unit"], generator: torch.Generator
-) -> Bool[Tensor, "layer unit"]:
-    """So many units of each layer, none of those taken.
-
-    Raises:
-        DataError: If a layer has too few.
+    Attributes:
+        own: The circuit's.
+        free: All others that a layer has.
     """
-    mask = torch.zeros_like(taken)
-    for layer, count in enumerate(counts):
-        free = (~taken[layer]).nonzero().flatten()
-        if len(free) < count:
-            raise DataError(
-                f"Layer {layer} has only {len(free)} units outside the circuit, too few to draw "
-                f"{count} random ones; ask for fewer units."
-            )
-        mask[layer, free[torch.randperm(len(free), generator=generator)[:count]]] = True
-    return mask
+
+    own: Bool[Tensor, "layer unit"]
+    free: Bool[Tensor, "layer unit"]
+
+    @classmethod
+    def of(cls, circuit: Circuit, emotion: str, kind: str) -> Places:
+        """Of an emotion's units."""
+        size = sizes_of(circuit)[kind]
+        there = torch.arange(size) < circuit.sizes[:, KINDS.index(kind), None]
+        own = mask_of(circuit.n_layers, size, circuit.units(emotion, kind))
+        return cls(own & there, there & ~own)
+
+    def drawn(
+        self, counts: Sequence[int], generator: torch.Generator
+    ) -> Bool[Tensor, "layer unit"]:
+        """So many random units of each layer, none of them the circuit's as far as that goes.
+
+        A circuit may have most heads of a layer, or all. Where those outside do not suffice they
+        are all taken and the rest is drawn from the circuit's own: random sets then share units
+        with it, which makes it harder, never easier, to tell from them.
+
+        Raises:
+            DataError: If a layer has fewer units altogether.
+        """
+        mask = torch.zeros_like(self.free)
+        for layer, count in enumerate(counts):
+            free, own = (part[layer].nonzero().flatten() for part in (self.free, self.own))
+            if len(free) + len(own) < count:
+                raise DataError(
+                    f"Layer {layer} has only {len(free) + len(own)} units, too few to draw "
+                    f"{count} random ones; ask for fewer units."
+                )
+            order = [part[torch.randperm(len(part), generator=generator)] for part in (free, own)]
+            mask[layer, torch.cat(order)[:count]] = True
+        return mask
 
 
 def matched(
-    sets: Bool[Tensor, "count layer unit"],
-    taken: Bool[Tensor, "layer unit"],
-    draws: int,
-    seed: int,
+    sets: Bool[Tensor, "count layer unit"], places: Places, draws: int, seed: int
 ) -> Bool[Tensor, "count draw layer unit"]:
-    """For each set so many random ones with as many units in every layer, none of those taken.
-
-    Raises:
-        DataError: If a layer has too few.
-    """
+    """For each set so many random ones with as many units in every layer; see `Places.drawn`."""
     generator = torch.Generator().manual_seed(seed)
     return torch.stack(
         [
-            torch.stack([others(own.sum(1).tolist(), taken, generator) for _ in range(draws)])
+            torch.stack([places.drawn(own.sum(1).tolist(), generator) for _ in range(draws)])
             for own in sets
         ]
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from affectlens.circuits.evidence.ablation import Samples, put_for
 from affectlens.circuits.evidence.conditions import Conditions
-from affectlens.circuits.evidence.draws import mask_of, others, sizes_of
+from affectlens.circuits.evidence.draws import Places
 from affectlens.circuits.evidence.faithfulness_curve import FaithfulnessCurve
 from affectlens.circuits.evidence.items import Item, items_of
 from affectlens.circuits.evidence.measure import margins_under, other_contexts
@@ -157,16 +157,15 @@ def _masks(
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + emotion)
     found = dict[str, Tensor]()
     for kind in settings.kinds:
-        size = sizes_of(circuit)[kind]
-        there = torch.arange(size) < circuit.sizes[:, KINDS.index(kind), None]
-        own = mask_of(circuit.n_layers, size, circuit.units(name, kind))
+        places = Places.of(circuit, name, kind)
+        own, there = places.own, places.own | places.free
         scores = circuit.head_scores if kind == "heads" else circuit.neuron_scores
         ranking = there_only(scores[emotion : emotion + 1], there.sum(1))[0].flatten()
         order = ranking.argsort(descending=True, stable=True)
         counts = [-(-int(there.sum()) * share // 100) for share in settings.shares]
         left, random = list[Tensor](), list[Tensor]()
         for _ in range(settings.draws):
-            random.append(others(own.sum(1).tolist(), own | ~there, generator))
+            random.append(places.drawn(own.sum(1).tolist(), generator))
         for count in map(int, counts):
             left.append(_first(order, count, there))
             for _ in range(settings.draws):

@@ -20,7 +20,7 @@ from torch import Tensor
 from affectlens.circuits.evidence.ablation import Samples
 from affectlens.circuits.evidence.conditions import Conditions
 from affectlens.circuits.evidence.curve import ALPHA
-from affectlens.circuits.evidence.draws import mask_of, matched, sizes_of, taken
+from affectlens.circuits.evidence.draws import Places, mask_of, matched, sizes_of
 from affectlens.circuits.evidence.enhancement import SET_TO, set_for
 from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.evidence.items import items_of
@@ -261,6 +261,6 @@ def _masks(circuit: Circuit, e: int, settings: IdentitySettings) -> dict[str, Te
     for kind in settings.kinds:
         size = sizes_of(circuit)[kind]
         own = mask_of(circuit.n_layers, size, circuit.units(emotion, kind))[None]
-        draws = matched(own, taken(circuit, emotion, kind), settings.draws, seed)[0]
+        draws = matched(own, Places.of(circuit, emotion, kind), settings.draws, seed)[0]
         found[kind] = torch.cat([torch.zeros_like(own), own, draws])
     return found

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from affectlens.circuits.evidence.conditions import Conditions
-from affectlens.circuits.evidence.draws import mask_of, others, sizes_of, taken
+from affectlens.circuits.evidence.draws import Places, mask_of, sizes_of
 from affectlens.circuits.evidence.files import Measured
 from affectlens.circuits.evidence.items import items_of
 from affectlens.circuits.evidence.measure import margins_under
@@ -197,9 +197,15 @@ def _masks(
     rows = [whole]
     for unit in units:
         rows.append(whole & ~mask_of(circuit.n_layers, size, [unit]))
-    full = taken(circuit, emotion, settings.kind)
+    places = Places.of(circuit, emotion, settings.kind)
+    open_layers = [unit.layer for unit in units if places.free[unit.layer].any()]
+    if not open_layers:
+        raise DataError(
+            f"The circuit of {emotion} has all {settings.kind} in its layers, so there is "
+            "none that does not belong; ask for a circuit with a smaller budget."
+        )
     for draw in range(settings.draws):
         counts = [0] * circuit.n_layers
-        counts[units[draw % len(units)].layer] = 1
-        rows.append(whole | others(counts, full, generator))
+        counts[open_layers[draw % len(open_layers)]] = 1
+        rows.append(whole | places.drawn(counts, generator))
     return torch.stack(rows)

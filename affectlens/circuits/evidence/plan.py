@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from affectlens.circuits.evidence.conditions import Conditions, Replacement
-from affectlens.circuits.evidence.draws import highest, matched, taken
+from affectlens.circuits.evidence.draws import Places, highest, matched
 from affectlens.circuits.evidence.items import Item, items_of
 from affectlens.circuits.evidence.measure import margins_under
 from affectlens.circuits.tasks.base import Task
@@ -115,7 +115,10 @@ def run_curve(
     sets = {e: highest(circuit, e, settings.kind, settings.counts) for e in circuit.emotions}
     random = {
         e: matched(
-            sets[e], taken(circuit, e, settings.kind), settings.draws, settings.seed * 1_000_003 + i
+            sets[e],
+            Places.of(circuit, e, settings.kind),
+            settings.draws,
+            settings.seed * 1_000_003 + i,
         )
         for i, e in enumerate(circuit.emotions)
     }
