@@ -29,6 +29,7 @@ INTRODUCED = {
     "store": "al.ActivationStore",
     "sweep": "al.Sweep",
     "model": "al.LanguageModel",
+    "pack": "al.SteeringPack",
     "llm": "Any",
 }
 """Names that a page introduces in its prose, or leaves to the reader, and what they are."""
