@@ -23,12 +23,15 @@ from tests.steering.oracle import random_pack
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "transformer_lens": "transformer-lens"}
+DISTRIBUTIONS = {
+    "prometheus_client": "prometheus-client",
+    "sklearn": "scikit-learn",
+    "transformer_lens": "transformer-lens",
+}
 COME_ALONG = {"huggingface_hub", "jinja2", "packaging", "tokenizers", "yaml"}
 """Of torch and transformers, which cannot do without them."""
-ELSEWHERE = {"vllm", "fastapi", "starlette", "prometheus_client", "openai", "IPython", "datasets",
-             "hqq"}  # fmt: skip
-"""Asked for where they are: inside a vLLM server, in notebooks, or in a sentence of their own."""
+ELSEWHERE = {"vllm", "starlette", "openai", "IPython", "datasets", "hqq"}
+"""Asked for where they are (vLLM, notebooks), in sentences of their own, or part of FastAPI."""
 
 
 def of_extra(extra: str) -> set[str]:

@@ -7,10 +7,13 @@ a checkout; any failure is an exception.
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,6 +105,57 @@ def save_pack(model_folder: Path, file: Path) -> None:
     assert steered != model.generate("Hello", max_new_tokens=8)
 
 
+def serve_and_ask(folder: Path) -> None:
+    """Start the local server, and hold a steered reply against an unsteered one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    pack, model = str(folder / "pack.safetensors"), str(folder / "model")
+    command = ["serve", "--backend", "transformers", "--pack", pack, "--model", model]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [str(COMMAND), *command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            wait_for(f"{url}/health", server, folder / "server.log")
+            replies = [reply(url, model, spec) for spec in ("none", "anger=3")]
+        finally:
+            server.terminate()
+            server.wait(timeout=60)
+    assert replies[0] != replies[1], replies
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the server answers."""
+    for _ in range(600):
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(log.read_text())
+
+
+def reply(url: str, model: str, spec: str) -> str:
+    """What the server says to a greeting."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 8,
+        "temperature": 0,
+        "vllm_xargs": {"affectlens": spec},
+    }
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)["choices"][0]["message"]["content"]
+
+
 def main() -> None:
     """Try everything."""
     with tempfile.TemporaryDirectory() as name:
@@ -126,6 +180,8 @@ def main() -> None:
                 "capture", str(folder / "model"), "replies", "--out", str(folder / "acts"), code=1
             )
             assert "pip install 'affectlens[study]'" in refused and "Traceback" not in refused
+        if find_spec("uvicorn") is not None:
+            serve_and_ask(folder)
         milliseconds, size = import_ms(), installed_mb()
     print(f"import affectlens: {milliseconds:.0f} ms; environment without pip: {size:.0f} MB")
     assert milliseconds < IMPORT_MS, f"import affectlens takes {milliseconds:.0f} ms"

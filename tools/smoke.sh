@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Wheel and sdist as a stranger gets them: built, installed into an empty environment, and run.
 #
-#   tools/smoke.sh            PYTHON=... names the interpreter, EXTRAS=serve what is installed
+#   tools/smoke.sh            PYTHON=... names the interpreter, EXTRAS= what is installed besides (serve)
 #
 # Nothing of this checkout is on the path of what runs: the environment is what pip made of the file.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
-extras=${EXTRAS:-}
+extras=${EXTRAS-serve}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 pip=(-m pip --quiet --disable-pip-version-check)

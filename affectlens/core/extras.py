@@ -25,6 +25,9 @@ EXTRA_OF: Mapping[str, str] = {
     "ray": "distributed",
     "torchao": "quantised",
     "bitsandbytes": "quantised",
+    "fastapi": "serve",
+    "prometheus_client": "serve",
+    "uvicorn": "serve",
 }
 """Package, as it is imported → the extra of ``pyproject.toml`` that installs it."""
 

@@ -22,6 +22,7 @@ COPIES: Mapping[str, str] = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "reference/benchmarks.md",
+    "examples/README.md": "how-to/emotion-stream.md",
 }
 """Pages that lie elsewhere in the repository."""
 
