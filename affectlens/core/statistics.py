@@ -200,7 +200,9 @@ def against_draws(
     draws: is it more than one more draw would differ from them? With many rows the first alone
     finds every single draw to be above or below the mean of the others. The second is t with
     ``D - 1`` degrees of freedom of the mean gap over ``s * sqrt(1 + 1 / D)``, where ``s`` is by
-    how much the gaps to the ``D`` draws differ, as of one more observation of a normal sample.
+    how much the ``D`` draws differ, as of one more observation of a normal sample. What they
+    differ by is taken within rows, so that draws may have seen other rows; where every row has
+    seen but one, clusters have draws of their own and the first question covers the second.
 
     Args:
         own: One number per row.
@@ -223,13 +225,29 @@ def against_draws(
     found = paired_difference(
         values, np.nanmean(tried, axis=0), clusters, draws=samples, random=random
     )
-    gaps, count = np.nanmean(values - tried, axis=1), len(tried)
-    if count < 2:
+    if len(tried) < 2:
         return replace(found, p=1.0)
-    spread = float(gaps.std(ddof=1)) * math.sqrt(1 + 1 / count)
-    far = abs(float(gaps.mean()))
-    beyond = 2 * float(t.sf(far / spread, count - 1)) if spread > 0 else float(far == 0)
+    seen = (~np.isnan(tried)).sum(axis=0)
+    if (seen == 1).all():
+        return found
+    spread = _spread(tried[:, seen > 1], seen[seen > 1]) * math.sqrt(1 + 1 / len(tried))
+    far = abs(found.mean)
+    beyond = 2 * float(t.sf(far / spread, len(tried) - 1)) if spread > 0 else float(far == 0)
     return replace(found, p=max(found.p, beyond))
+
+
+def _spread(tried: Float[Floats, "draw n"], seen: Int[Ints, " n"]) -> float:
+    """Standard deviation of what draws do, from how they differ on the same rows.
+
+    A draw's distance from the mean of the ``k`` draws of its row holds ``(k - 1) / k`` of its own
+    effect, and its part of the others': together ``(k - 1) / k * D / (D - 1)``. With all draws on
+    all rows it is the deviation of their means.
+    """
+    draws = len(tried)
+    share = (seen - 1) / seen * draws / (draws - 1)
+    effects = (tried - np.nanmean(tried, axis=0)) / share
+    there = ~np.isnan(effects).all(axis=1)
+    return float(np.nanmean(effects[there], axis=1).std(ddof=1)) if there.sum() > 1 else 0.0
 
 
 def orders(n: int, permutations: int, seed: int, *, exact_to: int) -> Int[np.ndarray, "order n"]:

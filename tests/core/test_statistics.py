@@ -202,18 +202,34 @@ def test_p_over_draws_is_that_of_one_more_observation() -> None:
     assert found.p == pytest.approx(2 * stats.t.sf(far, 5), rel=1e-9)
 
 
-def test_draws_that_saw_other_rows() -> None:
-    """A draw is compared on its own rows; one without rows does not count; one says nothing."""
+@pytest.mark.parametrize("per_row", [2, 4, 12])
+def test_draws_on_some_rows_each_have_the_right_level(per_row: int) -> None:
+    """Rows differ by far more than draws do; own is one more draw, or one that stands out."""
+    rng = np.random.default_rng(per_row)
+    false, true, trials = 0, 0, 300
+    for trial in range(trials):
+        rows = rng.normal(scale=3, size=24) + rng.normal(scale=0.3, size=13)[:, None]
+        rows += rng.normal(scale=0.3, size=rows.shape)
+        for d, row in enumerate(rows[1:].T):
+            row[rng.permutation(12)[: 12 - per_row]] = np.nan
+            assert (~np.isnan(row)).sum() == per_row, d
+        false += against_draws(rows[0], rows[1:], range(24), samples=200, random=trial).p < 0.05
+        told = against_draws(rows[0] + 2, rows[1:], range(24), samples=2000, random=trial)
+        true += told.p < 0.01
+    assert false / trials < 0.08
+    assert true / trials > 0.9
+
+
+def test_where_each_row_has_a_draw_of_its_own_rows_decide() -> None:
+    """One that no row has seen does not count; a single one says nothing; equal ones leave rows."""
     own = np.array([1.0, 2.0, 3.0, 4.0])
     draws = np.array([[0.0, 0.0, np.nan, np.nan], [np.nan, np.nan, 1.0, 1.0], [np.nan] * 4])
     found = against_draws(own, draws, range(4))
+    assert found == paired_difference(own, [0.0, 0.0, 1.0, 1.0], range(4))
     assert found.mean == pytest.approx(2.0)
-    gaps = np.array([1.5, 2.5])
-    far = gaps.mean() / (gaps.std(ddof=1) * math.sqrt(1.5))
-    assert found.p == pytest.approx(max(2 * stats.t.sf(far, 1), 2.0**-3))
     assert against_draws(own, draws[:1, :2].repeat(2, axis=1), range(4)).p == 1.0
     same = against_draws(own, np.zeros((3, 4)), range(4))
-    assert same.p == pytest.approx(2.0**-3)  # draws do not differ, so four rows decide
+    assert same.p == pytest.approx(2.0**-3)
 
 
 def test_equal_arms_are_not_told_apart() -> None:
