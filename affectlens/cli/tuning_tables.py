@@ -90,7 +90,7 @@ def print_search(found: Found, saved: Path | None, *, as_json: bool) -> None:
             soft_wrap=True,
         )
     one = found.effect
-    size = "" if one.size is None else f", {one.size:.0%} of the residual stream's length"
+    size = "" if one.size is None else f", {one.size:.1%} of the residual stream's length"
     out.print(
         f"{'Best' if found.best else 'Most fluent'}: {found.spec} ({one.kl:.2f} nats per token "
         f"from unsteered{size}; {found.tokens} tokens generated).",

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from affectlens.steering.intensity import DoseResponse
 
 
+PLENTY = 0.95
+"""Heard so strongly, nothing stronger is worth trying."""
+
+
 @dataclass(frozen=True)
 class IntensitySettings:
     """How a pack is calibrated.
@@ -54,6 +58,8 @@ class IntensitySettings:
         mode: That is measured; None: the pack's default.
         emotions: Default: all of the pack.
         doses: Shares of the recommended dose that are tried, beside none.
+        extensions: How many stronger doses may be tried of an emotion that is heard below
+            ``PLENTY`` and whose text does not break, each as much stronger as the last step was.
         events: Tuning events that are answered at each dose.
         test_events: Test events on which the result is checked; 0 leaves the check out.
         kl_events: Of the tuning events, on how many the distance to the unsteered distribution is
@@ -66,6 +72,7 @@ class IntensitySettings:
     mode: str | None = None
     emotions: tuple[str, ...] = ()
     doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    extensions: int = 2
     events: int = 12
     test_events: int = 10
     kl_events: int = 4
@@ -77,7 +84,7 @@ class IntensitySettings:
         rising = all(a < b for a, b in zip(self.doses, self.doses[1:], strict=False))
         if not self.doses or not rising or not 0 < self.doses[0] <= self.doses[-1] < np.inf:
             raise DataError(f"Doses to try must be rising shares above 0, not {list(self.doses)}.")
-        for name, least in (("events", 1), ("test_events", 0), ("kl_events", 0)):
+        for name, least in (("extensions", 0), ("events", 1), ("test_events", 0), ("kl_events", 0)):
             if getattr(self, name) < least:
                 raise DataError(f"{name} must be {least} or more, not {getattr(self, name)}.")
         if not self.max_perplexity_ratio > 1:
@@ -150,8 +157,10 @@ class Calibrating:
         """
         points: list[DosePoint] = []
         for emotion in self.emotions:
-            replies = self._replies(f"doses_{emotion}", self._dose_requests(emotion))
-            points += self._points(emotion, replies)
+            replies = self._replies(
+                f"doses_{emotion}", self._requests(emotion, self.doses(emotion))
+            )
+            points += self._extended(emotion, self._points(emotion, replies))
         asked = self.settings
         found, silent = heard_responses(
             points, max_perplexity_ratio=asked.max_perplexity_ratio, masked=asked.masked
@@ -179,12 +188,29 @@ class Calibrating:
             {emotion: strength}, mode=self.mode, unit=unit, emotions=self.pack.emotions
         )
 
-    def _dose_requests(self, emotion: str) -> list[Request]:
+    def _requests(self, emotion: str, doses: Sequence[float]) -> list[Request]:
         return [
             Request(event, emotion, self._spec(emotion, dose, "natural"))
-            for dose in self.doses(emotion)
+            for dose in doses
             for event in self.tune
         ]
+
+    def _extended(self, emotion: str, points: list[DosePoint]) -> list[DosePoint]:
+        """With stronger doses, while they are within limits and more can be heard."""
+        asked, plain = self.settings, self._plain("tune", self.tune)
+        for _ in range(asked.extensions):
+            last, before = points[-1], points[-2]
+            heard = last.masked if asked.masked else last.heard
+            if heard >= PLENTY or not last.perplexity_ratio <= asked.max_perplexity_ratio:
+                break
+            step = last.dose / before.dose if before.dose else 2.0
+            dose = min(last.dose * step, MAX_STRENGTH["natural"])
+            if dose <= last.dose:
+                break
+            name = f"doses_{emotion}_{fingerprint(dose)}"
+            replies = self._replies(name, self._requests(emotion, [dose]))
+            points = [*points, dose_point(emotion, dose, replies, plain, self.judge)]
+        return points
 
     def _points(self, emotion: str, replies: Sequence[Reply]) -> list[DosePoint]:
         plain = self._plain("tune", self.tune)

@@ -60,7 +60,7 @@ def test_search(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     print_search(search(), Path("p.st"), as_json=False)
     said = capsys.readouterr().out
-    for word in ("4-5", "4-6", "1.38", "breaks", "front", "0.77 nats", "5% of the residual",
+    for word in ("4-5", "4-6", "1.38", "breaks", "front", "0.77 nats", "5.0% of the residual",
                  "198 tokens", "it works: Yes.", "Text breaks at layers 4-6"):  # fmt: skip
         assert word in " ".join(said.split()), word
     assert "operator" not in said and "…" not in said

@@ -96,7 +96,8 @@ def choice(folder: Path, pack: SteeringPack, model: Any, judge: Any) -> PackChoi
 
 def settings(**changes: Any) -> IntensitySettings:
     given = {"emotions": ("anger",), "doses": (0.5, 1.0, 2.0, 3.0), "events": 4, "test_events": 3,
-             "kl_events": 2, "max_perplexity_ratio": 1e9, "generation": GENERATION}  # fmt: skip
+             "kl_events": 2, "extensions": 0, "max_perplexity_ratio": 1e9,
+             "generation": GENERATION}  # fmt: skip
     return IntensitySettings(**{**given, **changes})
 
 
@@ -168,6 +169,25 @@ def test_what_cannot_be_calibrated(
     ):  # fmt: skip
         with pytest.raises(DataError):
             settings(**wrong)
+
+
+def test_doses_go_on_while_more_can_be_heard(
+    tmp_path: Path, pack: SteeringPack, model: Any, judge: Planted
+) -> None:
+    """Doses rise by the last step until the planted token is heard, or they are too dear."""
+    weak = replace(pack, recommended={"residual": dict.fromkeys(EMOTIONS, 0.01)})
+    few = {"doses": (1.0, 10.0), "test_events": 0, "kl_events": 0}
+    found, _ = calibrate(choice(tmp_path, weak, model, judge), settings(extensions=9, **few))
+    doses = [point.dose for point in found.points]
+    assert doses[:4] == pytest.approx([0, 0.01, 0.1, 1.0]) and len(doses) <= 5
+    assert all(point.heard < intensity.PLENTY for point in found.points[:-1])
+    assert found.points[-1].heard >= intensity.PLENTY
+    low = min(p.perplexity_ratio for p in found.points[1:]) * 0.999
+    with pytest.raises(DataError, match="No emotion can be calibrated"):
+        calibrate(
+            choice(tmp_path, weak, model, judge),
+            settings(extensions=9, max_perplexity_ratio=max(low, 1.0001), **few),
+        )
 
 
 def searching(**changes: Any) -> SearchSettings:
@@ -254,6 +274,7 @@ OPTIONS: dict[str, list[tuple[str, list[str]]]] = {
     "intensity": [
         ("out", ["--out", "x"]), ("file", ["--pack", "p"]), ("mode", ["--mode", "circuit"]),
         ("emotions", ["--emotions", "fear"]), ("doses", ["--doses", "1,2"]),
+        ("extensions", ["--extensions", "0"]),
         ("events", ["--events", "3"]), ("test_events", ["--test-events", "0"]),
         ("kl_events", ["--kl-events", "0"]), ("max_perplexity_ratio", ["--max-ratio", "3"]),
         ("masked", ["--masked"]), ("model", ["--model", "m"]), ("device", ["--device", "cpu"]),

@@ -37,6 +37,9 @@ def intensity(
     doses: Annotated[
         str, typer.Option("--doses", help="Shares of the recommended dose that are tried.")
     ] = "0.25,0.5,0.75,1,1.25,1.5",
+    extensions: Annotated[
+        int, typer.Option("--extensions", min=0, help="Stronger doses, while more can be heard.")
+    ] = 2,
     events: Annotated[
         int, typer.Option("--events", min=1, help="Tuning events answered at each dose.")
     ] = 12,
@@ -70,6 +73,7 @@ def intensity(
             mode=mode,
             emotions=names(emotions),
             doses=numbers("--doses", doses),
+            extensions=extensions,
             events=events,
             test_events=test_events,
             kl_events=kl_events,
