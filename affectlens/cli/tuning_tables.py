@@ -42,7 +42,7 @@ def print_calibration(found: Calibration, saved: Path, *, as_json: bool) -> None
     if found.checks:
         asked = list(found.checks[0].heard)
         beside = Table(title="Heard on test events, by what was asked")
-        names = ["emotion", "none", *(f"{x:g}" for x in asked), "most", "slope", "R²", "in order"]
+        names = ["emotion", "none", *(f"{x:g}" for x in asked), "most", "slope", "R²", "order"]
         for i, name in enumerate(names):
             beside.add_column(name, justify="right" if i else "left")
         for check in found.checks:

@@ -47,7 +47,7 @@ def test_calibration(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> No
     monkeypatch.setenv("COLUMNS", "80")
     print_calibration(calibration(), Path("p.st"), as_json=False)
     said = capsys.readouterr().out
-    for word in ("1.25", "0.25", "0.11", "0.93", "in order", "slope", "p.st", "mode circuit",
+    for word in ("1.25", "0.25", "0.11", "0.93", "order", "slope", "p.st", "mode circuit",
                  "disgust is not calibrated: It does not rise."):  # fmt: skip
         assert word in said, word
     assert "emotions differ by at most 0.19" in said and "…" not in said
