@@ -3,7 +3,6 @@
 from affectlens.core.emotions.coordinates import DIMENSIONS, VAD, Coordinates, coordinates
 from affectlens.core.emotions.label_sets import LABEL_SETS, LabelSet, label_set
 from affectlens.core.emotions.mappings import LABEL_MAPPINGS, LabelMapping, label_mapping
-from affectlens.core.emotions.mixture import EmotionPlane, Mixture, mixture_at
 from affectlens.core.emotions.names import (
     ALIASES,
     EMOTIONS,
@@ -28,10 +27,8 @@ __all__ = [
     "VAD",
     "VALENCES",
     "Coordinates",
-    "EmotionPlane",
     "LabelMapping",
     "LabelSet",
-    "Mixture",
     "coordinates",
     "emotion_name",
     "export_labels",
@@ -40,6 +37,5 @@ __all__ = [
     "label_key",
     "label_mapping",
     "label_set",
-    "mixture_at",
     "own_emotions",
 ]
