@@ -45,6 +45,13 @@ class Said:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise DataError("There is no prompt to look at; give at least one token.")
+        vocabulary = int(self.model.hf.get_input_embeddings().weight.shape[0])
+        for token in (*self.prompt, *self.reply):
+            if not 0 <= token < vocabulary:
+                raise DataError(
+                    f"Token {token} is outside the vocabulary of {self.model.name} ({vocabulary} "
+                    "tokens); it belongs to another model."
+                )
         longest = self.model.context_length
         if len(self.prompt) + len(self.reply) > longest:
             raise DataError(
