@@ -68,6 +68,8 @@ from .probes.scikit import LinearProbe as LinearProbe
 from .probes.scikit import RidgeProbe as RidgeProbe
 from .reproductions import StudyRequest as StudyRequest
 from .reproductions import reproduce as reproduce
+from .serving.playground import play as play
+from .serving.playground import read_text as read_text
 from .steering import SteeringPack as SteeringPack
 from .steering import SteeringSpec as SteeringSpec
 from .steering.refine import RefineSettings as RefineSettings

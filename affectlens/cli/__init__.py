@@ -12,6 +12,7 @@ from affectlens.cli.commands.labels import labels_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
 from affectlens.cli.commands.packs import packs_app
+from affectlens.cli.commands.play import add_play_command
 from affectlens.cli.commands.probe import probe_app
 from affectlens.cli.commands.rate import add_rate_command
 from affectlens.cli.commands.reproduce import add_reproduce_command
@@ -28,6 +29,7 @@ __all__ = ["app", "main"]
 add_evidence_commands(circuit_app)
 add_run_command(app)
 add_steer_command(app)
+add_play_command(app)
 add_serve_command(app)
 add_reproduce_command(app)
 add_stage_commands(app, {"circuit": circuit_app, "probe": probe_app, "tune": tune_app})

@@ -18,7 +18,7 @@ from affectlens.steering import generate_steered
 from tests.on_disk import save_model
 from tests.steering.oracle import random_pack
 
-COLLECT = {"serve --pack", "steer --emotion", "export --emotion",
+COLLECT = {"serve --pack", "play --pack", "steer --emotion", "export --emotion",
            "capture --column", "capture --split",
            "capture --role", "capture --emotion", "store export --split", "store export --emotion",
            "store export --role", "datasets show --column",

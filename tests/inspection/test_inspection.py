@@ -168,6 +168,9 @@ def test_what_cannot_be_inspected_is_said(tiny_model: Any) -> None:
         inspect_token(said, 0, top=0)
     with pytest.raises(DataError, match="no prompt"):
         Said(model, pack, SPEC, [], REPLY)
+    for token in (200, -1, 10**30):
+        with pytest.raises(DataError, match="outside the vocabulary"):
+            Said(model, pack, SPEC, PROMPT, [5, token])
     with pytest.raises(DataError, match="takes 256"):
         Said(model, pack, SPEC, PROMPT, [1] * 300)
     other = tiny_model(seed=3)

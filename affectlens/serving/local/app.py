@@ -14,6 +14,7 @@ from affectlens.serving.local.service import Service
 ROUTERS: tuple[str, ...] = (
     "affectlens.serving.local.text_routes:router",
     "affectlens.serving.local.pack_routes:router",
+    "affectlens.serving.playground.routes:router",
 )
 """Every router, as ``module:name``. A handler finds the server in ``request.app.state.service``."""
 
