@@ -106,7 +106,7 @@ def _scope(message: Mapping[str, Any]) -> dict[str, Any]:
         "query_string": b"",
         "root_path": "",
         "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
-        "client": ("127.0.0.1", 0),
-        "server": ("127.0.0.1", 0),
+        "client": None,
+        "server": None,
         "state": {},
     }

@@ -50,7 +50,8 @@ def about(request: Request) -> Response:
     reads = bool(getattr(door.settings, "read", True))
     packs = [about_pack(name, pack, reads=reads) for name, pack in door.packs.items()]
     packs.sort(key=lambda one: one["name"] != first)
-    address = str(request.base_url).rstrip("/")
+    # A notebook's requests come to no server, so there is none to copy requests for.
+    address = "" if request.scope.get("server") is None else str(request.base_url).rstrip("/")
     ids = bool(getattr(service, "token_ids", False))
     found = about_server("affectlens", service.name, address, packs, inspect=True, token_ids=ids)
     return service.json(found)

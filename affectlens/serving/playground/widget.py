@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from affectlens.core import ModelError
+from affectlens.core import DataError, ModelError
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
@@ -59,6 +59,11 @@ def play(
     loaded = pack if isinstance(pack, SteeringPack) else SteeringPack.load(pack)
     loaded.require_model(model, force=force)
     start = None if spec is None else loaded.resolve(spec)
+    if start is not None and (start.unit != "recommended" or getattr(start, "schedule", None)):
+        raise DataError(
+            f"The playground's sliders are in recommended doses, the same at every token; {start} "
+            "is not: leave out unit and schedule."
+        )
     folder = None
     if isinstance(pack, SteeringPack):
         folder = tempfile.TemporaryDirectory(prefix="affectlens-")
