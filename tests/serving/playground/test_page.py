@@ -14,6 +14,7 @@ import pytest
 
 from affectlens.core import EMOTIONS
 from affectlens.plotting import style
+from affectlens.serving.playground.plane import plane_of
 from affectlens.serving.playground.reading import KNOWN
 from affectlens.steering import SteeringSpec
 from affectlens.steering.affect_targets import mixture_for
@@ -226,16 +227,33 @@ def test_the_pad_gives_the_mixture_of_the_tested_function(opened: Any) -> None:
         told = re.match(r"valence (\S+), arousal ([^:]+):", handle.get_attribute("aria-valuetext"))
         assert told
         at = [float(one.replace("\u2212", "-")) for one in told.groups()]
-        assert at == pytest.approx([valence, arousal], abs=0.051)
+        assert at == pytest.approx([valence, arousal], abs=0.02)
         spec = page.locator(".al-facts").nth(1).inner_text().split(" · ")[0]
         found = SteeringSpec.parse(spec).weights
         wanted = mixture_for(*at)
         for emotion in EMOTIONS:
-            assert found.get(emotion, 0) == pytest.approx(wanted.get(emotion, 0), abs=0.006)
+            assert found.get(emotion, 0) == pytest.approx(wanted.get(emotion, 0), abs=0.012)
     page.get_by_role("slider", name="Valence and arousal").press("Home")
     assert page.locator(".al-facts").nth(1).inner_text().startswith("none")
     page.get_by_role("slider", name="Valence and arousal").press("Shift+ArrowRight")
     assert "happiness" in page.locator(".al-facts").nth(1).inner_text()
+
+
+def test_the_modules_mixture_is_that_of_requests(opened: Any) -> None:
+    page = opened()
+    points = [(v / 4, a / 4) for v in range(-4, 5) for a in range(-4, 5)]
+    for labels in (EMOTIONS, ("happiness", "joy", "sadness", "hope"), ("anger",)):
+        plane = plane_of(labels)
+        assert plane is not None
+        found = page.evaluate(
+            """async ([points, targets]) => {
+              const { mixtureFor } = await import('/play/static/mixture.js');
+              return targets.map((target) => mixtureFor(points, target));
+            }""",
+            [plane["points"], points],
+        )
+        for point, one in zip(points, found, strict=True):
+            assert one == pytest.approx(mixture_for(*point, emotions=labels), abs=1e-4)
 
 
 def test_a_link_brings_everything_back_and_nonsense_is_refused(opened: Any) -> None:

@@ -1,9 +1,11 @@
 // A point on the plane of valence and arousal, moved by hand or by keys; the mixture follows.
 
 import { h, number, svg } from "./dom.js";
+import { mixtureFor } from "./mixture.js";
 import { styleOf } from "./tokens.js";
 
 const SIZE = 220;
+const STEP = 0.05;
 
 /** The pad; `changed(weights)` is told each mixture as it is made. */
 export class Pad {
@@ -95,7 +97,7 @@ export class Pad {
   }
 
   key(event) {
-    const step = (event.shiftKey ? 4 : 1) / this.plane.steps;
+    const step = (event.shiftKey ? 4 : 1) * STEP;
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
     if (event.key === "Home" || event.key === "Escape") this.place(0, 0, true);
     else if (event.key in moves) this.place(this.point[0] + moves[event.key][0], this.point[1] + moves[event.key][1], true);
@@ -103,22 +105,21 @@ export class Pad {
     event.preventDefault();
   }
 
-  /** Put the point on the grid; tell the mixture if a person did. */
+  /** Put the point somewhere; tell the mixture if a person did. */
   place(valence, arousal, byHand) {
-    const { steps, points, grid, unplaced } = this.plane;
-    const tick = (x) => Math.round(Math.max(-1, Math.min(1, x)) * steps);
-    const [column, row] = [tick(valence), tick(arousal)];
-    this.point = [column / steps, row / steps];
-    const shares = grid[row + steps][column + steps];
+    const { points, unplaced } = this.plane;
+    const bound = (x) => Math.round(Math.max(-1, Math.min(1, x)) * 100) / 100;
+    this.point = [bound(valence), bound(arousal)];
+    const shares = mixtureFor(points, this.point);
     const labels = Object.keys(points);
-    const reached = [0, 1].map((axis) => labels.reduce((sum, label, k) => sum + shares[k] * points[label][axis], 0));
+    const reached = [0, 1].map((axis) => labels.reduce((sum, label) => sum + (shares[label] ?? 0) * points[label][axis], 0));
     this.handle.style.left = `${(across(this.point[0]) / SIZE) * 100}%`;
     this.handle.style.top = `${(down(this.point[1]) / SIZE) * 100}%`;
     this.reachedMark.setAttribute("cx", across(reached[0]));
     this.reachedMark.setAttribute("cy", down(reached[1]));
     const far = Math.hypot(reached[0] - this.point[0], reached[1] - this.point[1]) > 0.1;
     this.reachedMark.classList.toggle("al-away", far);
-    const weights = Object.fromEntries(labels.map((label, k) => [label, Math.round(shares[k] * this.strength * 100) / 100]));
+    const weights = Object.fromEntries(labels.map((label) => [label, Math.round((shares[label] ?? 0) * this.strength * 100) / 100]));
     const said = Object.entries(weights).filter(([, w]) => w !== 0).map(([label, w]) => `${label} ${number(w)}`);
     const where = `valence ${number(this.point[0])}, arousal ${number(this.point[1])}`;
     const mixture = said.join(", ") || "nothing is steered";
