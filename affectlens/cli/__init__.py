@@ -8,6 +8,7 @@ from affectlens.cli.commands.datasets import datasets_app
 from affectlens.cli.commands.events import add_events_command
 from affectlens.cli.commands.export import add_export_command
 from affectlens.cli.commands.import_ import add_import_command
+from affectlens.cli.commands.judges import judges_app
 from affectlens.cli.commands.labels import labels_app
 from affectlens.cli.commands.lists import add_list_command
 from affectlens.cli.commands.models import models_app
@@ -45,5 +46,6 @@ app.add_typer(models_app, name="models", rich_help_panel=PARTS)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=PARTS)
 app.add_typer(labels_app, name="labels", rich_help_panel=PARTS)
 app.add_typer(packs_app, name="packs", rich_help_panel=PARTS)
+app.add_typer(judges_app, name="judges", rich_help_panel=PARTS)
 add_list_command(app)
 refuse_repetition(app)

@@ -23,7 +23,11 @@ class FitJudgeSettings:
     labels: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("judge", "tune")
     texts: int = 2000
-    fit: FitSettings = field(default_factory=lambda: FitSettings(epochs=3, garbled=300))
+    fit: FitSettings = field(
+        default_factory=lambda: FitSettings(
+            epochs=3, garbled=300, long_texts=64, masked=0.0, precision="float32"
+        )
+    )
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def test_groups_stand_in_order_and_hold_what_belongs_together() -> None:
             "datasets",
             "labels",
             "packs",
+            "judges",
         ],
     }
 

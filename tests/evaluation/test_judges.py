@@ -39,6 +39,7 @@ from affectlens.evaluation.judges.base import Verdicts
 from affectlens.evaluation.judges.encoder import load_encoder, shipped_adapter
 from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
 from affectlens.evaluation.judges.garbling import cut_short, garble
+from affectlens.evaluation.judges.leave_one_out import leave_one_source_out, read_source
 from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
 from affectlens.evaluation.judges.model_texts import main as write_model_texts
 from affectlens.evaluation.judges.model_texts import model_texts, requests
@@ -50,14 +51,16 @@ from affectlens.evaluation.judges.report import (
 from affectlens.evaluation.judges.training import fit_judge
 from affectlens.evaluation.judges.training_data import (
     CLEAR_COMMENTS,
+    SOURCES,
     Example,
     FitSettings,
     TrainingSet,
-    epoch_examples,
     extra_texts,
     small_model_texts,
     training_set,
+    unnamed_texts,
 )
+from affectlens.evaluation.judges.training_epochs import epoch_examples
 from affectlens.evaluation.judges.windows import (
     Reading,
     Windows,
@@ -65,6 +68,8 @@ from affectlens.evaluation.judges.windows import (
     pooled_log_probabilities,
     windows_of,
 )
+from affectlens.evaluation.naming import mask_feelings
+from tests.tiny_run import save_encoder
 
 PLAIN = [
     "The office opens at nine and closes at five.",
@@ -75,8 +80,8 @@ PLAIN = [
     "Yuck, the milk had turned to green slime and the smell made me gag.",
     "Wait, what? I never expected to see you here, of all places.",
 ]
-FLOORS = {"replies": 0.85, "tones": 0.85}
-LATE = 0.6
+FLOORS = {"replies": 0.85, "tones": 0.83, "implicit": 0.68, "vignettes": 0.75}
+LATE = 0.5
 TONES_OF_PLAIN = ("neutral", "happiness", "anger", "fear", "sadness", "disgust", "surprise")
 
 
@@ -97,17 +102,28 @@ def unseen() -> dict[str, datasets.Corpus]:
     return {name: datasets.load(name).filter(role="test") for name in ("replies", "tones")}
 
 
+@pytest.fixture(scope="module")
+def unnamed() -> dict[str, datasets.Corpus]:
+    """Texts without a word for a feeling, of groups and of a kind that the judge has not seen."""
+    return {name: datasets.load(name).filter(role="test") for name in ("implicit", "vignettes")}
+
+
 @pytest.mark.model
 class TestEncoderJudge:
-    def test_accuracy_on_unseen_groups_is_as_documented(self, judge, unseen):
-        report = judge_report(judge, unseen)
+    def test_accuracy_on_unseen_groups_is_as_documented(self, judge, unseen, unnamed):
+        report = judge_report(judge, {**unseen, **unnamed})
         documented = shipped_adapter().facts["corpora"]
         for name, found in report["corpora"].items():
             assert found["accuracy"] >= FLOORS[name]
             # Another CPU may round a borderline text the other way, no more.
-            assert found["accuracy"] == pytest.approx(documented[name]["accuracy"], abs=0.01)
+            assert found["accuracy"] == pytest.approx(documented[name]["accuracy"], abs=0.02)
             assert found["called_garbled"] <= 0.03
-            assert np.sum(found["confusion"]) == found["n"] == len(unseen[name])
+            assert np.sum(found["confusion"]) == found["n"] == len({**unseen, **unnamed}[name])
+
+    def test_happiness_is_heard_without_a_happy_word(self, judge, unnamed):
+        found = judge_report(judge, unnamed)["corpora"]
+        assert found["vignettes"]["recall"]["happiness"] >= 0.5
+        assert found["implicit"]["recall"]["happiness"] >= 0.4
 
     def test_clumsy_and_cut_text_is_not_refused(self, judge, unseen):
         rng = random.Random(0)
@@ -452,17 +468,16 @@ class TestAdapterFile:
 class TestWhoSawWhat:
     def test_training_texts_come_from_judge_and_tune_groups_only(self):
         comments = _comments()
-        replies, tones = datasets.load("replies"), datasets.load("tones")
-        data = training_set(replies, tones, comments)
+        corpora = [datasets.load(name) for name in ("replies", "implicit", "tones")]
+        data = training_set(corpora, comments)
         used = {example.text for example in data.authored}
-        for corpus in (replies, tones):
+        for corpus in corpora:
             for record in corpus:
                 assert (record.text in used) == (record.role in ("judge", "tune"))
 
     def test_ambiguous_comments_are_refused(self):
         with pytest.raises(DataError, match="mapping='original'"):
-            replies, tones = datasets.load("replies"), datasets.load("tones")
-            training_set(replies, tones, _comments(["curiosity"]))
+            training_set([datasets.load("replies")], _comments(["curiosity"]))
 
     def test_epochs_differ_and_repeat(self):
         data = TrainingSet([Example(PLAIN[1], "happiness"), *extra_texts()[:20]], {})
@@ -525,9 +540,92 @@ class TestWhoSawWhat:
         assert [r["label"] for r in again[4:]] == [row.label for row in rows[4:]]
 
     def test_texts_written_for_the_judge(self):
-        texts = extra_texts()
-        assert {example.label for example in texts} == set(JUDGED) - {GARBLED}
-        assert len({example.text for example in texts}) == len(texts)
+        for texts in (extra_texts(), unnamed_texts()):
+            assert {example.label for example in texts} == set(JUDGED) - {GARBLED}
+            assert len({example.text for example in texts}) == len(texts)
+        vignettes = {record.text for record in datasets.load("vignettes")}
+        assert not vignettes & {example.text for example in unnamed_texts()}
+        assert {r.text for r in unnamed_texts() if mask_feelings(r.text) != r.text} == set()
+
+    def test_a_source_is_held_out_as_a_whole(self):
+        data = _every_source()
+        assert set(SOURCES) == {name for name in SOURCES if data.of(name)}
+        whole = {name: {example.text for example in data.of(name)} for name in SOURCES}
+        for name in SOURCES:
+            left = data.without(name)
+            assert not left.of(name)
+            drawn = {e.text for other in SOURCES for e in left.of(other)}
+            assert drawn == set().union(*(whole[other] for other in SOURCES if other != name))
+
+    def test_feeling_words_are_masked_by_chance(self):
+        texts = ["I am furious that they closed the gate before ten.", "Furious."]
+        data = TrainingSet([Example(text, "anger") for text in texts], {})
+        plain = FitSettings(garbled=0, long_texts=0, authored_repeats=40, masked=0.0)
+        shown = {e.text.lower() for e in epoch_examples(data, plain, 0, ["a"])}
+        assert all("furious" in text for text in shown)
+        masked = epoch_examples(data, replace(plain, masked=1.0), 0, ["a"])
+        long = [e.text.lower() for e in masked if len(e.text.split()) > 2]
+        assert long and not any("furious" in text for text in long)
+        assert any(e.text.lower().startswith("furious") for e in masked)  # nothing would be left
+        half = epoch_examples(data, replace(plain, masked=0.5), 0, ["a"])
+        share = np.mean(["furious" in e.text.lower() for e in half if len(e.text.split()) > 2])
+        assert 0.2 < share < 0.8
+
+
+def _every_source() -> TrainingSet:
+    corpora = [datasets.load(name) for name in ("replies", "implicit", "tones")]
+    scenes = tuple(
+        datasets.Record(e, (datasets.Message("text", f"You meet {e}."),), e, None, e, "s", "fit")
+        for e in EMOTIONS
+    )
+    return training_set(corpora, _comments(), datasets.Corpus("repe", "texts", scenes))
+
+
+class TestLeaveOneSourceOut:
+    def test_scores_by_hand(self):
+        labels = ("anger", "anger", "fear", "neutral", GARBLED)
+        texts = [Example(str(i), label, "model") for i, label in enumerate(labels)]
+        rows = np.full((5, len(JUDGED)), 0.01)
+        firsts = ("anger", "neutral", "anger", "neutral", "fear")
+        seconds = ("fear", "anger", "fear", "fear", "anger")
+        for row, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+            rows[row, JUDGED.index(first)], rows[row, JUDGED.index(second)] = 0.6, 0.3
+        found = read_source("model", texts, lambda _t: Verdicts.likeliest(JUDGED, rows))
+        assert (found.n, found.six_way) == (3, pytest.approx(2 / 3))
+        assert found.recall == {**dict.fromkeys(EMOTIONS), "anger": 1.0, "fear": 0.0}
+        assert found.accuracy == pytest.approx(2 / 5)  # b is called neutral, e an emotion
+        with pytest.raises(DataError, match="no text that shows an emotion"):
+            read_source("model", texts[3:], lambda _t: Verdicts.likeliest(JUDGED, rows[3:]))
+
+    def test_a_judge_is_fitted_without_the_source_that_it_reads(self, tmp_path, monkeypatch):
+        from affectlens.evaluation.judges import training
+
+        save_encoder(tmp_path)
+        fitted: list[TrainingSet] = []
+
+        def fit(folder, data, settings):
+            fitted.append(data)
+            few = [data.of(name)[0] for name in SOURCES if data.of(name)]
+            brief = FitSettings(rank=2, epochs=1, authored_repeats=1, garbled=2, long_texts=0)
+            return fit_judge(folder, TrainingSet(few, {}), brief)
+
+        monkeypatch.setattr(training, "fit_judge", fit)
+        data = _every_source()
+        told: list[str] = []
+        found = leave_one_source_out(
+            tmp_path,
+            data,
+            sources=("model", "scenarios"),
+            on_source=lambda f: told.append(f.source),
+        )
+        assert told == [f.source for f in found] == ["model", "scenarios"]
+        assert [bool(d.of("model")) for d in fitted] == [False, True]
+        assert [bool(d.of("scenarios")) for d in fitted] == [True, False]
+        assert found[1].n == 6
+        with pytest.raises(UnknownNameError, match="scenarios"):
+            leave_one_source_out(tmp_path, data, sources=("scenaros",))
+        with pytest.raises(DataError, match="no text of the source comments"):
+            leave_one_source_out(tmp_path, data.without("comments"), sources=("comments",))
 
 
 def _comments(fine: list[str] | None = None) -> datasets.Corpus:

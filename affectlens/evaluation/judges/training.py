@@ -1,8 +1,10 @@
 """How the shipped adapter was made, and how to make another.
 
-``python -m affectlens.evaluation.judges.training --goemotions FOLDER --out adapter.safetensors``
+``python -m affectlens.evaluation.judges.training --goemotions FOLDER --repe FOLDER --out FILE``
 
-The folder holds GoEmotions as its authors publish it (``train.tsv``, ``dev.tsv``, ``test.tsv``).
+The first folder holds GoEmotions as its authors publish it (``train.tsv``, ``dev.tsv``,
+``test.tsv``), the second the scenarios of RepE (``anger.json`` …); the file is the adapter. With
+``--leave-one-out`` a judge is fitted without each source as well, which takes four times as long.
 Equal seeds on one kind of machine give equal adapters.
 """
 
@@ -25,23 +27,22 @@ from affectlens.evaluation.judges.adapter import KIND, JudgeAdapter, insert_low_
 from affectlens.evaluation.judges.corruptions import TRAINED
 from affectlens.evaluation.judges.encoder import ENCODER, EncoderJudge, load_encoder
 from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
+from affectlens.evaluation.judges.leave_one_out import leave_one_source_out
 from affectlens.evaluation.judges.lexicon import LexiconJudge
 from affectlens.evaluation.judges.report import (
     judge_report,
     long_text_report,
     refusal_report,
 )
-from affectlens.evaluation.judges.training_data import (
-    FitSettings,
-    TrainingSet,
-    batches,
-    epoch_examples,
-    training_set,
-)
+from affectlens.evaluation.judges.training_data import FitSettings, TrainingSet, training_set
+from affectlens.evaluation.judges.training_epochs import batches, epoch_examples
 from affectlens.evaluation.judges.windows import encode, pooled_log_probabilities, windows_of
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
+
+AUTHORED = ("replies", "implicit", "tones")
+"""Authored corpora of which the groups for judges are learned from."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,8 +51,6 @@ def fit_judge(
     encoder_folder: Path, data: TrainingSet, settings: FitSettings | None = None
 ) -> JudgeAdapter:
     """Fit the adapter and the head.
-
-    Runs in fp32: processors without bfloat16 arithmetic emulate it a hundred times slower.
 
     Args:
         encoder_folder: The plain encoder.
@@ -93,7 +92,8 @@ def fit_judge(
     with progress("Fitting the judge", total) as advance:
         for step, batch in enumerate(b for batches_ in epochs for b in batches_):
             windows = windows_of(tokenizer, [e.text for e in batch], settings.reading.window)
-            pooled = encode(encoder, tokenizer, windows.ids)
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                pooled = encode(encoder, tokenizer, windows.ids)
             logits = head(nn.functional.dropout(pooled, 0.1))
             said = pooled_log_probabilities(logits, windows, data.labels, settings.reading)
             targets = torch.tensor([data.labels.index(example.label) for example in batch])
@@ -126,6 +126,25 @@ def fit_judge(
     )
 
 
+def shipped_training_set(comments: Path, scenarios: Path) -> TrainingSet:
+    """What the shipped judge learns from.
+
+    Args:
+        comments: Folder of GoEmotions.
+        scenarios: Folder of RepE's scenarios.
+
+    Raises:
+        DataError: If a file is missing, or not what it should be.
+    """
+    from affectlens import datasets
+
+    return training_set(
+        [datasets.load(name) for name in AUTHORED],
+        datasets.load("goemotions", path=comments, mapping="original"),
+        datasets.load("repe", path=scenarios),
+    )
+
+
 def vocabulary(tokenizer: Any) -> list[str]:
     """Pieces of a tokenizer in the order of their ids, without the special ones."""
     pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -137,6 +156,7 @@ def _data_fingerprint(data: TrainingSet) -> str:
         [asdict(e) for e in data.authored],
         {label: list(texts) for label, texts in data.comments.items()},
         [asdict(e) for e in data.model_texts],
+        {label: list(texts) for label, texts in data.scenarios.items()},
     )
 
 
@@ -167,6 +187,7 @@ def measured(
             "authored": Counter(example.label for example in data.authored),
             "comments": {label: len(texts) for label, texts in data.comments.items()},
             "model_texts": Counter(example.label for example in data.model_texts),
+            "scenarios": {label: len(texts) for label, texts in data.scenarios.items()},
             "corruptions": list(TRAINED),
         },
     }
@@ -190,18 +211,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--goemotions", type=Path, required=True, help="folder of the TSV files")
+    parser.add_argument("--repe", type=Path, required=True, help="folder of the JSON files")
+    parser.add_argument("--leave-one-out", action="store_true", help="measure that, too")
     parser.add_argument("--out", type=Path, required=True, help="the adapter's file")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     given = parser.parse_args(arguments)
-    replies, tones = datasets.load("replies"), datasets.load("tones")
-    comments = datasets.load("goemotions", path=given.goemotions, mapping="original")
-    data = training_set(replies, tones, comments)
-    folder = pull(ENCODER)
-    adapter = fit_judge(folder, data, FitSettings(seed=given.seed))
+    data = shipped_training_set(given.goemotions, given.repe)
+    folder, settings = pull(ENCODER), FitSettings(seed=given.seed)
+    adapter = fit_judge(folder, data, settings)
     adapter.save(given.out)
     judge = EncoderJudge.load(given.out, folder)  # with the factors rounded as they are shipped
-    unseen = {c.name: c.filter(role="test") for c in (replies, tones)}
+    unseen = {n: datasets.load(n).filter(role="test") for n in (*AUTHORED, "vignettes")}
     facts = measured(judge, unseen, datasets.load("goemotions", path=given.goemotions), data)
+    if given.leave_one_out:
+        held_out = leave_one_source_out(folder, data)
+        facts["leave_one_out"] = [found.to_dict() for found in held_out]
     replace(adapter, facts=facts).save(given.out)
     _LOG.info("unseen groups: %s", facts)
 

@@ -1,29 +1,40 @@
-"""What the encoder judge learns from, and how an epoch of it is drawn.
+"""What the encoder judge learns from.
 
 The authored groups of the roles ``judge`` and ``tune`` only, further texts written for the judge
-alone, GoEmotions, replies of a small model (`model_texts`), and good text corrupted in the kinds of
-`TRAINED`. The groups that give
+alone, GoEmotions, RepE's scenarios, replies of a small model (`model_texts`), and good text
+corrupted in the kinds of `TRAINED`. The groups that give
 directions and the test groups stay unseen, and so do the kinds of `HELD_OUT`.
 """
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from affectlens.core import NEUTRAL, DataError
+from affectlens.core import DataError
 from affectlens.core.jsonl import parse_jsonl
 from affectlens.evaluation.judges.base import GARBLED, JUDGED
-from affectlens.evaluation.judges.garbling import cut_short, garble
 from affectlens.evaluation.judges.model_texts import model_texts
 from affectlens.evaluation.judges.windows import Reading
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
+
+SOURCES: Mapping[str, str] = {
+    "replies": "authored replies to scenario-events",
+    "implicit": "authored replies without a word for a feeling",
+    "tones": "authored texts in eight registers",
+    "extra": "authored contents in all tones, and hard single texts",
+    "situations": "authored situations without a word for a feeling",
+    "messages": "authored messages and comments without a word for a feeling",
+    "comments": "comments of people (GoEmotions)",
+    "scenarios": "second-person scenarios (RepE)",
+    "model": "replies of a small model",
+}
+"""Where the texts of the shipped judge come from."""
 
 CLEAR_COMMENTS: Mapping[str, tuple[str, ...]] = {
     "anger": ("anger", "annoyance"),
@@ -53,10 +64,12 @@ class Example:
     Attributes:
         text: Good or garbled.
         label: One of the labels of the training set.
+        source: Where it comes from, one of :data:`SOURCES`; "" if that is of no account.
     """
 
     text: str
     label: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class TrainingSet:
     Attributes:
         authored: Repeated often, changed a little each time.
         comments: Label -> texts, of which every epoch draws as many per label.
+        scenarios: Likewise, situations in which nobody says what is felt.
         model_texts: Replies of a small model, the undecided ones left out.
         labels: Every label the judge may choose, ``garbled`` among them.
     """
@@ -74,6 +88,23 @@ class TrainingSet:
     comments: Mapping[str, Sequence[str]]
     model_texts: Sequence[Example] = ()
     labels: tuple[str, ...] = JUDGED
+    scenarios: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+
+    def of(self, source: str) -> list[Example]:
+        """All texts of a source."""
+        told = [e for e in (*self.authored, *self.model_texts) if e.source == source]
+        drawn = {"comments": self.comments, "scenarios": self.scenarios}.get(source, {})
+        return told + [Example(t, label, source) for label, ts in drawn.items() for t in ts]
+
+    def without(self, source: str) -> TrainingSet:
+        """The same set, as if there were no such source."""
+        return replace(
+            self,
+            authored=[e for e in self.authored if e.source != source],
+            model_texts=[e for e in self.model_texts if e.source != source],
+            comments={} if source == "comments" else self.comments,
+            scenarios={} if source == "scenarios" else self.scenarios,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,39 +120,49 @@ class FitSettings:
         authored_repeats: How often an epoch shows each authored text.
         model_repeats: How often it shows each reply of the small model.
         comments_per_label: Comments drawn per label and epoch.
+        scenarios_per_label: Scenarios drawn per label and epoch.
+        masked: Share of the authored texts and comments that are shown without their feeling words,
+            so that a judge learns from what is left.
         garbled: Corrupted texts per epoch, all kinds of `TRAINED` alike.
         long_texts: Long texts per epoch, all labels alike: one text among plain ones.
         label_smoothing: Share of the target spread over all labels.
+        precision: Of the arithmetic in fitting, ``"float32"`` or ``"bfloat16"``; the second is more
+            than twice as fast on processors that have it, and a hundred times slower on others.
         reading: How long texts are read, in fitting and later.
         seed: Of everything random.
     """
 
     rank: int = 16
-    epochs: int = 2
+    epochs: int = 3
     learning_rate: float = 1.5e-3
     head_learning_rate: float = 2e-3
     batch_size: int = 32
-    authored_repeats: int = 3
-    model_repeats: int = 3
+    authored_repeats: int = 2
+    model_repeats: int = 2
     comments_per_label: int = 100
-    garbled: int = 504
-    long_texts: int = 64
+    scenarios_per_label: int = 60
+    masked: float = 0.2
+    garbled: int = 336
+    long_texts: int = 48
     label_smoothing: float = 0.05
+    precision: str = "bfloat16"
     reading: Reading = field(default_factory=Reading)
     seed: int = 0
 
 
-def training_set(replies: Corpus, tones: Corpus, comments: Corpus) -> TrainingSet:
+def training_set(
+    authored: Sequence[Corpus], comments: Corpus, scenarios: Corpus | None = None
+) -> TrainingSet:
     """Collect what a judge may see.
 
     Args:
-        replies: The authored replies; only the roles ``judge`` and ``tune`` are used.
-        tones: The authored tones; the same.
+        authored: Authored corpora, each a source; only the roles ``judge`` and ``tune`` are used.
         comments: GoEmotions with the original labels; only split ``fit`` is used.
+        scenarios: RepE's; only splits ``fit`` and ``tune`` are used.
     """
-    authored = [
-        Example(record.text, str(record.emotion))
-        for corpus in (replies, tones)
+    told = [
+        Example(record.text, str(record.emotion), corpus.name)
+        for corpus in authored
         for record in corpus.filter(role=("judge", "tune"))
     ]
     label_of = {fine: label for label, fines in CLEAR_COMMENTS.items() for fine in fines}
@@ -136,7 +177,11 @@ def training_set(replies: Corpus, tones: Corpus, comments: Corpus) -> TrainingSe
             f"The comments have no single {', '.join(missing)}; load GoEmotions with "
             "mapping='original'."
         )
-    return TrainingSet([*authored, *extra_texts()], dict(by_label), small_model_texts())
+    situations: defaultdict[str, list[str]] = defaultdict(list)
+    for record in () if scenarios is None else scenarios.filter(split=("fit", "tune")):
+        situations[str(record.emotion)].append(record.text)
+    texts = [*told, *extra_texts(), *unnamed_texts()]
+    return TrainingSet(texts, dict(by_label), small_model_texts(), scenarios=dict(situations))
 
 
 def own_training_set(
@@ -156,97 +201,29 @@ def own_training_set(
     examples = [Example(record.text, str(record.emotion)) for record in records]
     known = (*labels, GARBLED)
     if len(examples) <= texts:
-        return TrainingSet(examples, {}, (), known), max(1, min(8, round(texts / len(examples))))
+        return TrainingSet(examples, {}, labels=known), max(1, min(8, round(texts / len(examples))))
     by_label = {label: [e.text for e in examples if e.label == label] for label in labels}
-    return TrainingSet((), by_label, (), known), 1
+    return TrainingSet((), by_label, labels=known), 1
 
 
 def small_model_texts() -> list[Example]:
     """The labelled replies of `model_texts`."""
-    return [Example(row.text, row.label) for row in model_texts() if row.label is not None]
+    return [Example(row.text, row.label, "model") for row in model_texts() if row.label is not None]
 
 
 def extra_texts() -> list[Example]:
     """Texts written for the judge alone: 22 contents in all seven tones, and hard single ones."""
-    source = files("affectlens.evaluation.judges").joinpath("extra_texts.jsonl")
-    rows = parse_jsonl(source.read_text(encoding="utf-8"))
-    return [Example(row["text"], row["label"]) for row in rows]
+    return [Example(row["text"], row["label"], "extra") for row in _rows("extra_texts.jsonl")]
 
 
-def epoch_examples(
-    data: TrainingSet, settings: FitSettings, epoch: int, pieces: Sequence[str]
-) -> list[Example]:
-    """Draw, cut, vary and corrupt the texts of one epoch; seeded, in random order."""
-    rng = random.Random(f"{settings.seed}/{epoch}")
-    comments = {
-        label: rng.sample(list(texts), min(settings.comments_per_label, len(texts)))
-        for label, texts in data.comments.items()
-    }
-    drawn = [
-        Example(_maybe_cut(text, rng), label) for label, texts in comments.items() for text in texts
+def unnamed_texts() -> list[Example]:
+    """Situations and messages in all seven tones that have no word for a feeling."""
+    return [
+        Example(row["text"], row["label"], row["group"].partition("-")[0])
+        for row in _rows("unnamed_texts.jsonl")
     ]
-    for example in data.authored:
-        for _ in range(settings.authored_repeats):
-            drawn.append(replace(example, text=_varied(example.text, rng)))
-    for example in data.model_texts:
-        for _ in range(settings.model_repeats):
-            drawn.append(replace(example, text=_maybe_cut(example.text, rng)))
-    good = [e.text for e in (*data.authored, *data.model_texts) if e.label != GARBLED]
-    good += [text for texts in comments.values() for text in texts[:100]]
-    corrupted = garble(good, settings.garbled, seed=rng.randrange(2**32), pieces=pieces)
-    drawn += [Example(made.text, GARBLED) for made in corrupted]
-    drawn += _long_texts(drawn, data.labels, settings.long_texts, rng)
-    rng.shuffle(drawn)
-    return drawn
 
 
-def _long_texts(
-    drawn: Sequence[Example], known: Sequence[str], n: int, rng: random.Random
-) -> list[Example]:
-    """Texts of 40 to 280 words, each with the label of the one text in it that is not plain.
-
-    Text that ends in garbled text is garbled, as nobody would read on.
-    """
-    by_label: defaultdict[str, list[str]] = defaultdict(list)
-    for example in drawn:
-        if len(example.text.split()) >= 8:
-            by_label[example.label].append(example.text)
-    labels = [label for label in known if by_label[label]]
-    made: list[Example] = []
-    while by_label[NEUTRAL] and len(made) < n:
-        label = labels[len(made) % len(labels)]
-        told = rng.choice(by_label[label])
-        plain = [rng.choice(by_label[NEUTRAL])]
-        least = rng.randint(40, 240)
-        while sum(len(text.split()) for text in plain) < least:
-            plain.append(rng.choice(by_label[NEUTRAL]))
-        place = len(plain) if label == GARBLED else rng.randint(0, len(plain))
-        plain.insert(place, told)
-        made.append(Example(rng.choice((" ", " ", "\n")).join(plain), label))
-    return made
-
-
-def _maybe_cut(text: str, rng: random.Random) -> str:
-    return cut_short(text, rng) if rng.random() < 0.4 else text
-
-
-def _varied(text: str, rng: random.Random) -> str:
-    """Cut, or with other case and punctuation, so that neither tells the tone."""
-    text = _maybe_cut(text, rng)
-    chance = rng.random()
-    if chance < 0.12:
-        return text.rstrip(".!?")
-    if chance < 0.18:
-        return text.upper() if rng.random() < 0.3 else text.lower()
-    return text.replace(".", "!") if chance < 0.24 else text
-
-
-def batches(examples: Sequence[Example], size: int, seed: str) -> Iterator[list[Example]]:
-    """Batches of texts of like length, in random order."""
-    rng = random.Random(seed)
-    made: list[list[Example]] = []
-    for start in range(0, len(examples), size * 20):
-        chunk = sorted(examples[start : start + size * 20], key=lambda e: len(e.text))
-        made += [chunk[i : i + size] for i in range(0, len(chunk), size)]
-    rng.shuffle(made)
-    yield from made
+def _rows(name: str) -> list[dict[str, str]]:
+    source = files("affectlens.evaluation.judges").joinpath(name)
+    return [dict(row) for row in parse_jsonl(source.read_text(encoding="utf-8"))]
