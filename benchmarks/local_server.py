@@ -132,46 +132,80 @@ def at_once(server: Server, bodies: Sequence[dict[str, Any]]) -> float:
     return time.perf_counter() - start
 
 
-def speed(rounds: int, threads: int) -> None:
+class Meter:
+    """Seconds of the clock and of the processor, of this process and of the server's."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def __enter__(self) -> Meter:
+        self._start = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pairs = zip(self._now(), self._start, strict=True)
+        self.clock, self.here, self.there = (after - before for after, before in pairs)
+
+    def _now(self) -> tuple[float, float, float]:
+        there = figure(self._server, "process_cpu_seconds_total")
+        return time.perf_counter(), time.process_time(), there
+
+
+def speed(rounds: int, threads: int, new: int) -> None:
+    """Ratios by the processor's time hold on a busy machine, those by the clock do not."""
     torch.set_num_threads(threads)
     model = load_model(MODEL, dtype="float32")
-    settings = GenerationSettings(NEW, min_new_tokens=NEW)
-    rows: dict[str, list[float]] = {"generate": [], "server": [], "one by one": []}
-    first: dict[str, list[float]] = {"generate": [], "server": []}
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        found.setdefault(name, []).append(value)
+        print(f"  {name}: {value:.3f}", flush=True)
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         steering_pack(model, 1.0).save(folder / "pack.safetensors")
         with server_of(folder, threads) as server:
-            stream(server, body_of("Hello."))
+            stream(server, body_of("Hello.", max_tokens=4))
+            model.generate("Hello.", max_new_tokens=4)
             for turn in range(rounds):
                 texts = prompts(STREAMS, turn)
-                start = time.perf_counter()
-                model.generate(texts, settings=settings, max_new_tokens=NEW)
-                rows["generate"].append(STREAMS * NEW / (time.perf_counter() - start))
-                seconds = at_once(server, [body_of(text) for text in texts])
-                rows["server"].append(STREAMS * NEW / seconds)
-                few = texts[:4]
-                start = time.perf_counter()
-                for text in few:
-                    stream(server, body_of(text))
-                rows["one by one"].append(len(few) * NEW / (time.perf_counter() - start))
-                # Texts that nobody has sent before, but for the template.
-                for i in range(3):
+                tokens = STREAMS * new
+                with Meter(server) as whole:
+                    model.generate(texts, max_new_tokens=new, min_new_tokens=new)
+                with Meter(server) as streams:
+                    at_once(server, [body_of(text, max_tokens=new) for text in texts])
+                few = texts[:2]
+                with Meter(server) as single:
+                    for text in few:
+                        stream(server, body_of(text, max_tokens=new))
+                note("generate, tokens/s", tokens / whole.clock)
+                note("streams, tokens/s", tokens / streams.clock)
+                note("one by one, tokens/s", len(few) * new / single.clock)
+                note("generate, tokens per CPU s", tokens / whole.here)
+                note("streams, tokens per CPU s", tokens / streams.there)
+                note("one by one, tokens per CPU s", len(few) * new / single.there)
+                for i in range(3):  # texts that nobody has sent before, but for the template
                     text = f"{turn} {i} {prompts(1, 1000 + 10 * turn + i)[0]}"
-                    start = time.perf_counter()
-                    model.generate(text, max_new_tokens=1)
-                    first["generate"].append(time.perf_counter() - start)
-                    first["server"].append(stream(server, body_of(text, max_tokens=2))[1])
-    for name, values in rows.items():
-        print(f"{name:>12} {statistics.median(values):8.1f} tokens/s")
-    for name, values in first.items():
-        print(f"{name:>12} {1000 * statistics.median(values):8.0f} ms to the first token")
-    ratios = [a / b for a, b in zip(rows["server"], rows["generate"], strict=True)]
-    print(f"server / generate: {statistics.median(ratios):.2f}")
-    ratios = [a / b for a, b in zip(rows["server"], rows["one by one"], strict=True)]
-    print(f"server / one by one: {statistics.median(ratios):.2f}")
-    ratios = [a / b for a, b in zip(first["server"], first["generate"], strict=True)]
-    print(f"first token, server / generate: {statistics.median(ratios):.2f}")
+                    with Meter(server) as whole:
+                        model.generate(text, max_new_tokens=1)
+                    with Meter(server) as streams:
+                        stream(server, body_of(text, max_tokens=1))
+                    note("first token, generate, ms", 1000 * whole.clock)
+                    note("first token, stream, ms", 1000 * streams.clock)
+                    note("first token, generate, CPU ms", 1000 * whole.here)
+                    note("first token, stream, CPU ms", 1000 * streams.there)
+    for name, values in found.items():
+        print(f"{name}: {statistics.median(values):.1f}")
+    for over, under in (
+        ("streams, tokens/s", "generate, tokens/s"),
+        ("streams, tokens/s", "one by one, tokens/s"),
+        ("streams, tokens per CPU s", "generate, tokens per CPU s"),
+        ("streams, tokens per CPU s", "one by one, tokens per CPU s"),
+        ("first token, stream, ms", "first token, generate, ms"),
+        ("first token, stream, CPU ms", "first token, generate, CPU ms"),
+    ):
+        ratios = [a / b for a, b in zip(found[over], found[under], strict=True)]
+        print(f"{over} / {under}: {statistics.median(ratios):.2f}")
 
 
 def stress(minutes: float, threads: int) -> None:
@@ -235,22 +269,28 @@ def stress(minutes: float, threads: int) -> None:
     print(f"left over: {state['workers'][0]}")
 
 
-def _memory(server: Server) -> float:
-    """Resident MiB of the server's process, found by its metrics."""
+def figure(server: Server, name: str) -> float:
+    """One of the server's metrics."""
     text = urllib.request.urlopen(f"{server.url}/metrics").read().decode()
-    line = next((ln for ln in text.splitlines() if ln.startswith("process_resident")), "x nan")
-    return float(line.split()[-1]) / 2**20
+    line = next((ln for ln in text.splitlines() if ln.startswith(name)), "x nan")
+    return float(line.split()[-1])
+
+
+def _memory(server: Server) -> float:
+    """Resident MiB of the server's process."""
+    return figure(server, "process_resident_memory_bytes") / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("speed", "stress"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--new", type=int, default=NEW)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     if given.what == "speed":
-        speed(given.rounds, given.threads)
+        speed(given.rounds, given.threads, given.new)
     else:
         stress(given.minutes, given.threads)
 

@@ -6,16 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from affectlens.core import ModelError
+from affectlens.core.extras import require
 from affectlens.serving.contract import KEY, Launch, ServerKind
 from affectlens.serving.door import Door
 from affectlens.serving.pack_requests import pack_files
 from affectlens.serving.vllm.settings import Settings
 
-INSTALL = "pip install 'affectlens[serve]'"
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 API_KEY = "AFFECTLENS_API_KEY"
 """Environment variable with the key: arguments of a process can be read by everybody."""
@@ -35,9 +34,8 @@ def prepare(
         ModelError: If what the server needs is not installed, or no model is named.
         DataError, UnknownNameError, ArtefactError: If settings or packs cannot be used.
     """
-    missing = [name for name in NEEDED if python is None and find_spec(name) is None]
-    if missing:
-        raise ModelError(f"The local server needs {', '.join(missing)}; run: {INSTALL}")
+    if python is None:
+        require(NEEDED, "The local server")
     files = pack_files(packs)
     given = {name: value for name, value in (options or {}).items() if value is not None}
     key = given.pop("api_key", None)

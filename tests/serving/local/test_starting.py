@@ -14,12 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from affectlens.cli import app
-from affectlens.core import ArtefactError, DataError, ModelError, UnknownNameError
+from affectlens.core import ArtefactError, DataError, ModelError, UnknownNameError, extras
 from affectlens.models.loading import load_model
 from affectlens.serving import servers
 from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
-from affectlens.serving.local import server
 from affectlens.serving.local.server import API_KEY, prepare
 from tests.conftest import tiny_hf, tiny_tokenizer
 from tests.serving.local.conftest import reading_pack
@@ -80,8 +79,8 @@ def test_what_cannot_be_served_is_said_before_the_start(
 
 
 def test_what_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "find_spec", lambda name: None if name == "uvicorn" else name)
-    with pytest.raises(ModelError, match=r"needs uvicorn; run: pip install 'affectlens\[serve\]'"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(ModelError, match=r"needs uvicorn: pip install 'affectlens\[serve\]'"):
         prepare([str(folder / "mine.safetensors")])
 
 
