@@ -208,3 +208,21 @@ def _few_threads() -> None:
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), int(os.environ["OMP_NUM_THREADS"])))
+
+
+@pytest.fixture(scope="session")
+def packed_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder of a tiny run that has come as far as its packs; ``model`` and ``run`` are in it."""
+    from dataclasses import replace
+
+    from affectlens.pipeline import RunConfig, run
+    from affectlens.pipeline.settings import Settings
+    from tests.tiny_run import options, save_model, small
+
+    folder = tmp_path_factory.mktemp("packed")
+    save_model(folder, positions=4096)  # examples before a prompt are many letters
+    config = RunConfig.checked(**options(folder))
+    settings = small(Settings.of(config))
+    few = replace(settings.activations, per_split=3)
+    run(config, settings=replace(settings, activations=few), until="pack")
+    return folder

@@ -124,6 +124,13 @@ def an_operator() -> Any:
     return Operator("toy", "A toy of an operator", adds=True)
 
 
+def a_method() -> Any:
+    from affectlens.steering.methods import Method, Wording
+
+    ask = (Wording("toy", "Be full of {emotion}."),)
+    return Method("toy", "A toy of a method", "ask", "", "no one", "none", "never", wordings=ask)
+
+
 def an_objective() -> Any:
     """As little as possible."""
     from affectlens.steering.refine.objectives import Objective
@@ -306,6 +313,7 @@ TOYS = {
     "evidence": a_part_of_the_evidence,
     "operators": an_operator,
     "objectives": an_objective,
+    "methods": a_method,
     "probes": a_probe,
     "calibrations": a_calibration,
     "controls": a_control,

@@ -73,9 +73,9 @@ def done(said: Mapping[str, str]) -> set[str]:
     return {name for name, what in said.items() if what == "done"}
 
 
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, positions: int = 1024) -> None:
     """A tiny Llama with room for whole chats."""
-    tiny_hf("llama", max_position_embeddings=1024).save_pretrained(folder / "model")
+    tiny_hf("llama", max_position_embeddings=positions).save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
 
 

@@ -1,6 +1,7 @@
 """The command line: argument parsing only; each command calls one function below it."""
 
 from affectlens.cli.commands.activations import add_capture_command, store_app
+from affectlens.cli.commands.bakeoff import add_bakeoff_command
 from affectlens.cli.commands.circuit_attribution import circuit_app
 from affectlens.cli.commands.circuit_evidence import add_evidence_commands
 from affectlens.cli.commands.compare import add_compare_command
@@ -31,6 +32,7 @@ add_evidence_commands(circuit_app)
 add_run_command(app)
 add_steer_command(app)
 add_play_command(app)
+add_bakeoff_command(app)
 add_serve_command(app)
 add_reproduce_command(app)
 add_stage_commands(app, {"circuit": circuit_app, "probe": probe_app, "tune": tune_app})

@@ -13,6 +13,7 @@ from affectlens.models.generation.likelihood import continuation_nll
 from affectlens.models.generation.listeners import refuse_listeners
 
 if TYPE_CHECKING:
+    from affectlens.evaluation.reply import Reply
     from affectlens.models import LanguageModel
 
 
@@ -60,6 +61,15 @@ def perplexity_ratio(
 
     arm, reference = pooled_nll(nll, tokens), pooled_nll(reference_nll, reference_tokens)
     return float(np.exp(arm - reference))
+
+
+def ratio_of_replies(replies: Sequence[Reply], unsteered: Sequence[Reply]) -> float:
+    """`perplexity_ratio` of some replies to unsteered ones; infinite if all are empty."""
+    if not any(reply.tokens for reply in replies):
+        return float("inf")
+    nll, tokens = np.array([r.nll for r in replies]), [r.tokens for r in replies]
+    base, count = np.array([r.nll for r in unsteered]), [r.tokens for r in unsteered]
+    return perplexity_ratio(nll, tokens, base, count)
 
 
 def pooled_nll(nll: Float[np.ndarray, " n"], tokens: Sequence[int]) -> float:

@@ -28,13 +28,15 @@ class Request:
         event: The neutral prompt.
         emotion: The target, or "".
         spec: What to steer with, in any form a pack takes; None = unsteered.
-        system: System prompt; only the prompted arm has one.
+        system: System prompt, where the model is asked.
+        examples: Exchanges before the prompt, what a user said and what was answered.
     """
 
     event: Record
     emotion: str
     spec: Any = None
     system: str | None = None
+    examples: tuple[tuple[str, str], ...] = ()
 
 
 def arm_requests(
@@ -71,18 +73,30 @@ def arm_requests(
     return [Request(event, e, specs[e], asks[e]) for event in events for e in emotions]
 
 
-def encode_event(model: LanguageModel, event: Record, system: str | None = None) -> tuple[int, ...]:
+def encode_event(
+    model: LanguageModel,
+    event: Record,
+    system: str | None = None,
+    examples: Sequence[tuple[str, str]] = (),
+) -> tuple[int, ...]:
     """Token ids of a prompt, all its turns, up to where the reply starts.
 
     Args:
         model: Whose template writes it.
         event: A user's message, alone or at the end of a chat.
         system: Said besides the event's own system prompt, after it.
+        examples: Exchanges before it, after the system prompt.
     """
     turns = list(event.chat)
-    if system is not None:
-        own = [turns.pop(0)["content"]] if turns[0]["role"] == "system" else []
-        turns.insert(0, {"role": "system", "content": "\n\n".join((*own, system))})
+    said = [turns.pop(0)["content"]] if turns[0]["role"] == "system" else []
+    said += [] if system is None else [system]
+    before = [{"role": "system", "content": "\n\n".join(said)}] if said else []
+    for asked, answered in examples:
+        before += [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": answered},
+        ]
+    turns = [*before, *turns]
     return model.encode_chat(turns, add_generation_prompt=True).ids
 
 
@@ -117,11 +131,11 @@ def generate_replies(
     specs = [r.spec for r in requests]
     if pack is None and any(spec is not None for spec in specs):
         raise DataError(f"Arm {arm} is to be steered; give the pack to steer it with.")
-    prompts = [encode_event(model, r.event, r.system) for r in requests]
+    prompts = [encode_event(model, r.event, r.system, r.examples) for r in requests]
     backend = backend or Transformers(model)
     ids = backend.generate(prompts, specs, pack, settings, advance)
     neutral = [
-        encode_event(model, r.event) if r.system is not None else prompt
+        encode_event(model, r.event) if r.system is not None or r.examples else prompt
         for r, prompt in zip(requests, prompts, strict=True)
     ]
     nll = reply_nll(model, neutral, ids)

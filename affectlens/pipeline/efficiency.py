@@ -21,9 +21,9 @@ from affectlens.evaluation import (
     Scores,
     choose_strengths,
     generate_replies,
-    perplexity_ratio,
     score_replies,
 )
+from affectlens.evaluation.perplexity import ratio_of_replies
 from affectlens.evaluation.strength_search import StrengthSearch
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.corpus_files import EXPRESSION, load_corpus, mixed
@@ -273,7 +273,7 @@ def _cell(
         emotions=emotions,
     )
     by_target = [[r for r in replies if r.emotion == emotion] for emotion in emotions]
-    ratios = [_ratio(rows, unsteered) for rows in (*by_target, replies)]
+    ratios = [ratio_of_replies(rows, unsteered) for rows in (*by_target, replies)]
     told = read_json(path)["strengths"]
     return _Cell(scores, ratios, [float(told[emotion]) for emotion in emotions])
 
@@ -283,12 +283,3 @@ def _replies(path: Path) -> list[Reply]:
         return [Reply.from_dict(row) for row in read_json(path)["replies"]]
     except (KeyError, TypeError, DataError) as error:
         raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error
-
-
-def _ratio(replies: Sequence[Reply], unsteered: Sequence[Reply]) -> float:
-    """Infinite if all replies are empty."""
-    if not any(reply.tokens for reply in replies):
-        return float("inf")
-    nll, tokens = np.array([r.nll for r in replies]), [r.tokens for r in replies]
-    base, count = np.array([r.nll for r in unsteered]), [r.tokens for r in unsteered]
-    return perplexity_ratio(nll, tokens, base, count)

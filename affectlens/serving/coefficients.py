@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.core.errors import DataError
 from affectlens.core.places import WritePoint
 from affectlens.steering.doses import doses_of
-from affectlens.steering.operators import OPERATORS
+from affectlens.steering.operators import OPERATORS, served_operators
 from affectlens.steering.spec import MODES
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def coefficients(
         spec: The request.
         places: Where the server can write.
         vectors: Of `affectlens.steering.pack_places.vectors_at`.
+
+    Raises:
+        DataError: If the operator is none that tables of a server can hold.
     """
     strengths = torch.zeros(len(pack.emotions), dtype=torch.float64)
     for emotion, value in spec.weights.items():
@@ -63,6 +67,12 @@ def coefficients(
     safe = torch.where(acts, norms, 1.0)
     doses = _in_natural_doses(pack, spec, places, safe)
     operator = OPERATORS[spec.operator]
+    if not operator.served:
+        able = ", ".join(served_operators())
+        raise DataError(
+            f"A server cannot do operator={operator.name}; use one of {able}, or steer the model "
+            "in this process (pack.steer)."
+        )
     added = torch.where(acts, doses, 0.0)
     if operator.projects is None:
         return Coefficients(added.float(), None, operator.keeps_norm)

@@ -92,7 +92,12 @@ def test_finished_arms_are_kept(run: StageRun, model: Any) -> None:
 
     pack = SteeringPack.load(run.folder / "pack.safetensors")
     pack.with_recommended("circuit", 2.0).save(run.folder / "pack.safetensors")
-    assert redone(run) == {"residual", "circuit", "random"}  # whatever the pack steers
+    assert redone(run) == {
+        "residual",
+        "circuit",
+        "prompted_circuit",
+        "random",
+    }  # whatever the pack steers
     assert redone(make_run(model, run.folder, seed=5)) == set(ARMS)
     assert redone(make_run(model, run.folder, seed=5, force=True)) == set(ARMS)
 
@@ -139,14 +144,14 @@ def test_all_arms_answer_the_same_events_of_all_scenarios(model: Any, tmp_path: 
     assert {a[0] for a in asked["unsteered"]} == {a[0] for a in asked["circuit"]}
 
 
-def test_only_the_prompted_arm_has_a_system_prompt_and_no_arm_a_limit_of_length() -> None:
+def test_only_the_prompted_arms_have_a_system_prompt_and_no_arm_a_limit_of_length() -> None:
     from affectlens.datasets import load
     from affectlens.evaluation import arm_requests
 
     events = list(load("events").filter(split="test"))[:2]
     for arm in ARMS:
         for request in arm_requests(arm, events):
-            if arm == "prompted":
+            if arm in ("prompted", "prompted_circuit"):
                 assert request.system == f"Always reply in {request.emotion}."
             else:
                 assert request.system is None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from affectlens.core.errors import UnknownNameError
+from affectlens.core.errors import DataError, UnknownNameError
 from affectlens.core.places import Site, WritePoint
 from affectlens.models.hooking.hooks import reading
 from affectlens.serving.coefficients import coefficients
 from affectlens.serving.slot_tables import Capacity, Slots
+from affectlens.serving.vllm.settings import Settings
 from affectlens.steering.operators import OPERATORS, Operator
 from affectlens.steering.operators import affine as op
 from affectlens.steering.pack import SteeringPack
@@ -175,3 +177,83 @@ def served(pack: SteeringPack, request: str, hidden: Tensor) -> Tensor:
     slots.set_rows(torch.ones(len(hidden), dtype=torch.long))
     block = pack.layers["residual.resid_post"][0]
     return slots.apply_at(places.index(WritePoint(block, "resid_post")), hidden)
+
+
+def turned(hidden: Tensor, towards: Tensor, strength: float) -> Tensor:
+    return everywhere("rotate", hidden, towards[None], torch.tensor([strength]))
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1)
+    return torch.rad2deg(cosine.clamp(-1, 1).arccos())
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.3, 0.9, -0.4])
+def test_rotation_keeps_the_norm_and_turns_by_the_asked_angle(strength: float) -> None:
+    hidden, direction = some(3, 4, 16) * 7, some(16, seed=1)
+    out = turned(hidden, direction, strength)
+    torch.testing.assert_close(out.norm(dim=-1), hidden.norm(dim=-1))
+    goal = direction if strength > 0 else -direction
+    between = angle(hidden, goal.expand_as(hidden))
+    asked = torch.full_like(between, abs(strength) * 90).minimum(between)
+    torch.testing.assert_close(angle(hidden, out), asked, atol=0.05, rtol=0)
+    # In the plane of the two: the angle that is left is what was there less what was asked.
+    torch.testing.assert_close(angle(out, goal.expand_as(out)), between - asked, atol=0.05, rtol=0)
+
+
+def test_rotation_by_a_plane_rotation_matrix() -> None:
+    """Against the matrix of a plane rotation, made by Gram and Schmidt, number by number."""
+    hidden, direction = some(1, 1, 8).double(), some(8, seed=1).double()
+    n = hidden[0, 0] / hidden[0, 0].norm()
+    q = direction - (direction @ n) * n
+    q = q / q.norm()
+    theta = 0.2 * torch.pi / 2
+    plane = torch.stack([n, q])
+    turn = torch.tensor(
+        [[math.cos(theta), -math.sin(theta)], [math.sin(theta), math.cos(theta)]],
+        dtype=torch.float64,
+    )
+    matrix = torch.eye(8, dtype=torch.float64) + plane.T @ (turn - torch.eye(2)) @ plane
+    out = turned(hidden.float(), direction.float(), 0.2)[0, 0]
+    torch.testing.assert_close(out.double(), matrix @ hidden[0, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_rotation_never_passes_its_goal_and_leaves_alone_what_has_no_plane() -> None:
+    direction = some(16, seed=1)
+    near = (direction + 0.1 * some(16, seed=2)).expand(1, 2, 16)
+    out = turned(near, direction, 2.0)
+    torch.testing.assert_close(op.unit(out), op.unit(direction).expand_as(out), atol=1e-4, rtol=0)
+    along = torch.stack([direction * 3, -direction, torch.zeros(16)])[None]
+    assert torch.equal(turned(along, direction, 0.5), along)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotation_leaves_other_tokens_bit_for_bit(dtype: torch.dtype) -> None:
+    hidden, vector = some(2, 3, 16).to(dtype), some(2, 1, 16, seed=1) / 20
+    on = torch.tensor([[True, False, True], [False, False, True]])
+    out = op.turn(hidden, on, vector)
+    assert out.dtype == dtype
+    assert torch.equal(out[~on], hidden[~on])
+    assert not torch.equal(out[on], hidden[on])
+
+
+def test_a_server_refuses_to_rotate_in_one_sentence(tiny_model: Any) -> None:
+    pack = random_pack(tiny_model("llama"))
+    with pytest.raises(DataError, match="operator=rotate; use one of add, add_keep_norm"):
+        served(pack, "anger=0.2;operator=rotate;mode=residual", some(2, pack.d_model))
+    with pytest.raises(UnknownNameError, match="operator of a server 'rotate'"):
+        Settings.of({"affectlens": {"packs": "p.safetensors", "operators": ["rotate"]}})
+    assert "rotate" not in Settings({"p": "p.safetensors"}).operators
+
+
+def test_amplifying_multiplies_what_there_is(tiny_model: Any) -> None:
+    hidden, direction = some(2, 3, 16), some(1, 16, seed=1) * 3
+    v = direction[0] / direction[0].norm()
+    out = everywhere("amplify", hidden, direction, torch.tensor([2.0]))
+    torch.testing.assert_close(out, hidden + 2 * (hidden @ v)[..., None] * v)
+    pack = random_pack(tiny_model("llama"))
+    request = "anger=2,fear=-1;operator=amplify;mode=residual;positions=all"
+    hidden = some(5, pack.d_model, seed=3)
+    first = next(iter(pack.table([request]).sites.values()))
+    steered = first.apply(hidden[None], torch.tensor([1]), None)[0]
+    torch.testing.assert_close(served(pack, request, hidden), steered)

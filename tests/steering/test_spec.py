@@ -26,7 +26,7 @@ STRENGTHS = st.floats(-20, 20, allow_nan=False)
 def specs(draw: Any) -> SteeringSpec:
     operator = draw(st.sampled_from(tuple(OPERATORS)))
     unit = draw(st.sampled_from(UNITS))
-    limit = 2 if operator == "project_out" else min(20, MAX_STRENGTH[unit])
+    limit = OPERATORS[operator].share or min(20, MAX_STRENGTH[unit])
     return SteeringSpec(
         draw(st.dictionaries(st.sampled_from(EMOTIONS), st.floats(-limit, limit))),
         mode=draw(st.sampled_from((None, *MODES))),

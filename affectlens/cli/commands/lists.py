@@ -24,6 +24,7 @@ TABLES: Mapping[str, str] = {
     "evidence": "affectlens.circuits.evidence.parts:PARTS",
     "operators": "affectlens.steering.operators:OPERATORS",
     "objectives": "affectlens.steering.refine.objectives:OBJECTIVES",
+    "methods": "affectlens.steering.methods:METHODS",
     "formats": "affectlens.steering.formats:FORMATS",
     "vector_formats": "affectlens.steering.formats.vectors:VECTOR_FORMATS",
     "pack_sources": "affectlens.steering.packs.sources:PACK_SOURCES",

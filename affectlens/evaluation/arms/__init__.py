@@ -1,10 +1,10 @@
 """Arms of the steering comparison.
 
-All arms answer byte-identical neutral prompts with the same decoding; only the ``prompted`` arm has
-a system prompt that asks for the emotion. Beside the two arms that steer as the pack recommends
-(``residual``, ``circuit``) stand controls that leave one thing out each: the refining, the choice
-of units, the direction. An arm says what it is steered with (`ArmKind.pack`); who finds the parts
-(`Ingredients`) and who keeps the files need not know which arms there are.
+All arms answer byte-identical neutral prompts with the same decoding; only the ``prompted`` arms
+have a system prompt that asks for the emotion. Beside the two arms that steer as the pack
+recommends (``residual``, ``circuit``) stand controls that leave one thing out each: the refining,
+the choice of units, the direction. An arm says what it is steered with (`ArmKind.pack`); who finds
+the parts (`Ingredients`) and who keeps the files need not know which arms there are.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from affectlens.evaluation.arms.analytic_residual import ANALYTIC_RESIDUAL
 from affectlens.evaluation.arms.base import ArmKind, FoldedPack, ImitatingPack, Ingredients
 from affectlens.evaluation.arms.circuit import CIRCUIT
 from affectlens.evaluation.arms.prompted import PROMPTED
-from affectlens.evaluation.arms.random_direction import RANDOM_DIRECTION, random_pack
+from affectlens.evaluation.arms.prompted_circuit import PROMPTED_CIRCUIT
+from affectlens.evaluation.arms.random_direction import RANDOM_DIRECTION
 from affectlens.evaluation.arms.random_units_analytic import RANDOM_UNITS_ANALYTIC
 from affectlens.evaluation.arms.random_units_refined import RANDOM_UNITS_REFINED
 from affectlens.evaluation.arms.residual import MAIN, RESIDUAL
 from affectlens.evaluation.arms.unsteered import UNSTEERED as _UNSTEERED
+from affectlens.steering.methods.random_pack import random_pack
 
 ARMS: Registry[ArmKind] = Registry(
     "arm",
@@ -30,6 +32,7 @@ ARMS: Registry[ArmKind] = Registry(
     PROMPTED,
     RESIDUAL,
     CIRCUIT,
+    PROMPTED_CIRCUIT,
     ANALYTIC_RESIDUAL,
     ANALYTIC_CIRCUIT,
     *RANDOM_UNITS_REFINED,

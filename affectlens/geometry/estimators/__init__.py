@@ -16,12 +16,13 @@ from affectlens.geometry.estimators.diff_neutral import DIFF_NEUTRAL
 from affectlens.geometry.estimators.diff_rest import DIFF_REST
 from affectlens.geometry.estimators.group_centred import GROUP_CENTRED
 from affectlens.geometry.estimators.lda import LDA
+from affectlens.geometry.estimators.leace import LEACE
 from affectlens.geometry.estimators.means import group_centred
 from affectlens.geometry.estimators.pca import PCA
 from affectlens.geometry.estimators.probe import PROBE
 
 ESTIMATORS: Registry[Estimator] = Registry(
-    "estimator", GROUP_CENTRED, DIFF_NEUTRAL, DIFF_REST, PCA, LDA, PROBE
+    "estimator", GROUP_CENTRED, DIFF_NEUTRAL, DIFF_REST, PCA, LDA, PROBE, LEACE
 )
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
 from affectlens.serving.contract import KEY
-from affectlens.steering.operators import OPERATORS
+from affectlens.steering.operators import OPERATORS, served_operators
 from affectlens.steering.operators.add import ADD
 from affectlens.steering.pack import SteeringPack
 
@@ -38,7 +38,7 @@ class Settings:
 
     packs: Mapping[str, str]
     default: str | None = None
-    operators: tuple[str, ...] = tuple(OPERATORS)
+    operators: tuple[str, ...] = field(default_factory=served_operators)
     reserve: str = "packs"
     max_packs: int = 2
     read: bool = True
@@ -68,7 +68,7 @@ class Settings:
                 raise unknown("steering setting", name, cls.__dataclass_fields__)
         return cls(
             packs=_packs(given.pop("packs", None)),
-            operators=_operators(given.pop("operators", OPERATORS)),
+            operators=_operators(given.pop("operators", served_operators())),
             **given,
         )._checked()
 
@@ -126,6 +126,6 @@ def _packs(given: Any) -> dict[str, str]:
 def _operators(given: Any) -> tuple[str, ...]:
     names = [given] if isinstance(given, str) else list(given)
     for name in names:
-        if name not in OPERATORS:
-            raise unknown("operator", name, OPERATORS)
+        if name not in served_operators():
+            raise unknown("operator of a server", name, served_operators())
     return tuple(name for name in OPERATORS if name in {ADD.name, *names})

@@ -7,6 +7,7 @@ out bit for bit as they went in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -110,6 +111,32 @@ def move(
     return torch.where(on[..., None], moved.to(hidden.dtype), hidden)
 
 
+def turn(
+    hidden: Float[Tensor, "batch pos d"],
+    on: Bool[Tensor, "batch pos"],
+    vector: Float[Tensor, "batch _ d"],
+) -> Float[Tensor, "batch pos d"]:
+    """Turn hidden states towards a vector and keep their norm.
+
+    Args:
+        hidden: Any float format.
+        on: Tokens to change; the others stay bit for bit.
+        vector: Float32, per row or per token: where to, its norm the angle in quarter turns. It is
+            reached at most, never passed; along it, or away from it, there is no plane to turn in.
+    """
+    plain = hidden.float()
+    length = plain.norm(dim=-1, keepdim=True)
+    now, goal = unit(plain), unit(vector)
+    along = (now * goal).sum(-1, keepdim=True)
+    side = goal - along * now
+    width = side.norm(dim=-1, keepdim=True)  # the sine of the angle between the two
+    asked = vector.norm(dim=-1, keepdim=True) * (math.pi / 2)
+    angle = torch.minimum(asked, torch.atan2(width, along))
+    moved = length * (angle.cos() * now + angle.sin() * unit(side))
+    flat = (width <= 1e-6) | (length == 0)
+    return torch.where(on[..., None] & ~flat, moved.to(hidden.dtype), hidden)
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """All that one operator does at one place, per row of a table. Rows that do not act do nothing.
@@ -119,12 +146,14 @@ class Affine:
         projections: What becomes of projections; None if the operator leaves them alone.
         keeps_norm: Whether the norm stays.
         acts: Rows that change anything.
+        turned: Where rows are turned to, see `turn`; None if the operator does not turn.
     """
 
     vector: Float[Tensor, "row d"] | None
     projections: Projections | None
     keeps_norm: bool
     acts: Bool[Tensor, " row"]
+    turned: Float[Tensor, "row d"] | None = None
 
     @classmethod
     def of(
@@ -142,10 +171,11 @@ class Affine:
         """
         acts = torch.zeros(rows, dtype=torch.bool)
         vector = projections = None
+        if operator.turns:
+            turned = _summed(doses, rows)
+            return cls(None, None, False, (turned != 0).any(-1), turned)
         if operator.adds:
-            vector = torch.zeros(rows, next(iter(doses.values()))[0].shape[-1])
-            for row, (found, _) in doses.items():
-                vector[row] = found.sum(0)
+            vector = _summed(doses, rows)
             acts |= (vector != 0).any(-1)
             if operator.projects is None and not operator.keeps_norm:
                 vector = quiet(vector)
@@ -173,9 +203,12 @@ class Affine:
                 hidden, vector if on is None else torch.where(on[..., None], vector, NOTHING)
             )
         acts = self.acts[rows][:, None].expand(hidden.shape[:2])
+        acting = acts if on is None else on & acts
+        if self.turned is not None:
+            return turn(hidden, acting, self.turned[rows][:, None])
         return move(
             hidden,
-            acts if on is None else on & acts,
+            acting,
             vector,
             None if self.projections is None else self.projections.of(rows),
             keeps_norm=self.keeps_norm,
@@ -188,7 +221,19 @@ class Affine:
             vector=None if self.vector is None else self.vector.to(device),
             projections=None if self.projections is None else self.projections.to(device),
             acts=self.acts.to(device),
+            turned=None if self.turned is None else self.turned.to(device),
         )
+
+
+def _summed(
+    doses: Mapping[int, tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]], rows: int
+) -> Float[Tensor, "row d"]:
+    """The doses of each request added up; zero for rows without one."""
+    width = next(iter(doses.values()))[0].shape[-1]
+    total = torch.zeros(rows, width)
+    for row, (found, _) in doses.items():
+        total[row] = found.sum(0)
+    return total
 
 
 def _projections(

@@ -34,6 +34,8 @@ class Operator:
             they are left alone.
         keeps_norm: Whether hidden states keep their length.
         share: If strengths are shares, without a unit, the largest one; None if they are doses.
+        turns: Whether hidden states are turned towards the sum of the doses instead, whose length
+            is the angle in quarter turns; see `affectlens.steering.operators.rotate`.
     """
 
     name: str
@@ -42,3 +44,9 @@ class Operator:
     projects: Projects | None = None
     keeps_norm: bool = False
     share: float | None = None
+    turns: bool = False
+
+    @property
+    def served(self) -> bool:
+        """Whether a server can do it: its tables hold what is added and projected, no angles."""
+        return not self.turns

@@ -1,0 +1,5 @@
+"""The bake-off: all methods on one model, equal tuning budgets, controls beside them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

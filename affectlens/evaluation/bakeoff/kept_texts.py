@@ -1,0 +1,109 @@
+"""Replies that are kept as they come: chunk by chunk, each a file that is whole or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from affectlens.core.artefact import fingerprint
+from affectlens.core.errors import ArtefactError, DataError
+from affectlens.core.jsonl import read_jsonl, write_jsonl
+from affectlens.evaluation.replies import Request, encode_event, generate_replies
+from affectlens.evaluation.reply import Reply
+
+if TYPE_CHECKING:
+    from affectlens.datasets import Record
+    from affectlens.evaluation.backends import Backend
+    from affectlens.models import LanguageModel
+    from affectlens.models.generation.decoding import GenerationSettings
+    from affectlens.steering import SteeringPack
+
+
+@dataclass(frozen=True, eq=False)
+class KeptTexts:
+    """Generates replies, or reads those that were generated for the same requests.
+
+    Attributes:
+        model: Generates, and puts a perplexity on every reply.
+        folder: Where they lie.
+        generation: Of all of them.
+        made_by: What else they depend on: versions, the model's fingerprint, number format.
+        chunk: How many are generated together.
+        backend: What generates; None: the model, in this process.
+    """
+
+    model: LanguageModel
+    folder: Path
+    generation: GenerationSettings
+    made_by: str
+    chunk: int
+    backend: Backend | None = None
+
+    def replies(
+        self,
+        name: str,
+        requests: Sequence[Request],
+        pack: SteeringPack | None = None,
+        advance: Callable[[int], object] = lambda _n: None,
+    ) -> list[Reply]:
+        """One reply per request, in order.
+
+        Args:
+            name: To give the replies, and to begin their files with.
+            requests: What is asked.
+            pack: What steers.
+            advance: Told about every reply that is there.
+
+        Raises:
+            ArtefactError: If a file cannot be read.
+        """
+        found: list[Reply] = []
+        for start in range(0, len(requests), self.chunk):
+            part = requests[start : start + self.chunk]
+            file = self.folder / f"{name}-{self._key(part, pack)}.jsonl"
+            if file.is_file():
+                advance(len(part))
+            else:
+                made = generate_replies(
+                    self.model,
+                    name,
+                    part,
+                    self.generation,
+                    pack=pack,
+                    backend=self.backend,
+                    advance=advance,
+                )
+                write_jsonl(file, (reply.to_dict() for reply in made))
+            # Read in any case: a file rounds, and what was stopped must end like what was not.
+            found += _read(file, len(part))
+        return found
+
+    def _key(self, requests: Sequence[Request], pack: SteeringPack | None) -> str:
+        asked = [
+            (r.event.id, r.emotion, str(r.spec), self._prompt(r.event, r.system, r.examples))
+            for r in requests
+        ]
+        steered = None if pack is None else pack.fingerprint
+        return fingerprint(
+            asked, steered, self.generation, self.made_by, type(self.backend).__name__
+        )
+
+    def _prompt(
+        self, event: Record, system: str | None, examples: Sequence[tuple[str, str]]
+    ) -> tuple[int, ...]:
+        """Token ids: template and tokenizer are part of what was asked."""
+        return encode_event(self.model, event, system, examples)
+
+
+def _read(file: Path, count: int) -> list[Reply]:
+    try:
+        found = [Reply.from_dict(row) for row in read_jsonl(file)]
+    except (DataError, TypeError) as error:
+        raise ArtefactError(f"{file} cannot be read ({error}); delete it and run again.") from error
+    if len(found) != count:
+        raise ArtefactError(
+            f"{file} holds {len(found)} replies and not {count}; delete it and run again."
+        )
+    return found
