@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from affectlens.core.artefact import fingerprint, package_version
 from affectlens.core.errors import DataError
 from affectlens.core.progress import progress
@@ -24,7 +26,7 @@ from affectlens.evaluation.bakeoff.result import BakeOff, entry_of
 from affectlens.evaluation.bakeoff.settings import BakeOffSettings
 from affectlens.evaluation.perplexity import ratio_of_replies
 from affectlens.evaluation.replies import Request
-from affectlens.evaluation.reply_scores import Scores, score_replies
+from affectlens.evaluation.reply_scores import Scores, known_mean, score_replies
 from affectlens.steering.methods import METHODS, Material, Method
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.spec import SteeringSpec
@@ -271,9 +273,9 @@ def _look(
     return Look(
         emotion,
         candidate,
-        float(scores.hit[own].mean()),
-        float(scores.masked[own].mean()),
+        known_mean(scores.hit[own]),
+        known_mean(scores.masked[own]),
         ratio_of_replies(replies, unsteered),
-        float(scores.masked_harmonic[own].mean()),
+        float(np.nan_to_num(known_mean(scores.masked_harmonic[own]))),
         sum(reply.tokens for reply in replies),
     )

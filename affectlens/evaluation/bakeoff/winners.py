@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affectlens.core.statistics import Difference, paired_difference
+from affectlens.evaluation.reply_scores import known_mean
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -56,7 +58,7 @@ def winner(
         seed: Of the bootstraps.
     """
     rows = {name: _rows(one, emotion) for name, one in scores.items()}
-    means = {name: float(values.mean()) for name, (values, _) in rows.items()}
+    means = {name: np.nan_to_num(known_mean(values)) for name, (values, _) in rows.items()}
     rivals = [name for name in scores if name not in controls]
     able = [name for name in rivals if ratios.get(name, 1.0) <= limit]
     if not able:
@@ -69,7 +71,7 @@ def winner(
     order = sorted(able, key=lambda name: -means[name])
     best, ratio = order[0], ratios.get(order[0], 1.0)
     one = scores[best]
-    masked = float(one.masked[np.array(one.targets) == emotion].mean())
+    masked = known_mean(one.masked[np.array(one.targets) == emotion])
     words = f"{best} (masked accuracy {masked:.2f}, perplexity ratio {ratio:.2f})"
     if len(order) > 1:
         found = _apart(rows, best, order[1], seed)
@@ -94,7 +96,11 @@ def _rows(scores: Scores, emotion: str) -> Rows:
 def _apart(rows: Mapping[str, Rows], first: str, second: str, seed: int) -> Difference:
     (a, keys), (b, others) = rows[first], rows[second]
     assert keys == others  # all answered the same events
-    return paired_difference(a, b, [scenario for _, scenario in keys], random=seed)
+    judged = np.flatnonzero(~np.isnan(a - b))
+    if not len(judged):
+        return Difference(math.nan, math.nan, math.nan, math.nan, 0)
+    groups = [keys[i][1] for i in judged]
+    return paired_difference(a[judged], b[judged], groups, random=seed)
 
 
 def _told(found: Difference) -> str:
