@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affectlens.core.statistics import Difference, paired_difference
+from affectlens.core.statistics import LEVEL, Difference, paired_difference
 from affectlens.evaluation.reply_scores import known_mean
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Winner:
 
     Attributes:
         emotion: The target.
-        method: The best within the limit of fluency; "" if none is within it.
+        method: The best within the limit of fluency; "" if none is within it, or heard.
         masked: Its masked accuracy there.
         ratio: Its perplexity ratio there.
         words: All of it in words, with the runner-up and the best control.
@@ -70,6 +70,9 @@ def winner(
         return Winner(emotion, "", float("nan"), float("nan"), words)
     order = sorted(able, key=lambda name: -means[name])
     best, ratio = order[0], ratios.get(order[0], 1.0)
+    if not means[best] > 0:
+        words = f"no method within a perplexity ratio of {limit:g} is heard without feeling words"
+        return Winner(emotion, "", 0.0, ratio, words)
     one = scores[best]
     masked = known_mean(one.masked[np.array(one.targets) == emotion])
     words = f"{best} (masked accuracy {masked:.2f}, perplexity ratio {ratio:.2f})"
@@ -105,6 +108,6 @@ def _apart(rows: Mapping[str, Rows], first: str, second: str, seed: int) -> Diff
 
 def _told(found: Difference) -> str:
     interval = f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
-    if found.low > 0:
+    if found.low > 0 and found.p < 1 - LEVEL:  # few scenarios cannot reach it
         return f"{interval}: ahead"
     return f"{interval}: not surely ahead"

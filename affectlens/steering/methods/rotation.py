@@ -14,5 +14,5 @@ ROTATION = Method(
     likely,
     "residual",
     "rotate",
-    strengths=(0.1, 0.16, 0.25),
+    strengths=(0.03, 0.05, 0.08),
 )
