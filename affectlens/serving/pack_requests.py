@@ -97,18 +97,24 @@ def read_wait(text: str | None) -> float:
 def pack_files(packs: Sequence[str]) -> dict[str, str]:
     """Files by name, of what people type: ``FILE`` or ``NAME=FILE``.
 
+    In place of a file may stand a name such as ``box:NAME`` (`affectlens.steering.packs`).
+
     Raises:
         DataError: If two have one name.
-        ArtefactError: If a file does not exist.
+        UnknownNameError, ArtefactError: If a file or pack does not exist.
     """
+    from affectlens.steering.packs import located
+
     files: dict[str, str] = {}
     for given in packs:
         name, equals, file = given.partition("=")
         if not equals:
-            name, file = Path(given).stem, given
+            name, file = "", given
+        path = located(file)
+        name = name or path.stem
         if name in files:
             raise DataError(f"Two packs are called {name}; write NAME=FILE to tell them apart.")
-        found = Path(file).expanduser().resolve()
+        found = path.expanduser().resolve()
         if not found.is_file():
             raise ArtefactError(
                 f"There is no steering pack {file}; make one with `affectlens run`, or name one "

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from affectlens.core import UnknownNameError
+from affectlens.serving.pack_requests import pack_files
 from affectlens.steering.packs import usual_packs
 from affectlens.steering.packs.sources import box
 
@@ -38,3 +40,13 @@ def test_an_empty_box_leaves_the_file_that_is_missing(tmp_path: Path, boxed: Pat
     for card in boxed.iterdir():
         card.unlink()
     assert usual_packs(None, tmp_path) == [str(tmp_path / "pack.safetensors")]
+
+
+def test_servers_take_names_of_packs(boxed: Path) -> None:
+    """The short name is that of the pack, unless another is given."""
+    (boxed / "plain.safetensors").write_bytes(b"")
+    file = str((boxed / "plain.safetensors").resolve())
+    assert pack_files(["box:plain"]) == {"plain": file}
+    assert pack_files(["mine=box:plain", f"file:{boxed}/plain"]) == {"mine": file, "plain": file}
+    with pytest.raises(UnknownNameError, match="pack in the box"):
+        pack_files(["box:nobody"])

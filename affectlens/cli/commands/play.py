@@ -24,8 +24,9 @@ def add_play_command(app: typer.Typer) -> None:
 
 def play(
     run_folder: Annotated[
-        Path, typer.Option("--run", help="Run folder with a pack.")
-    ] = DEFAULT_RUN,
+        Path | None,
+        typer.Option("--run", help=f"Run folder with a pack; default: {DEFAULT_RUN}, or the box."),
+    ] = None,
     pack: Annotated[
         list[str] | None,
         typer.Option("--pack", help="FILE or NAME=FILE, repeatable; default: that of --run."),
@@ -57,13 +58,14 @@ def play(
         from affectlens.core import DataError
         from affectlens.serving.playground.playing import PlayRequest
         from affectlens.serving.playground.playing import play as show
+        from affectlens.steering.packs import usual_packs
 
         if url is not None and (pack or model or force):
             raise DataError(
                 "--url plays with that server's packs; leave out --pack, --model and --force."
             )
         request = PlayRequest(
-            packs=tuple(pack or _packs_of(run_folder)),
+            packs=tuple(pack or usual_packs(run_folder, DEFAULT_RUN)),
             model=model,
             url=url,
             api_key=api_key,
@@ -76,9 +78,3 @@ def play(
             show(request, lambda text: typer.echo(text))
         except KeyboardInterrupt:
             typer.echo("The playground has ended.")
-
-
-def _packs_of(run_folder: Path) -> list[str]:
-    """A run's pack; none, which means those of the box, where nobody named a run or made one."""
-    file = run_folder / "pack.safetensors"
-    return [] if run_folder == DEFAULT_RUN and not file.is_file() else [str(file)]

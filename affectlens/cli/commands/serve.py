@@ -45,8 +45,9 @@ def serve(
         typer.Option("--pack", help="FILE or NAME=FILE, repeatable; default: that of --run."),
     ] = None,
     run_folder: Annotated[
-        Path, typer.Option("--run", help="Run folder with a pack.")
-    ] = DEFAULT_RUN,
+        Path | None,
+        typer.Option("--run", help=f"Run folder with a pack; default: {DEFAULT_RUN}, or the box."),
+    ] = None,
     default: Annotated[
         str | None, typer.Option("--default", help="Spec of requests that bring none: anger=0.5.")
     ] = None,
@@ -86,6 +87,7 @@ def serve(
         from affectlens.core import DataError
         from affectlens.serving.servers import usual_server
         from affectlens.serving.starting import start
+        from affectlens.steering.packs import usual_packs
 
         if check is not None:
             if pack and len(pack) > 1:
@@ -102,7 +104,7 @@ def serve(
         }
         start(
             backend or usual_server(python),
-            pack or [str(run_folder / "pack.safetensors")],
+            pack or usual_packs(run_folder, DEFAULT_RUN),
             model,
             options,
             python=python,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from affectlens.core import ArtefactError, DataError, ModelError
+from affectlens.core import DataError, ModelError
 
 USUAL_PORT = 8000
 _LOOK = 2.0
@@ -29,7 +29,7 @@ class PlayRequest:
 
     Attributes:
         packs: Files, or ``name=file``; the first is the one the page starts with. A file may be
-            called by a name such as ``box:NAME``. None: those that come with the package.
+            called by a name such as ``box:NAME``. None with ``url``.
         model: Default: the model of the first pack.
         url: A server that runs already; then packs and model are its own.
         api_key: Of that server, or what this one is to ask for.
@@ -76,31 +76,6 @@ def usual_browser() -> Callable[[str], object] | None:
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
     return webbrowser.open if screen else None
-
-
-def boxed_packs() -> list[str]:
-    """The packs that come with the package, as ``name=file``: each a style of the default model.
-
-    Raises:
-        ArtefactError: If there is none.
-    """
-    from affectlens.steering.packs import located, packs_in
-
-    found = [f"{name.partition(':')[2]}={located(name)}" for name, _ in packs_in("box:")]
-    if not found:
-        raise ArtefactError(
-            "There is no steering pack; make one with `affectlens run`, or name one with --pack "
-            "or --run."
-        )
-    return found
-
-
-def _found(given: str) -> str:
-    """A pack as people name it, with the file it means."""
-    from affectlens.steering.packs import located
-
-    name, equals, file = given.rpartition("=")
-    return f"{name}{equals}{located(file)}"
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -161,8 +136,7 @@ def _play_local(request: PlayRequest, say: Say, opener: Callable[[str], object] 
         port = int(probe.getsockname()[1])
     options = {"force": request.force or None, "api_key": request.api_key}
     extra = ["--host", request.host, "--port", str(port)]
-    packs = [_found(one) for one in request.packs] or boxed_packs()
-    launch = prepare(packs, request.model, options=options, extra=extra)
+    launch = prepare(request.packs, request.model, options=options, extra=extra)
     server = Server(f"http://{_called(request.host)}:{port}", request.api_key)
     say("Loading the model…")
     with (
