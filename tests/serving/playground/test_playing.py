@@ -21,6 +21,7 @@ from affectlens.core import DataError
 from affectlens.models import load_model
 from affectlens.serving.playground import playing
 from affectlens.serving.playground.playing import PlayRequest, listen
+from affectlens.steering.packs import usual_packs
 from tests.on_disk import save_model
 from tests.serving.playground.playing import full_pack, listening
 from tests.serving.playground.test_remote import talks_as_vllm
@@ -36,7 +37,8 @@ def test_every_option_reaches_the_request(monkeypatch: pytest.MonkeyPatch, tmp_p
         return seen.pop()
 
     monkeypatch.chdir(tmp_path)
-    assert asked() == PlayRequest(packs=())  # those that come with the package
+    usual = usual_packs(None, Path("runs/demo"))  # those that come with the package
+    assert asked() == PlayRequest(packs=tuple(usual))
     (tmp_path / "runs/demo").mkdir(parents=True)
     (tmp_path / "runs/demo/pack.safetensors").touch()
     assert asked() == PlayRequest(packs=("runs/demo/pack.safetensors",))
