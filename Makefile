@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
 # llama.cpp, too; it is built here. The flags are for x86-64: its native build fails on some of them.
 LLAMA := .venv-llama
-LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON
+LLAMA_CMAKE ?= -DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON
 
 # The core on the oldest versions that pyproject.toml names, and on the newest.
 VERSIONS := oldest newest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,7 @@ def print_exported(done: Exported) -> None:
     """The file, what each block is called in it, and what a user should know."""
     _lines(
         f"{done.file}: {done.request}",
-        "block in affectlens → in the file: "
-        + ", ".join(f"{block} → {name}" for block, name in done.blocks.items()),
+        "block in affectlens → in the file: " + ", ".join(_named(done.blocks)),
         *([] if done.fit is None else [f"Instead of the circuit: {done.fit}."]),
         *done.notes,
     )
@@ -35,6 +34,12 @@ def print_imported(found: Imported, out: Path) -> None:
         f"added after the blocks {', '.join(map(str, blocks))} (counted from 0)",
         *found.notes,
     )
+
+
+def _named(blocks: Mapping[int, str]) -> list[str]:
+    """Each block and its name; of many, the first and the last, which say how they count."""
+    pairs = [f"{block} → {name}" for block, name in blocks.items()]
+    return pairs if len(pairs) <= 8 else [pairs[0], f"… ({len(pairs) - 2} between)", pairs[-1]]
 
 
 def _lines(*lines: str) -> None:

@@ -11,6 +11,7 @@ from affectlens.core import DataError
 from affectlens.steering.building import Layers, layer_numbers
 from affectlens.steering.doses import doses_at
 from affectlens.steering.formats.vectors import VECTOR_FORMATS, BlockVectors, VectorFormat
+from affectlens.steering.formats.vectors.vector_format import any_block
 from affectlens.steering.residual_equivalent import Fit, residual_equivalent
 from affectlens.steering.spec import SteeringSpec
 
@@ -74,7 +75,7 @@ def export_vectors(
     row, path = VECTOR_FORMATS[format], Path(path)
     if path.suffix != row.ending:
         raise DataError(f"Files of {format} end in {row.ending}; call it {path.stem}{row.ending}.")
-    content, fit = block_vectors(pack, spec, layers=layers, model=model)
+    content, fit = block_vectors(pack, spec, layers=layers, model=model, format=row)
     row.write(replace(content, block_list=block_list), path)
     blocks = {block: row.label(block) for block in content.vectors}
     return Exported(path, content.request, blocks, _notes(pack, spec, row, len(blocks)), fit)
@@ -86,8 +87,9 @@ def block_vectors(
     *,
     layers: Layers | None = None,
     model: LanguageModel | None = None,
+    format: VectorFormat | None = None,
 ) -> tuple[BlockVectors, Fit | None]:
-    """A request as one vector per block; for a circuit with how near that comes.
+    """A request as one vector per block, for a format; of a circuit with how near that comes.
 
     Raises:
         UnknownNameError, DataError, MismatchError: As `export_vectors`.
@@ -95,9 +97,10 @@ def block_vectors(
     asked = _holdable(pack, spec)
     resolved = pack.resolve(asked)
     chosen = None if layers is None else layer_numbers(layers, pack.n_layers)
-    fit = None
+    check, fit = format.check if format else any_block, None
     if pack.points(str(resolved.mode)) == STREAM:
         vectors = _stream_vectors(pack, resolved, chosen)
+        check(vectors, pack.n_layers)
     elif model is None:
         raise DataError(
             "A circuit writes inside blocks, where no vector file can; name the model, and it is "
@@ -106,6 +109,7 @@ def block_vectors(
     else:
         pack.require_model(model)
         blocks = _circuit_blocks(pack, resolved) if chosen is None else chosen
+        check(blocks, pack.n_layers)  # before minutes are spent
         vectors, fit = residual_equivalent(model, pack, resolved, blocks)
     if not vectors:
         raise DataError(

@@ -306,6 +306,7 @@ def test_what_no_format_holds_is_refused(tiny_model: Any, tmp_path: Path) -> Non
     refused(DataError, "changes nothing", "none")
     refused(DataError, "block 0.*--layers 1-2", "anger=1")
     refused(DataError, "name the model", "anger=1;mode=circuit")
+    refused(DataError, "block 0", "anger=1;mode=circuit", model=model)
     refused(DataError, "blocks 1", "anger=1", layers="1")
     refused(UnknownNameError, "layer", "anger=1", layers="1-9")
     refused(UnknownNameError, "gguf", "anger=1", format="ggml")

@@ -10,6 +10,7 @@ repeng numbers alike. ``llama-cvector-generator`` measures after block N and wri
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from affectlens.core import ArtefactError, DataError
@@ -22,17 +23,21 @@ from affectlens.steering.formats.vectors.vector_format import (
 )
 
 
-def write(content: BlockVectors, path: Path) -> None:
-    """One tensor per block.
+def check(blocks: Collection[int], n_layers: int) -> None:
+    """Refuse what llama.cpp has no place for.
 
     Raises:
         DataError: If block 0 is steered.
     """
-    if 0 in content.vectors:
+    if 0 in blocks:
         raise DataError(
             "llama.cpp cannot steer block 0; leave it out, for example with --layers "
-            f"1-{content.n_layers - 1}."
+            f"1-{n_layers - 1}."
         )
+
+
+def write(content: BlockVectors, path: Path) -> None:
+    """One tensor per block."""
     write_directions(content, path)
 
 
@@ -63,4 +68,5 @@ GGUF = VectorFormat(
     "direction.{}".format,
     write,
     read,
+    check=check,
 )

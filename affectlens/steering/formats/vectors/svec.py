@@ -8,6 +8,7 @@ CAA of AISteer360 adds it to the *output* of layer N, of one layer alone. Hence 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,18 +71,22 @@ def _read(path: Path) -> PerBlock:
     return found
 
 
-def write_cast(content: BlockVectors, path: Path) -> None:
-    """For CAST, which adds to the input of the layer after the block.
+def check_cast(blocks: Collection[int], n_layers: int) -> None:
+    """Refuse what CAST has no place for.
 
     Raises:
         DataError: If the last block is steered.
     """
-    last = content.n_layers - 1
-    if last in content.vectors:
+    last = n_layers - 1
+    if last in blocks:
         raise DataError(
             f"CAST adds vectors before a block, so none after the last one, block {last}; leave "
             f"it out, for example with --layers 0-{last - 1}."
         )
+
+
+def write_cast(content: BlockVectors, path: Path) -> None:
+    """For CAST, which adds to the input of the layer after the block."""
     _write(content, path, 1)
 
 
@@ -119,6 +124,7 @@ SVEC = VectorFormat(
     lambda block: f"layer {block + 1}",
     write_cast,
     read_cast,
+    check=check_cast,
 )
 SVEC_CAA = VectorFormat(
     "svec-caa",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,10 @@ class VectorFile:
     notes: tuple[str, ...] = ()
 
 
+def any_block(_blocks: Collection[int], _n_layers: int) -> None:
+    """The check of tools that can steer every block."""
+
+
 @dataclass(frozen=True)
 class VectorFormat:
     """A row of the table.
@@ -65,7 +69,9 @@ class VectorFormat:
         ending: Of its files, with the dot; their readers go by it.
         tokens: Which tokens its reader steers, as the end of a sentence.
         label: What a block is called in the file.
-        write: Writes a file, atomically; a DataError says what the format cannot hold.
+        check: Given the blocks and how many the model has, a DataError says which of them the tool
+            cannot steer.
+        write: Writes a file, atomically.
         read: Inverse; an ArtefactError says what is wrong with the file.
         one_at_a_time: Whether its reader applies the vector of one block alone.
     """
@@ -78,6 +84,7 @@ class VectorFormat:
     write: Callable[[BlockVectors, Path], None]
     read: Callable[[Path], VectorFile]
     one_at_a_time: bool = False
+    check: Callable[[Collection[int], int], None] = any_block
 
 
 def hook_name(block: int) -> str:
