@@ -58,15 +58,20 @@ def parsed(file: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def buffer(file: Path, n_embd: int) -> np.ndarray:
-    """As ``common_control_vector_load_one``: no place for layer 0, the rest one after the other."""
-    data = np.zeros(0, np.float32)
+def buffer(file: Path, n_embd: int, n_layers: int) -> np.ndarray:
+    """As ``common_control_vector_load_one``: no place for layer 0, the rest one after the other.
+
+    Of full length: past the end llama.cpp keeps what an earlier vector put there, and a program
+    that loads one file has put nothing there.
+    """
+    data = np.zeros((n_layers - 1) * n_embd, np.float32)
     for name, vector in parsed(file).items():
         match = re.fullmatch(r"direction\.(\d+)", name)
         if match is None or int(match[1]) == 0 or len(vector) != n_embd:
             raise SystemExit(f"{file}: llama.cpp refuses the tensor {name}")
         end = int(match[1]) * n_embd
-        data = np.concatenate([data, np.zeros(max(0, end - len(data)), np.float32)])
+        if end > len(data):
+            raise SystemExit(f"{file}: the model has no block {match[1]}")
         data[end - n_embd : end] += vector
     return data
 
@@ -82,7 +87,7 @@ def main(model: str, request: str, out: str) -> None:
     n_embd, n_layers = llama.n_embd(), llama_cpp.llama_model_n_layer(llama._model.model)
     answers = []
     for file in asked["files"]:
-        data = np.zeros(0, np.float32) if file is None else buffer(Path(file), n_embd)
+        data = np.zeros(0, np.float32) if file is None else buffer(Path(file), n_embd, n_layers)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) if file else None
         code = llama_cpp.llama_set_adapter_cvec(
             llama._ctx.ctx, pointer, data.size, n_embd, 1, n_layers
