@@ -76,8 +76,20 @@ def buffer(file: Path, n_embd: int, n_layers: int) -> np.ndarray:
     return data
 
 
+def dequantised(model: str, out: str) -> str:
+    """The same weights in float32: 4-bit ones are multiplied with activations rounded to 8 bits."""
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype, settings.allow_requantize = llama_cpp.LLAMA_FTYPE_ALL_F32, True
+    settings.nthread = 1
+    code = llama_cpp.llama_model_quantize(model.encode(), out.encode(), ctypes.byref(settings))
+    if code != 0:
+        raise SystemExit(f"llama.cpp did not convert {model}")
+    return out
+
+
 def main(model: str, request: str, out: str) -> None:
     """Answer a request."""
+    model = dequantised(model, f"{out}.f32.gguf")
     asked = json.loads(Path(request).read_text())
     rows = asked["tokens"]
     llama = llama_cpp.Llama(
