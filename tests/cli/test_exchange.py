@@ -118,5 +118,8 @@ def test_a_pack_by_name_steers(made: tuple[Path, str, SteeringPack], tmp_path: P
     said("packs", "push", folder / "pack.safetensors", f"file:{tmp_path}/moods")
     steer = ("steer", "My train", "-e", "anger=9", "--model", name, "--dtype", "float32",
              "--device", "cpu", "--max-new-tokens", "3", "--pack")  # fmt: skip
-    assert said(*steer, f"file:{tmp_path}/moods") == said(*steer, folder / "pack.safetensors")
+    name, plain = f"file:{tmp_path}/moods", folder / "pack.safetensors"
+    shown, wanted = said(*steer, name), said(*steer, plain)
+    assert shown.splitlines()[:-1] == wanted.splitlines()[:-1]  # the last says which pack it was
+    assert name in shown.splitlines()[-1]
     assert "no steering pack" in said(*steer, tmp_path / "none.safetensors", code=1)
