@@ -19,7 +19,7 @@ CORE := tests/models tests/activations tests/circuits tests/steering
 .PHONY: quickstart gemma test smoke docs test-families models-table test-vllm test-llama test-versions lint notebooks clean help
 
 help:
-	@echo "make quickstart   find emotion in the default model, steer it, write $(RUN)/report.html"
+	@echo "make quickstart   steer one reply, then do all stages in small, write $(RUN)/report.html"
 	@echo "make test         lint and all tests"
 	@echo "make test-families  tiny models of all families against plain hooks"
 	@echo "make models-table   write docs/models.md anew"
@@ -56,8 +56,9 @@ $(VLLM)/.ready: pyproject.toml constraints-vllm.txt | $(VLLM)/bin/python
 	@touch $@
 
 quickstart: $(VENV)/.core
+	$(BIN)/affectlens steer --pack box:smollm2-135m-instruct -e anger=1 "My train was cancelled."
 	$(BIN)/affectlens run --size small --out $(RUN)
-	$(BIN)/affectlens steer --run $(RUN) --emotion anger=1 "My train was cancelled."
+	$(BIN)/affectlens steer --run $(RUN) -e anger=1 "My train was cancelled."
 	@echo "Report: $(RUN)/report.html"
 
 lint: $(VENV)/.dev

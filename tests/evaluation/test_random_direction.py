@@ -9,6 +9,7 @@ from affectlens.core import EMOTIONS, Provenance, UnknownNameError
 from affectlens.evaluation import random_pack
 from affectlens.steering import SteeringPack
 from affectlens.steering.doses import doses_at
+from affectlens.steering.intensity import DoseResponse
 from affectlens.steering.spec import SteeringSpec
 
 
@@ -49,6 +50,18 @@ def test_equal_norms_and_strengths(mode: str, point: str) -> None:
             if float(ours.norm()):
                 cosine = torch.cosine_similarity(random, ours, dim=-1)
                 assert abs(float(cosine)) < 0.6
+
+
+@pytest.mark.parametrize("mode", ["residual", "circuit"])
+def test_what_was_measured_of_the_true_directions_is_not_said_of_random_ones(mode: str) -> None:
+    line = dict.fromkeys(EMOTIONS, DoseResponse((0, 1), (0, 0.9)))
+    other = "circuit" if mode == "residual" else "residual"
+    true = pack().with_first(other)
+    for one in (mode, other):
+        true = true.with_responses("heard", one, line)
+    control = random_pack(true, mode, seed=1)
+    assert control.modes == (mode,) and control.first is None
+    assert not control.responses and not control.enough
 
 
 def test_one_direction_per_emotion_and_seed() -> None:

@@ -39,6 +39,10 @@ def random_pack(pack: SteeringPack, mode: str = "residual", seed: int = 0) -> St
         layers={name: pack.layers[name] for name in vectors},
         recommended={mode: pack.recommended[mode]},
         positions={mode: pack.positions[mode]},
+        # What was measured is of the true directions and of modes that are no longer there.
+        enough={},
+        responses={},
+        first=None,
         provenance=replace(
             pack.provenance,
             parameters={**pack.provenance.parameters, "random_directions": seed},
