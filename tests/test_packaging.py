@@ -28,8 +28,8 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "transformer_lens": "transformer-lens",
 }
-COME_ALONG = {"huggingface_hub", "jinja2", "packaging", "tokenizers", "yaml"}
-"""Of torch and transformers, which cannot do without them."""
+COME_ALONG = {"click", "huggingface_hub", "jinja2", "packaging", "tokenizers", "traitlets", "yaml"}
+"""Of torch, transformers, typer and anywidget, which cannot do without them."""
 ELSEWHERE = {"vllm", "starlette", "openai", "IPython", "datasets", "hqq"}
 """Asked for where they are (vLLM, notebooks), in sentences of their own, or part of FastAPI."""
 
@@ -90,6 +90,7 @@ def test_what_is_lacking_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.delitem(sys.modules, "affectlens.probes.scikit", raising=False)
     monkeypatch.delattr("affectlens.probes.scikit", raising=False)
+    monkeypatch.delattr("affectlens.probes.LinearProbe", raising=False)
     with pytest.raises(ModelError, match=r"This needs sklearn.*affectlens\[study\]"):
         al.__getattr__("LinearProbe")
 

@@ -63,7 +63,7 @@ def test_a_pack_of_another_width(force: bool) -> None:
         ({"packs": {"a": PACK, "b": PACK, "c": PACK}}, "max_packs must be at least .*3"),
         ({"packs": PACK, "default": "angr=1"}, "Unknown emotion 'angr'"),
         ({"packs": PACK, "default": "anger=1e9"}, "between -20 and 20"),
-        ({"packs": PACK, "operators": ["add", "mul"]}, "Unknown operator 'mul'"),
+        ({"packs": PACK, "operators": ["add", "mul"]}, "Unknown operator of a server 'mul'"),
         ({"packs": PACK, "reserve": "some"}, "Unknown reserve 'some'"),
         ({"packs": "nowhere.safetensors"}, "nowhere.safetensors"),
     ],

@@ -28,6 +28,8 @@ EXTRA_OF: Mapping[str, str] = {
     "fastapi": "serve",
     "prometheus_client": "serve",
     "uvicorn": "serve",
+    "anywidget": "play",
+    "httpx": "play",
 }
 """Package, as it is imported → the extra of ``pyproject.toml`` that installs it."""
 

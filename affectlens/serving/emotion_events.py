@@ -204,4 +204,4 @@ def _sentence(error: urllib.error.HTTPError) -> str:
     try:
         return Answer(error.code, json.loads(text)).sentence
     except ValueError:
-        return (text.strip().splitlines() or [f"status {error.code}"])[0]
+        return text.strip().split("\n")[0] or f"status {error.code}"

@@ -16,7 +16,7 @@ Wanted = Mapping[str, Any]
 
 
 def _lines(reply: str) -> list[str]:
-    return [line.strip() for line in reply.splitlines() if line.strip()]
+    return [line.strip() for line in reply.split("\n") if line.strip()]
 
 
 def _within(count: int, wanted: Wanted) -> bool:

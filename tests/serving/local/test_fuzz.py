@@ -22,7 +22,6 @@ def test_no_input_is_answered_with_a_500(client: Client) -> None:
     assert len(statuses) >= 9
     for route in ("POST /v1/chat/completions", "POST /v1/completions"):
         assert 400 in statuses[route]
-    assert 200 in statuses["POST /v1/completions"] | statuses["POST /v1/chat/completions"]
 
 
 def answers(operation: Any) -> set[int]:

@@ -111,7 +111,7 @@ class Played:
 
     def __exit__(self, *_: Any) -> None:
         self.process.send_signal(signal.SIGINT)
-        rest, _ = self.process.communicate(timeout=60)
+        rest, _ = self.process.communicate(timeout=300)
         self.said.append(rest)
 
 
