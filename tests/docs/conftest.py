@@ -33,10 +33,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("demo")
     save_model(folder)
-    with _tiny_judge(folder):
+    with pytest.MonkeyPatch.context() as patch:  # the judge is made after the real one
+        patch.setenv("AFFECTLENS_CACHE", str(folder / "cache"))
         place = next(info.path for info in list_models() if info.name == "minilm")
         save_encoder(place)
         save_judge(folder / "judge.safetensors", place)
+    with _tiny_judge(folder):
         run_small(folder, out=folder / "runs" / "demo")
     return folder
 
