@@ -45,7 +45,8 @@ class Said:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise DataError("There is no prompt to look at; give at least one token.")
-        vocabulary = int(self.model.hf.get_input_embeddings().weight.shape[0])
+        embeddings: Any = self.model.hf.get_input_embeddings()
+        vocabulary = int(embeddings.weight.shape[0])
         for token in (*self.prompt, *self.reply):
             if not 0 <= token < vocabulary:
                 raise DataError(
