@@ -29,9 +29,8 @@ def locate(address: str) -> Path:
 
 
 def names_in(_address: str) -> Sequence[str]:
-    """All of them."""
-    cards = sorted(folder().glob(f"*{ENDING}"))
-    return [f"box:{card.name.removesuffix(ENDING)}" for card in cards]
+    """All of them, a name before those that begin with it."""
+    return sorted(f"box:{card.name.removesuffix(ENDING)}" for card in folder().glob(f"*{ENDING}"))
 
 
 BOX = PackSource("box", "box:NAME: what comes with affectlens", locate, names_in)
