@@ -51,7 +51,7 @@ def test_a_killed_sweep_loses_nothing(files: dict[str, str], tmp_path: Path) -> 
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-    before = finished(killed)
+    before, cut = finished(killed), set(killed.rglob("*.tmp"))
     assert before and not (killed / "results.json").exists()
     for out in (killed, straight):
         done = CliRunner().invoke(app, command(files, out))
@@ -64,4 +64,5 @@ def test_a_killed_sweep_loses_nothing(files: dict[str, str], tmp_path: Path) -> 
         for out in (killed, straight)
     ]
     assert repr(tables[0]) == repr(tables[1])  # NaN is NaN
-    assert not list(killed.rglob("*.tmp"))
+    # What was being written when it was killed may lie about under a hidden name; nothing else.
+    assert set(killed.rglob("*.tmp")) <= cut and all(one.name.startswith(".") for one in cut)
