@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from affectlens.core import DataError, UnknownNameError
 from affectlens.serving.door import Conflict
+from affectlens.serving.request_fields import Asked
 from affectlens.serving.vllm.model_runners import prompt_length
 from affectlens.serving.vllm.pack_management import load_pack, packs, unload_pack
 from affectlens.serving.vllm.prefix_cache import block_key
-from affectlens.serving.vllm.request_fields import Asked
 from affectlens.steering.spec import POSITIONS
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import BLOCK, SETTINGS, ask, request, start

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from affectlens.core import AffectLensError, ArtefactError, DataError, MismatchError, ModelError
+from affectlens.serving.settings import Settings
 from affectlens.serving.vllm import internals
 from affectlens.serving.vllm import model_runners as runners
-from affectlens.serving.vllm.settings import Settings
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import SETTINGS, ask, elsewhere, engine_options, request, start
 

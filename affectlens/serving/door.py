@@ -11,12 +11,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from affectlens.core import AffectLensError, DataError
+from affectlens.core import AffectLensError, DataError, ModelError
 from affectlens.core.errors import unknown
 from affectlens.serving.contract import KEY
 from affectlens.serving.loaded_packs import probes_of
-from affectlens.serving.vllm.request_fields import NAMES, PACK, PROMPT, READ, Asked
-from affectlens.serving.vllm.settings import Settings
+from affectlens.serving.request_fields import NAMES, PACK, PROMPT, READ, Asked
+from affectlens.serving.settings import Settings
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.spec import SteeringSpec
 
@@ -91,6 +91,17 @@ class Door:
         if not spec:
             return Asked(pack_name, "", read, key, "", prompt)
         return Asked(pack_name, str(spec), read, key, str(spec.positions), prompt)
+
+    def model_for(self, named: str | None) -> str:
+        """The model to serve: the one that is named, or that the first pack was made for.
+
+        Raises:
+            ModelError: If neither says.
+        """
+        model = self.packs[self.first].provenance.model_name if named is None else named
+        if not model:
+            raise ModelError("The pack does not say which model it is for; name it with --model.")
+        return model
 
     def pack(self, given: Mapping[str, Any]) -> tuple[str, SteeringPack]:
         """The pack that a request names, or the first.

@@ -19,8 +19,8 @@ from affectlens.geometry.streaming import stream_directions
 from affectlens.pipeline.corpus_files import load_corpus, save_corpus
 from affectlens.probes import sweep
 from affectlens.serving.contract import KEY
+from affectlens.serving.settings import Settings
 from affectlens.serving.vllm.front_door import FrontDoor
-from affectlens.serving.vllm.settings import Settings
 from affectlens.steering import SteeringPack
 from tests.on_disk import save_model
 

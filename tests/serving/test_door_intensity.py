@@ -9,7 +9,7 @@ import pytest
 
 from affectlens.core import DataError
 from affectlens.serving.door import Door
-from affectlens.serving.vllm.settings import Settings
+from affectlens.serving.settings import Settings
 from affectlens.steering import SteeringPack
 from affectlens.steering.intensity import DoseResponse
 from tests.steering.oracle import random_pack

@@ -14,8 +14,8 @@ import pytest
 from affectlens.core import AffectLensError, ArtefactError, DataError, ModelError, UnknownNameError
 from affectlens.models import LanguageModel
 from affectlens.serving.contract import Launch
+from affectlens.serving.settings import Settings
 from affectlens.serving.vllm.launching import prepare
-from affectlens.serving.vllm.settings import Settings
 from tests.steering.oracle import random_pack
 
 

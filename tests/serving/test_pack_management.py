@@ -20,13 +20,13 @@ from affectlens.models import LanguageModel
 from affectlens.serving.door import Conflict
 from affectlens.serving.loaded_packs import Shelf
 from affectlens.serving.pack_requests import Forbidden, inside
+from affectlens.serving.request_fields import Asked
+from affectlens.serving.settings import Settings
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.serving.vllm import pack_management as m
 from affectlens.serving.vllm.front_door import FrontDoor, Refused
 from affectlens.serving.vllm.in_flight import InFlight, noting, users_of
 from affectlens.serving.vllm.register import looking_first
-from affectlens.serving.vllm.request_fields import Asked
-from affectlens.serving.vllm.settings import Settings
 from affectlens.serving.vllm.worker_calls import answering
 from affectlens.steering import SteeringPack
 from affectlens.steering.gates import Readout

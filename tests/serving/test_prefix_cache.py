@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from affectlens.serving.request_fields import Asked
 from affectlens.serving.vllm.prefix_cache import block_key
-from affectlens.serving.vllm.request_fields import Asked
 from affectlens.steering.spec import POSITIONS
 from tests.steering.oracle import steered_at
 

@@ -13,8 +13,8 @@ from affectlens.core.errors import DataError, UnknownNameError
 from affectlens.core.places import Site, WritePoint
 from affectlens.models.hooking.hooks import reading
 from affectlens.serving.coefficients import coefficients
+from affectlens.serving.settings import Settings
 from affectlens.serving.slot_tables import Capacity, Slots
-from affectlens.serving.vllm.settings import Settings
 from affectlens.steering.operators import OPERATORS, Operator
 from affectlens.steering.operators import affine as op
 from affectlens.steering.pack import SteeringPack

@@ -12,7 +12,7 @@ from affectlens.core import DataError, MismatchError
 from affectlens.evaluation.backends.base import Advance, Ids
 from affectlens.serving.checking import Answer, Server
 from affectlens.serving.contract import KEY, PACKS_ROUTE
-from affectlens.serving.vllm.request_fields import PACK
+from affectlens.serving.request_fields import PACK
 
 if TYPE_CHECKING:
     from affectlens.models import LanguageModel

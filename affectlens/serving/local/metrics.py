@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 
 from affectlens.serving.local.engine import Engine
-from affectlens.serving.vllm.metrics import Metrics
+from affectlens.serving.metrics import Metrics
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 

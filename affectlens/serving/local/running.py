@@ -19,7 +19,7 @@ from affectlens.serving.local.guards import GuardSettings
 from affectlens.serving.local.limits import EngineLimits
 from affectlens.serving.local.server import API_KEY
 from affectlens.serving.local.service import HttpSettings, Service
-from affectlens.serving.vllm.settings import Settings
+from affectlens.serving.settings import Settings
 
 logger = logging.getLogger("affectlens")
 

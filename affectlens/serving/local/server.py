@@ -8,12 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from affectlens.core import ModelError
 from affectlens.core.extras import require
 from affectlens.serving.contract import KEY, Launch, ServerKind
 from affectlens.serving.door import Door
 from affectlens.serving.pack_requests import pack_files
-from affectlens.serving.vllm.settings import Settings
+from affectlens.serving.settings import Settings
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 API_KEY = "AFFECTLENS_API_KEY"
@@ -43,11 +42,7 @@ def prepare(
     settings = {"packs": files, "max_packs": max(8, len(files) + 1), **given}
     checked = Settings.of({KEY: settings})
     assert checked is not None
-    door = Door(checked)
-    if model is None:
-        model = door.packs[door.first].provenance.model_name
-        if not model:
-            raise ModelError("The pack does not say which model it is for; name it with --model.")
+    model = Door(checked).model_for(model)
     environment = dict(os.environ)
     if key is not None:
         environment[API_KEY] = str(key)

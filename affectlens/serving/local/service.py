@@ -17,7 +17,7 @@ from affectlens.serving.local.generation import Steered
 from affectlens.serving.local.guards import GuardSettings
 from affectlens.serving.local.http_errors import Json, NoSuchModel
 from affectlens.serving.local.metrics import LocalMetrics
-from affectlens.serving.vllm.request_fields import READ
+from affectlens.serving.request_fields import READ
 from affectlens.steering.spec import SteeringSpec
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from affectlens.serving.playground.about import about_pack, about_server
 from affectlens.serving.playground.asked import Look, ReplyBody, TokenBody
 from affectlens.serving.playground.companions import Companions, companions_of
 from affectlens.serving.playground.page import HEADERS, static_file
-from affectlens.serving.vllm.request_fields import PACK
+from affectlens.serving.request_fields import PACK
 from affectlens.steering.pack import SteeringPack
 
 API = "/affectlens/play"

@@ -100,7 +100,7 @@ def _app(model: LanguageModel, file: Path, *, force: bool) -> tuple[Any, Any]:
     from affectlens.serving.local.app import build_app
     from affectlens.serving.local.engine import Engine
     from affectlens.serving.local.service import HttpSettings, Service
-    from affectlens.serving.vllm.settings import Settings
+    from affectlens.serving.settings import Settings
 
     engine = Engine(model)
     door = Door(Settings(packs={_NAME: str(file)}, force=force))

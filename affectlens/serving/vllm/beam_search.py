@@ -12,9 +12,9 @@ from typing import Any
 
 from affectlens.core.errors import unknown
 from affectlens.serving.contract import KEY
+from affectlens.serving.request_fields import PACK, PROMPT, READ, extra_args
 from affectlens.serving.vllm.client_checks import refuse_misplaced
 from affectlens.serving.vllm.front_door import Refused
-from affectlens.serving.vllm.request_fields import PACK, PROMPT, READ, extra_args
 
 
 def keeping(to_beam_search_params: Any) -> Any:

@@ -6,8 +6,8 @@ import functools
 from typing import Any
 
 from affectlens.serving.contract import KEY
+from affectlens.serving.request_fields import READ
 from affectlens.serving.vllm.front_door import Refused
-from affectlens.serving.vllm.request_fields import READ
 
 
 def looking(to_sampling_params: Any) -> Any:

@@ -12,15 +12,15 @@ from typing import Any
 from affectlens.core import AffectLensError, DataError
 from affectlens.serving.contract import KEY
 from affectlens.serving.door import Door
-from affectlens.serving.vllm.metrics import metrics
-from affectlens.serving.vllm.request_fields import (
+from affectlens.serving.metrics import metrics
+from affectlens.serving.request_fields import (
     NAMES,
     PROMPT,
     READ,
     Asked,
     extra_args,
 )
-from affectlens.serving.vllm.settings import Settings
+from affectlens.serving.settings import Settings
 
 
 def _client_error() -> Any:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from affectlens.serving.contract import KEY
+from affectlens.serving.request_fields import CACHE_KEY, Asked, extra_args
 from affectlens.serving.vllm.front_door import Refused
-from affectlens.serving.vllm.request_fields import CACHE_KEY, Asked, extra_args
 
 _SLACK = 64
 

@@ -15,8 +15,8 @@ from typing import Any
 from affectlens.core import DataError, ModelError
 from affectlens.serving.contract import KEY, Launch
 from affectlens.serving.pack_requests import pack_files
+from affectlens.serving.settings import Settings
 from affectlens.serving.vllm.front_door import FrontDoor
-from affectlens.serving.vllm.settings import Settings
 
 INSTALL = "pip install vllm && pip install --no-deps affectlens jaxtyping"
 _CONFIG = "--additional-config"
@@ -63,11 +63,7 @@ def prepare(
     rest, config = _take_config(extra)
     checked = Settings.of({KEY: settings})
     assert checked is not None
-    door = FrontDoor(checked)
-    if model is None:
-        model = door.packs[door.first].provenance.model_name
-        if not model:
-            raise ModelError("The pack does not say which model it is for; name it with --model.")
+    model = FrontDoor(checked).model_for(model)
     folder = _built_in(model) if model in BUILTIN else model
     if folder != model and not any(one.startswith("--served-model-name") for one in rest):
         rest = ["--served-model-name", model, *rest]

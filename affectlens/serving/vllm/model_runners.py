@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from affectlens.serving.settings import Settings
 from affectlens.serving.vllm import internals
-from affectlens.serving.vllm.settings import Settings
 from affectlens.serving.vllm.worker import WorkerSteering
 from affectlens.serving.vllm.worker_calls import answering
 

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from affectlens.core import DataError
 from affectlens.serving.door import Conflict
+from affectlens.serving.metrics import metrics
 from affectlens.serving.pack_requests import WAIT
 from affectlens.serving.vllm.front_door import FrontDoor
 from affectlens.serving.vllm.in_flight import InFlight, users_of
-from affectlens.serving.vllm.metrics import metrics
 from affectlens.serving.vllm.register import door_of
 from affectlens.serving.vllm.startup_checks import check_packs
 from affectlens.serving.vllm.worker_calls import refusal

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from affectlens.serving.vllm.request_fields import Asked
+from affectlens.serving.request_fields import Asked
 from affectlens.steering.positions import interval
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from affectlens.core import AffectLensError, ModelError
 from affectlens.serving.contract import KEY
+from affectlens.serving.settings import Settings
 from affectlens.serving.vllm import beam_search as beams
 from affectlens.serving.vllm import client_checks as clients
 from affectlens.serving.vllm import in_flight as inflight
 from affectlens.serving.vllm import internals
 from affectlens.serving.vllm import live_readings as reading
 from affectlens.serving.vllm.front_door import FrontDoor, refuse_unconfigured
-from affectlens.serving.vllm.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from affectlens.core import DataError, MismatchError
+from affectlens.serving.settings import Settings
 from affectlens.serving.vllm.front_door import FrontDoor
-from affectlens.serving.vllm.settings import Settings
 from affectlens.steering.pack import SteeringPack
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from affectlens.core.jsonl import json_line
 from affectlens.serving.contract import KEY
 from affectlens.serving.reply_readings import joined
-from affectlens.serving.vllm.request_fields import READ
+from affectlens.serving.request_fields import READ
 
 _DATA = "data: "
 

@@ -17,12 +17,12 @@ from affectlens.core import DataError
 from affectlens.core.places import WritePoint, in_order
 from affectlens.serving.loaded_packs import Shelf, probes_of
 from affectlens.serving.readings import Columns, Readings
+from affectlens.serving.request_fields import Asked
 from affectlens.serving.request_slots import Ledger
+from affectlens.serving.settings import Settings
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.serving.vllm.live_readings import Pending
 from affectlens.serving.vllm.model_hooks import find_blocks, install
-from affectlens.serving.vllm.request_fields import Asked
-from affectlens.serving.vllm.settings import Settings
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.pack_places import places_of

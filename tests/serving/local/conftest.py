@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,9 +21,10 @@ from affectlens.serving.local.engine import Engine
 from affectlens.serving.local.guards import GuardSettings
 from affectlens.serving.local.limits import EngineLimits
 from affectlens.serving.local.service import HttpSettings, Service
-from affectlens.serving.vllm.settings import Settings
+from affectlens.serving.settings import Settings
 from affectlens.steering import SteeringPack
 from affectlens.steering.gates import EMBEDDINGS, Readout
+from tests.serving.asking import ask
 from tests.steering.oracle import random_pack
 
 CLASSES = ("anger", "fear", "happiness", "neutral")
@@ -56,21 +54,8 @@ class Client:
         self, path: str, body: Any = None, method: str | None = None, **headers: str
     ) -> tuple[int, Any]:
         """Status, and decoded JSON or text."""
-        request = urllib.request.Request(self.url + path, method=method)
-        for name, value in headers.items():
-            request.add_header(name.replace("_", "-"), value)
-        if body is not None:
-            request.data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=120) as reply:
-                status, text = reply.status, reply.read().decode()
-        except urllib.error.HTTPError as error:
-            status, text = error.code, error.read().decode()
-        try:
-            return status, json.loads(text)
-        except ValueError:
-            return status, text
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return ask(self.url + path, body, method, named, timeout=120)
 
     def idle(self, seconds: float = 20) -> bool:
         """Whether all replies come to an end."""

@@ -17,7 +17,7 @@ from affectlens.serving.door import Door
 from affectlens.serving.local.app import build_app
 from affectlens.serving.local.engine import Engine
 from affectlens.serving.local.service import HttpSettings, Service
-from affectlens.serving.vllm.settings import Settings
+from affectlens.serving.settings import Settings
 from affectlens.steering import SteeringPack
 from affectlens.steering.gates import EMBEDDINGS, Readout
 

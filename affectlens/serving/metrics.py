@@ -1,4 +1,4 @@
-"""Figures in vLLM's own ``/metrics``, under names that start with ``affectlens_``.
+"""Figures of a server that steers, in its ``/metrics``: names that start with ``affectlens_``.
 
 What the front door sees is counted in the process that serves clients. What workers know (tokens,
 slots) lives in other processes and is fetched when somebody looks; see `endpoints`.

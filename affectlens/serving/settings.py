@@ -19,7 +19,7 @@ RESERVE = ("packs", "all")
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the plug-in.
+    """Settings of a server that steers.
 
     Attributes:
         packs: Name to file. The first is the one that requests mean if they name none.
