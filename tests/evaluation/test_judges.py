@@ -38,6 +38,7 @@ from affectlens.evaluation.judges.adapter import (
 from affectlens.evaluation.judges.base import Verdicts
 from affectlens.evaluation.judges.encoder import load_encoder, shipped_adapter
 from affectlens.evaluation.judges.encoder_identity import encoder_fingerprint
+from affectlens.evaluation.judges.fitting import fit_judge
 from affectlens.evaluation.judges.garbling import cut_short, garble
 from affectlens.evaluation.judges.leave_one_out import leave_one_source_out, read_source
 from affectlens.evaluation.judges.lexicon import Lexicon, is_loop, words_of
@@ -48,7 +49,6 @@ from affectlens.evaluation.judges.report import (
     long_text_report,
     permutation_chance,
 )
-from affectlens.evaluation.judges.training import fit_judge
 from affectlens.evaluation.judges.training_data import (
     CLEAR_COMMENTS,
     SOURCES,
@@ -598,7 +598,7 @@ class TestLeaveOneSourceOut:
             read_source("model", texts[3:], lambda _t: Verdicts.likeliest(JUDGED, rows[3:]))
 
     def test_a_judge_is_fitted_without_the_source_that_it_reads(self, tmp_path, monkeypatch):
-        from affectlens.evaluation.judges import training
+        from affectlens.evaluation.judges import fitting
 
         save_encoder(tmp_path)
         fitted: list[TrainingSet] = []
@@ -609,7 +609,7 @@ class TestLeaveOneSourceOut:
             brief = FitSettings(rank=2, epochs=1, authored_repeats=1, garbled=2, long_texts=0)
             return fit_judge(folder, TrainingSet(few, {}), brief)
 
-        monkeypatch.setattr(training, "fit_judge", fit)
+        monkeypatch.setattr(fitting, "fit_judge", fit)
         data = _every_source()
         told: list[str] = []
         found = leave_one_source_out(

@@ -77,7 +77,7 @@ def test_a_damaged_word_judge(tmp_path: Path) -> None:
 def test_an_encoder_is_fitted_to_any_labels(tmp_path: Path) -> None:
     """A tiny encoder that reads letters learns labels that differ by them."""
     from affectlens.evaluation.judges import EncoderJudge
-    from affectlens.evaluation.judges.training import fit_judge
+    from affectlens.evaluation.judges.fitting import fit_judge
 
     save_encoder(tmp_path / "encoder")
     letters = {"joy": "abc", "trust": "xyz"}

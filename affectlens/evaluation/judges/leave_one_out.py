@@ -104,7 +104,7 @@ def leave_one_source_out(
         DataError: If the data have no text of it.
     """
     from affectlens.evaluation.judges.encoder import EncoderJudge, load_encoder
-    from affectlens.evaluation.judges.training import fit_judge
+    from affectlens.evaluation.judges.fitting import fit_judge
 
     settings = settings or BRIEF
     found: list[HeldOutSource] = []
@@ -162,7 +162,7 @@ def checked(
         UnknownNameError: If there is no such source.
     """
     from affectlens.evaluation.judges.encoder import ENCODER
-    from affectlens.evaluation.judges.training import shipped_training_set
+    from affectlens.evaluation.judges.fitting import shipped_training_set
     from affectlens.models.registry import pull
 
     for source in sources:

@@ -21,7 +21,7 @@ def fit_judge(run: StageRun) -> Sequence[str]:
         return [JUDGE]
     from affectlens.evaluation.judges import WordsJudge
     from affectlens.evaluation.judges.encoder import ENCODER
-    from affectlens.evaluation.judges.training import fit_judge as fit
+    from affectlens.evaluation.judges.fitting import fit_judge as fit
     from affectlens.evaluation.judges.training_data import Example, own_training_set
     from affectlens.models.registry import pull
 
