@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from affectlens.circuits.causal_table import Effect
-from affectlens.core.statistics import holm, paired_difference
+from affectlens.core.statistics import holm, p_of_one_more, paired_difference
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -64,11 +64,7 @@ def adjusted(effects: Sequence[Effect], draws: int) -> Float[Floats, " effect"]:
         effects: Of `effect_beside`.
         draws: Random ones beside each, two or more.
     """
-    from scipy.stats import t
-
     pooled = float(np.sqrt(np.mean([one.spread**2 for one in effects])))
     over = np.array([one.over_random for one in effects])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        far = np.abs(over) / (pooled * np.sqrt(1 + 1 / draws))
-    beyond = 2 * t.sf(far, len(effects) * (draws - 1))
-    return holm(np.maximum([one.p for one in effects], np.nan_to_num(beyond, nan=1.0)))
+    beyond = p_of_one_more(over, pooled, draws, len(effects) * (draws - 1))
+    return holm(np.maximum([one.p for one in effects], beyond))

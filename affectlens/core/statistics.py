@@ -218,8 +218,6 @@ def against_draws(
     Raises:
         DataError: If there is no row, or lengths differ.
     """
-    from scipy.stats import t
-
     values, tried = np.asarray(own, dtype=np.float64), np.asarray(draws, dtype=np.float64)
     tried = tried[~np.isnan(tried).all(axis=1)]
     found = paired_difference(
@@ -230,10 +228,27 @@ def against_draws(
     seen = (~np.isnan(tried)).sum(axis=0)
     if (seen == 1).all():
         return found
-    spread = _spread(tried[:, seen > 1], seen[seen > 1]) * math.sqrt(1 + 1 / len(tried))
-    far = abs(found.mean)
-    beyond = 2 * float(t.sf(far / spread, len(tried) - 1)) if spread > 0 else float(far == 0)
-    return replace(found, p=max(found.p, beyond))
+    spread = _spread(tried[:, seen > 1], seen[seen > 1])
+    beyond = p_of_one_more(found.mean, spread, len(tried), len(tried) - 1)
+    return replace(found, p=max(found.p, float(beyond)))
+
+
+def p_of_one_more(
+    gap: Float[np.ndarray, "*series"] | float, spread: float, draws: int, freedom: int
+) -> Float[np.ndarray, "*series"]:
+    """Two-sided p of a distance to the mean of draws, as of one more draw of a normal sample.
+
+    Args:
+        gap: The distance.
+        spread: Standard deviation of the draws. Where they do not differ, any distance is more.
+        draws: How many the mean is of.
+        freedom: Degrees of freedom of ``spread``.
+    """
+    from scipy.stats import t
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        far = np.abs(gap) / (np.float64(spread) * math.sqrt(1 + 1 / draws))
+    return np.asarray(np.nan_to_num(2 * t.sf(far, freedom), nan=1.0))
 
 
 def _spread(tried: Float[Floats, "draw n"], seen: Int[Ints, " n"]) -> float:
