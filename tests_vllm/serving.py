@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +14,7 @@ from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
 from affectlens.serving.contract import Launch
 from affectlens.serving.vllm.launching import prepare
+from tests.serving.asking import ask
 from tests_vllm.cases import FOLDER
 from tests_vllm.engines import BLOCK, ENVIRONMENT
 
@@ -37,21 +35,8 @@ class Client:
         self, path: str, body: Any = None, method: str | None = None, key: str | None = None
     ) -> tuple[int, Any]:
         """Status, and decoded JSON or text."""
-        request = urllib.request.Request(self.url + path, method=method)
-        if key or self.key:
-            request.add_header("Authorization", f"Bearer {key or self.key}")
-        if body is not None:
-            request.data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=600) as reply:
-                status, text = reply.status, reply.read().decode()
-        except urllib.error.HTTPError as error:
-            status, text = error.code, error.read().decode()
-        try:
-            return status, json.loads(text)
-        except ValueError:
-            return status, text
+        headers = {"Authorization": f"Bearer {key or self.key}"} if key or self.key else {}
+        return ask(self.url + path, body, method, headers, timeout=600)
 
     def reply(self, path: str, spec: str | None = None, **options: Any) -> tuple[int, Any]:
         """A greedy reply; the spec and what begins with ``affectlens`` goes into vllm_xargs."""

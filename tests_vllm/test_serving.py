@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from affectlens.cli import app
 from affectlens.core import ModelError
 from affectlens.steering.spec import POSITIONS
+from tests.serving.http_cases import WRONG_SPECS
 from tests_vllm.cases import FOLDER
 from tests_vllm.serving import NAME, PROMPT, Client, pack, started
 
@@ -158,20 +159,7 @@ def test_beams_are_steered(client: Client) -> None:
     assert not set(beams) & set(client.complete(use_beam_search=True, n=3))
 
 
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        ("angr=1", "Unknown emotion 'angr'; choose one of: anger"),
-        ("anger=nan", "must lie between"),
-        ("anger=1e9", "must lie between"),
-        ("anger", "Cannot read"),
-        ("anger=1;mode=x", "Unknown mode"),
-        ("anger=1;gate=anger>2", "Cannot read the gate"),
-        ("{", "cannot be read as JSON"),
-        (3, "A steering spec is a text"),
-        (["anger=1"], "A steering spec is a text"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "words"), WRONG_SPECS)
 def test_bad_specs_get_400_and_a_sentence(client: Client, spec: Any, words: str) -> None:
     assert words in client.refused(spec)
     assert words in client.refused(spec, use_beam_search=True, n=2)

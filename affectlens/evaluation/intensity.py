@@ -18,7 +18,7 @@ from jaxtyping import Float
 from affectlens.core import DataError
 from affectlens.evaluation.dose_response import fit_dose_response
 from affectlens.evaluation.naming import mask_feelings
-from affectlens.evaluation.perplexity import perplexity_ratio
+from affectlens.evaluation.perplexity import ratio_of_replies
 from affectlens.evaluation.reply import Reply
 
 if TYPE_CHECKING:
@@ -100,18 +100,9 @@ def dose_point(
         heard=float(verdicts.probability(emotion).mean()),
         share=float(np.mean([label == emotion for label in verdicts.chosen])),
         masked=float(masked.mean()),
-        perplexity_ratio=_ratio(replies, unsteered),
+        perplexity_ratio=ratio_of_replies(replies, unsteered),
         replies=len(replies),
     )
-
-
-def _ratio(replies: Sequence[Reply], unsteered: Sequence[Reply]) -> float:
-    """Infinite if all replies are empty."""
-    if not any(reply.tokens for reply in replies):
-        return float("inf")
-    nll, tokens = np.array([r.nll for r in replies]), [r.tokens for r in replies]
-    base, count = np.array([r.nll for r in unsteered]), [r.tokens for r in unsteered]
-    return perplexity_ratio(nll, tokens, base, count)
 
 
 def heard_responses(

@@ -12,7 +12,7 @@ import numpy as np
 
 from affectlens.circuits.evidence.budgets import CHOICES, RANDOM, budget_arm
 from affectlens.circuits.evidence.efficiency import EfficiencyCurve, trapezia
-from affectlens.core.artefact import Provenance, fingerprint, read_json, write_json
+from affectlens.core.artefact import Provenance, fingerprint, read_json
 from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.progress import progress
 from affectlens.evaluation import (
@@ -28,6 +28,7 @@ from affectlens.evaluation.strength_search import StrengthSearch
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.corpus_files import EXPRESSION, load_corpus, mixed
 from affectlens.pipeline.fingerprints import versions
+from affectlens.pipeline.kept_replies import read_replies, write_replies
 from affectlens.pipeline.rules import MIX, RefineMix
 from affectlens.pipeline.settings import REPLIES, TuneSettings
 from affectlens.steering.refine.settings import CIRCUIT as REFINE
@@ -169,8 +170,8 @@ class Efficiency:
             replies = generate_replies(
                 self.context.model, "unsteered", plain, self.settings.generation
             )
-            write_json(path, {"replies": [reply.to_dict() for reply in replies]})
-        return _replies(path)
+            write_replies(path, replies)
+        return read_replies(path)
 
     def _work(self, arm: str, count: int, corpora: Sequence[Corpus]) -> None:
         """Refine the units of one arm, choose its strengths, and let it answer."""
@@ -192,10 +193,7 @@ class Efficiency:
             for e, s in strengths.items()
         ]
         replies = generate_replies(model, arm, requests, self.settings.generation, pack=pack)
-        write_json(
-            self._file(arm, count),
-            {"strengths": strengths, "replies": [reply.to_dict() for reply in replies]},
-        )
+        write_replies(self._file(arm, count), replies, strengths=strengths)
 
     def _strengths(self, pack: SteeringPack) -> Mapping[str, float]:
         tried = self.settings.strengths
@@ -263,7 +261,8 @@ class _Cell:
 def _cell(
     path: Path, unsteered: Sequence[Reply], run: RunContext, emotions: Sequence[str]
 ) -> _Cell:
-    replies = _replies(path)
+    told = read_json(path)["strengths"]
+    replies = read_replies(path)
     scores = score_replies(
         replies,
         unsteered,
@@ -274,12 +273,4 @@ def _cell(
     )
     by_target = [[r for r in replies if r.emotion == emotion] for emotion in emotions]
     ratios = [ratio_of_replies(rows, unsteered) for rows in (*by_target, replies)]
-    told = read_json(path)["strengths"]
     return _Cell(scores, ratios, [float(told[emotion]) for emotion in emotions])
-
-
-def _replies(path: Path) -> list[Reply]:
-    try:
-        return [Reply.from_dict(row) for row in read_json(path)["replies"]]
-    except (KeyError, TypeError, DataError) as error:
-        raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

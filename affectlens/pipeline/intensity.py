@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affectlens.core import ArtefactError, DataError, Provenance, fingerprint
-from affectlens.core.artefact import read_json, write_json
+from affectlens.core import DataError, Provenance, fingerprint
 from affectlens.core.errors import unknown
 from affectlens.core.progress import progress
 from affectlens.evaluation.divergence import kl_to_unsteered
@@ -34,6 +33,7 @@ from affectlens.evaluation.naming import mask_feelings
 from affectlens.evaluation.replies import Request, encode_event, generate_replies
 from affectlens.evaluation.reply import Reply
 from affectlens.pipeline.fingerprints import versions
+from affectlens.pipeline.kept_replies import read_replies, write_replies
 from affectlens.pipeline.settings import REPLIES
 from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
 
@@ -281,7 +281,7 @@ class Calibrating:
     ) -> list[Reply]:
         """Of these requests, kept under a name."""
         path = self.folder / self._key / f"{name}.json"
-        kept = _kept(path)
+        kept = read_replies(path)
         if len(kept) == len(requests):
             return kept
         with progress(name.replace("_", " "), len(requests)) as advance:
@@ -293,8 +293,8 @@ class Calibrating:
                 pack=pack or self.pack,
                 advance=advance,
             )
-        write_json(path, {"replies": [reply.to_dict() for reply in replies]})
-        return _kept(path)  # as a later run will see them, rounded
+        write_replies(path, replies)
+        return read_replies(path)  # as a later run will see them, rounded
 
     @cached_property
     def _key(self) -> str:
@@ -311,13 +311,3 @@ class Calibrating:
             [event.id for event in self.tune],
             [event.id for event in self.test],
         )
-
-
-def _kept(path: Path) -> list[Reply]:
-    """The replies of a file; none if there is none."""
-    if not path.is_file():
-        return []
-    try:
-        return [Reply.from_dict(row) for row in read_json(path)["replies"]]
-    except (KeyError, TypeError, DataError) as error:
-        raise ArtefactError(f"{path} cannot be read ({error}); delete it and run again.") from error

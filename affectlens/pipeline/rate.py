@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import TONES, ArtefactError, DataError
-from affectlens.core.artefact import write_json
+from affectlens.core.artefact import write_json, write_text
 from affectlens.core.jsonl import json_line, parse_jsonl
 from affectlens.evaluation.rating import (
     Agreement,
@@ -96,7 +96,7 @@ class Sitting:
             return False
         self.ratings.pop()
         lines = [json_line(rating.to_dict()) + "\n" for rating in self.ratings]
-        self.request.ratings_file.write_text("".join(lines), encoding="utf-8")
+        write_text(self.request.ratings_file, "".join(lines))
         return True
 
 
@@ -117,7 +117,7 @@ def open_sitting(request: RateRequest) -> Sitting:
         # A line that a kill has cut off is not there; what follows would be glued to it.
         whole = content[: content.rfind("\n") + 1]
         if whole != content:
-            request.ratings_file.write_text(whole, encoding="utf-8")
+            write_text(request.ratings_file, whole)
         shown = {one.key for one in chosen}
         ratings = [rating_from(row, every) for row in parse_jsonl(whole)]
         kept = [rating for rating in ratings if rating.key in shown]

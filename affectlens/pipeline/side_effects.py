@@ -79,14 +79,10 @@ def measure_side_effects(
     from affectlens.evaluation.suites import SUITES
     from affectlens.models import load_model
     from affectlens.steering import SteeringPack
+    from affectlens.steering.packs import existing
 
     asked = Asked([SUITES[name] for name in request.suites or SUITES], request.items)
-    if not request.pack_file.is_file():
-        raise ArtefactError(
-            f"There is no steering pack {request.pack_file}; make one with `affectlens run`, or "
-            "name one with --pack or --run."
-        )
-    pack = SteeringPack.load(request.pack_file)
+    pack = SteeringPack.load(existing(request.pack_file))
     emotions = tuple(emotion_name(e, pack.emotions) for e in request.emotions) or pack.emotions
     cells = [UNSTEERED, *((e, dose) for e in emotions for dose in request.doses)]
     model = load_model(

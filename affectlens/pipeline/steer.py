@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from affectlens.core import ArtefactError
-
 
 @dataclass(frozen=True)
 class SideBySide:
@@ -67,15 +65,9 @@ def steer_beside(request: SteerRequest) -> SideBySide:
     from affectlens.models.generation.generation import GenerationSettings, encode_prompt
     from affectlens.steering import SteeringPack, SteeringSpec
     from affectlens.steering.hooking.steered_passes import generate_steered
-    from affectlens.steering.packs import located
+    from affectlens.steering.packs import existing
 
-    pack_file = located(request.pack_file)
-    if not pack_file.is_file():
-        raise ArtefactError(
-            f"There is no steering pack {pack_file}; make one with `affectlens run`, or "
-            "name one with --pack or --run."
-        )
-    pack = SteeringPack.load(pack_file)
+    pack = SteeringPack.load(existing(request.pack_file))
     asked = request.emotion
     parts: list[Any] = [asked] if isinstance(asked, str) else list(asked)
     if request.mode is not None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.core import ArtefactError, DataError
+from affectlens.core import DataError
 from affectlens.core.artefact import write_json, write_text
 from affectlens.core.parquet import write_parquet
 from affectlens.pipeline.context import RunContext
@@ -54,13 +54,9 @@ class PackChoice:
             ArtefactError: If there is none, or it is damaged.
         """
         from affectlens.steering import SteeringPack
+        from affectlens.steering.packs import existing
 
-        if not self.path.is_file():
-            raise ArtefactError(
-                f"There is no steering pack {self.path}; make one with `affectlens run`, or name "
-                "one with --pack."
-            )
-        return SteeringPack.load(self.path)
+        return SteeringPack.load(existing(self.path))
 
     @cached_property
     def context(self) -> RunContext:

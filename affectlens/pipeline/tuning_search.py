@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affectlens.core import ArtefactError, DataError, Provenance, fingerprint
-from affectlens.core.artefact import read_json, write_json
+from affectlens.core import Provenance, fingerprint
 from affectlens.core.progress import progress
 from affectlens.evaluation.arm_metrics import summarise
 from affectlens.evaluation.divergence import kl_to_unsteered
@@ -27,6 +26,7 @@ from affectlens.evaluation.replies import Request, encode_event, generate_replie
 from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import Scores, score_replies
 from affectlens.pipeline.fingerprints import versions
+from affectlens.pipeline.kept_replies import read_replies, write_replies
 from affectlens.pipeline.tuning_candidates import Candidate, SearchSettings, candidates_of
 from affectlens.pipeline.tuning_found import Found, Tried
 from affectlens.steering.bands import banded, relative_size, within
@@ -219,18 +219,10 @@ class TuningSearch:
         return float(np.nanmean(nats))
 
     def _read(self, name: str) -> list[Reply]:
-        path = self._file(name)
-        if not path.is_file():
-            return []
-        try:
-            return [Reply.from_dict(row) for row in read_json(path)["replies"]]
-        except (KeyError, TypeError, DataError) as error:
-            raise ArtefactError(
-                f"{path} cannot be read ({error}); delete it and run again."
-            ) from error
+        return read_replies(self._file(name))
 
     def _write(self, name: str, replies: Sequence[Reply]) -> None:
-        write_json(self._file(name), {"replies": [reply.to_dict() for reply in replies]})
+        write_replies(self._file(name), replies)
 
     def _file(self, name: str) -> Path:
         return self.folder / self._key / f"{name}.json"

@@ -77,20 +77,24 @@ class Server:
         Raises:
             DataError: If nothing answers.
         """
-        request = urllib.request.Request(self.url.rstrip("/").removesuffix("/v1") + path)
-        if self.api_key:
-            request.add_header("Authorization", f"Bearer {self.api_key}")
-        if body is not None:
-            request.add_header("Content-Type", "application/json")
-            request.data = json.dumps(body).encode()
         try:
-            with self.opener().open(request, timeout=self.timeout) as reply:
+            with self.opener().open(self.request(path, body), timeout=self.timeout) as reply:
                 return Answer(reply.status, _decoded(reply.read()))
         except urllib.error.HTTPError as error:
             return Answer(error.code, _decoded(error.read()))
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise DataError(f"No answer from {self.url} ({reason}); is it running?") from error
+
+    def request(self, path: str, body: Mapping[str, Any] | None = None) -> urllib.request.Request:
+        """A GET, or a POST if there is a body, with the key."""
+        request = urllib.request.Request(self.url.rstrip("/").removesuffix("/v1") + path)
+        if self.api_key:
+            request.add_header("Authorization", f"Bearer {self.api_key}")
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+            request.data = json.dumps(body).encode()
+        return request
 
     def opener(self) -> urllib.request.OpenerDirector:
         """No proxy (``http_proxy``) leads to a server on this machine."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -143,11 +142,7 @@ def listen(
         "logprobs": True,  # which names each token's own text
         "vllm_xargs": {name: value for name, value in options.items() if value is not None},
     }
-    headers = {"Content-Type": "application/json"}
-    if server.api_key is not None:
-        headers["Authorization"] = f"Bearer {server.api_key}"
-    url = server.url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    request = server.request("/v1/chat/completions", body)
     start = time.monotonic()
     try:
         with server.opener().open(request, timeout=server.timeout) as answer:

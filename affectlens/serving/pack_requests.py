@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from affectlens.core import AffectLensError, ArtefactError, DataError
+from affectlens.core import AffectLensError, DataError
 
 WAIT = 30.0
 """Seconds that unloading waits for requests that still use the pack."""
@@ -103,7 +103,7 @@ def pack_files(packs: Sequence[str]) -> dict[str, str]:
         DataError: If two have one name.
         UnknownNameError, ArtefactError: If a file or pack does not exist.
     """
-    from affectlens.steering.packs import located
+    from affectlens.steering.packs import existing, located
 
     files: dict[str, str] = {}
     for given in packs:
@@ -114,11 +114,5 @@ def pack_files(packs: Sequence[str]) -> dict[str, str]:
         name = name or path.stem
         if name in files:
             raise DataError(f"Two packs are called {name}; write NAME=FILE to tell them apart.")
-        found = path.expanduser().resolve()
-        if not found.is_file():
-            raise ArtefactError(
-                f"There is no steering pack {file}; make one with `affectlens run`, or name one "
-                "with --pack or --run."
-            )
-        files[name] = str(found)
+        files[name] = str(existing(path.expanduser()).resolve())
     return files

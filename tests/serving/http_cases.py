@@ -13,6 +13,18 @@ import pytest
 
 PROMPT = "my train was late today and the dog ran home"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
+WRONG_SPECS: Any = (
+    ("angr=1", "Unknown emotion 'angr'; choose one of: anger"),
+    ("anger=nan", "must lie between"),
+    ("anger=1e9", "must lie between"),
+    ("anger", "Cannot read"),
+    ("anger=1;mode=x", "Unknown mode"),
+    ("anger=1;gate=anger>2", "Cannot read the gate"),
+    ("{", "cannot be read as JSON"),
+    (3, "A steering spec is a text"),
+    (["anger=1"], "A steering spec is a text"),
+)
+"""What is no spec, and what is said of it."""
 
 
 @pytest.fixture
@@ -150,20 +162,7 @@ def test_different_requests_share_batches(openai_client: Any, model_name: str, s
     assert [found[i] for i in range(len(specs))] == alone
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ("angr=1", "Unknown emotion 'angr'; choose one of: anger"),
-        ("anger=nan", "must lie between"),
-        ("anger=1e9", "must lie between"),
-        ("anger", "Cannot read"),
-        ("anger=1;mode=x", "Unknown mode"),
-        ("anger=1;gate=anger>2", "Cannot read the gate"),
-        ("{", "cannot be read as JSON"),
-        (3, "A steering spec is a text"),
-        (["anger=1"], "A steering spec is a text"),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "words"), WRONG_SPECS)
 def test_bad_specs_get_a_sentence(
     openai_client: Any, model_name: str, wrong: Any, words: str
 ) -> None:

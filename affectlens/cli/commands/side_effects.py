@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import AsJson, names, numbers
+from affectlens.cli.options import AsJson, PackModel, names, numbers
 from affectlens.cli.program import DEFAULT_RUN, PARTS, Device, Dtype, example, sentences
 
 
@@ -28,9 +28,7 @@ def side_effects(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to keep replies; default: the run folder.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Default: the model the pack was made for.")
-    ] = None,
+    model: PackModel = None,
     suites: Annotated[
         str | None, typer.Option("--suites", help="See `affectlens list suites`; default: all.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.options import PackModel
 from affectlens.cli.program import (
     DEFAULT_RUN,
     FIRST,
@@ -40,9 +41,7 @@ def steer(
     pack: Annotated[
         str | None, typer.Option("--pack", help="A file, or a name: see `affectlens packs list`.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Default: the model the pack was made for.")
-    ] = None,
+    model: PackModel = None,
     mode: Annotated[str | None, typer.Option("--mode", help="circuit or residual.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import AsJson, Model, names, numbers
+from affectlens.cli.options import AsJson, PackModel, names, numbers
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 
@@ -55,7 +55,7 @@ def intensity(
     masked: Annotated[
         bool, typer.Option("--masked", help="Hear replies without their feeling words.")
     ] = False,
-    model: Model = None,
+    model: PackModel = None,
     device: Device = None,
     dtype: Dtype = None,
     save: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import AsJson, Model, names, numbers
+from affectlens.cli.options import AsJson, PackModel, names, numbers
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 
@@ -60,7 +60,7 @@ def search(
     kl_events: Annotated[
         int, typer.Option("--kl-events", min=1, help="Events for the distance to unsteered.")
     ] = 4,
-    model: Model = None,
+    model: PackModel = None,
     device: Device = None,
     dtype: Dtype = None,
     save: Annotated[

@@ -2,7 +2,7 @@
 
 from affectlens.steering.packs.card import PackCard
 from affectlens.steering.packs.exchange import packs_in, pull, push, verify
-from affectlens.steering.packs.names import located
+from affectlens.steering.packs.names import existing, located
 from affectlens.steering.packs.sources import PACK_SOURCES, PackSource
 from affectlens.steering.packs.usual import usual_packs
 
@@ -10,6 +10,7 @@ __all__ = [
     "PACK_SOURCES",
     "PackCard",
     "PackSource",
+    "existing",
     "located",
     "packs_in",
     "pull",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from affectlens.core import ArtefactError
 from affectlens.steering.packs.sources import PACK_SOURCES, PackSource
 
 
@@ -26,3 +27,19 @@ def located(name: str | Path) -> Path:
     """
     source, address = split_name(name)
     return Path(address) if source is None else source.locate(address)
+
+
+def existing(name: str | Path) -> Path:
+    """The file of a pack that people named, which must be there; see `located`.
+
+    Raises:
+        ArtefactError: If it is not; says how to come by one.
+        UnknownNameError, DataError: As `located`.
+    """
+    path = located(name)
+    if not path.is_file():
+        raise ArtefactError(
+            f"There is no steering pack {name}; make one with `affectlens run`, or name one with "
+            "--pack or --run."
+        )
+    return path
