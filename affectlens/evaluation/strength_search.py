@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from affectlens.core.progress import progress
 from affectlens.evaluation.arms import ARMS, UNSTEERED
-from affectlens.evaluation.perplexity import perplexity_ratio
+from affectlens.evaluation.perplexity import ratio_of_replies
 from affectlens.evaluation.replies import Request, generate_replies
 from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import known_mean, score_replies
@@ -138,13 +136,8 @@ class StrengthSearch:
         for i, (s, e) in enumerate(cells):
             own = slice(i, None, len(cells))  # every reply has a target, and so one row
             accuracy, harmonic = known_mean(scores.hit[own]), known_mean(scores.harmonic[own])
-            ratio, masked = self._ratio(replies[own]), known_mean(scores.masked_harmonic[own])
+            ratio = ratio_of_replies(replies[own], self.unsteered)
+            masked = known_mean(scores.masked_harmonic[own])
             heard = sum(label == e for label in plain) / len(plain)
             points.append(StrengthPoint(arm, e, s, accuracy, ratio, harmonic, masked, heard))
         return points
-
-    def _ratio(self, replies: Sequence[Reply]) -> float:
-        """Perplexity ratio of some replies to the unsteered ones."""
-        nll, tokens = np.array([r.nll for r in replies]), [r.tokens for r in replies]
-        base, count = np.array([r.nll for r in self.unsteered]), [r.tokens for r in self.unsteered]
-        return perplexity_ratio(nll, tokens, base, count)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from affectlens.core import DataError
 from affectlens.evaluation.intensity import tuned_responses
+from affectlens.evaluation.perplexity import ratio_of_replies
+from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.tuning import (
     StrengthPoint,
     best_arm,
@@ -29,6 +34,14 @@ def test_price_limit_holds() -> None:
     assert choose_strengths(curve("residual", "fear", rows))["residual"]["fear"] == 2
     dear = [(1, 0.2, 5.0), (2, 0.4, 9.0)]
     assert choose_strengths(curve("residual", "fear", dear))["residual"]["fear"] == 1
+
+
+def test_a_strength_that_silences_the_model_is_not_chosen_and_ends_nothing() -> None:
+    heard = Reply("a", "e", "g", "", "fear", "p", "Well.", 2, 3.0)
+    silent = replace(heard, text="", tokens=0, nll=math.nan)
+    ratio = ratio_of_replies([silent, silent], [heard, heard])
+    rows = [(1, 0.2, 1.5), (2, 0.9, ratio)]
+    assert choose_strengths(curve("residual", "fear", rows))["residual"]["fear"] == 1
 
 
 def test_order_of_points_does_not_matter_and_ties_take_the_weaker() -> None:
