@@ -184,3 +184,33 @@ def test_a_model_that_is_not_there(openai_client: Any) -> None:
 
     with pytest.raises(openai.NotFoundError):
         chat(openai_client, "no-such-model")
+
+
+def test_token_ids_are_told_where_they_are_asked_for(openai_client, model_name, spec):
+    """The same places for both servers; the tokens of a stream are those of the whole reply."""
+    more = {"return_token_ids": True, "repetition_penalty": 1.1}
+    body = {**more, "vllm_xargs": {"affectlens": spec}}
+    given: Any = {"model": model_name, "max_tokens": 8, "temperature": 0, "extra_body": body}
+
+    whole = openai_client.chat.completions.create(messages=MESSAGES, **given)
+    told = whole.choices[0].model_dump()["token_ids"]
+    assert len(told) == whole.usage.completion_tokens
+    prompt = whole.model_dump()["prompt_token_ids"]
+    assert len(prompt) == whole.usage.prompt_tokens
+    parts = list(openai_client.chat.completions.create(messages=MESSAGES, stream=True, **given))
+    assert parts[0].model_dump()["prompt_token_ids"] == prompt
+    choices = [part.choices[0].model_dump() for part in parts if part.choices]
+    assert [i for choice in choices for i in choice.get("token_ids") or ()] == told
+
+    whole = openai_client.completions.create(prompt=prompt, **given)
+    assert whole.choices[0].model_dump()["prompt_token_ids"] == prompt
+    assert whole.choices[0].model_dump()["token_ids"] == told
+    parts = list(openai_client.completions.create(prompt=prompt, stream=True, **given))
+    choices = [part.choices[0].model_dump() for part in parts if part.choices]
+    assert choices[0]["prompt_token_ids"] == prompt
+    assert [i for choice in choices for i in choice.get("token_ids") or ()] == told
+
+    plain = openai_client.chat.completions.create(
+        messages=MESSAGES, **{**given, "extra_body": {"repetition_penalty": 1.1}}
+    )
+    assert not plain.choices[0].model_dump().get("token_ids")

@@ -46,7 +46,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "add_special_tokens": (),
     "include_stop_str_in_output": (False,),
     "return_tokens_as_token_ids": (False,),
-    "return_token_ids": (False,),
     "stop_token_ids": ([],),
     "bad_words": ([],),
     "allowed_token_ids": (),

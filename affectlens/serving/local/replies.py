@@ -16,6 +16,7 @@ LOWEST = -9999.0
 """Stands for the logarithm of zero, which JSON cannot write."""
 
 TokenText = Callable[[int], str]
+Ids = tuple[int, ...]
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Shape:
         model: Name of the model.
         id: Of the reply.
         created: Seconds since 1970.
+        prompts: Tokens of the prompt of each reply; empty if nobody asked for token ids.
     """
 
     prefix: str
@@ -61,6 +63,7 @@ class Shape:
     model: str
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
+    prompts: Sequence[Ids] = ()
 
     @classmethod
     def of_chat(cls, text: TokenText, model: str) -> Shape:
@@ -74,11 +77,22 @@ class Shape:
 
     def reply(self, choices: Sequence[Any], usage: Usage) -> dict[str, Any]:
         """A whole reply."""
-        return {**self._head(self.whole), "choices": list(choices), "usage": usage.to_dict()}
+        head = {**self._head(self.whole), **self.chat_prompt()}
+        return {**head, "choices": list(choices), "usage": usage.to_dict()}
 
     def chunk(self, choices: Sequence[Any], **more: Any) -> dict[str, Any]:
         """A part of one."""
         return {**self._head(self.part), "choices": list(choices), **more}
+
+    def chat_prompt(self) -> dict[str, Any]:
+        """Tokens of a chat's prompt beside its choices, where vLLM has them."""
+        return {"prompt_token_ids": list(self.prompts[0])} if self.chat and self.prompts else {}
+
+    def _ids(self, index: int, pieces: Sequence[Piece], *, first: bool) -> dict[str, Any]:
+        if not self.prompts:
+            return {}
+        prompt = {"prompt_token_ids": list(self.prompts[index])} if first and not self.chat else {}
+        return {**prompt, "token_ids": [piece.token.id for piece in pieces]}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -96,20 +110,24 @@ class Shape:
             if self.chat
             else {"text": text}
         )
+        ids = self._ids(index, pieces, first=True)
         finish = pieces[-1].finish
-        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
+        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish, **ids}
 
     def opening(self, index: int) -> dict[str, Any]:
         """The first chunk of a chat's reply."""
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def delta(self, index: int, pieces: Sequence[Piece], logprobs: Any) -> dict[str, Any]:
-        """What is new of a reply."""
+    def delta(
+        self, index: int, pieces: Sequence[Piece], logprobs: Any, *, first: bool
+    ) -> dict[str, Any]:
+        """What is new of a reply; ``first`` if it is the first of it."""
         text = "".join(piece.text for piece in pieces)
         said = {"delta": {"content": text}} if self.chat else {"text": text}
+        ids = self._ids(index, pieces, first=first)
         finish = pieces[-1].finish
-        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
+        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish, **ids}
 
     def logprobs(self, tokens: Sequence[Token], offset: int = 0) -> Any:
         """Probabilities of tokens; None if nobody asked.
@@ -155,7 +173,7 @@ class Progress:
     def __init__(self, shape: Shape, index: int, asked: Generation) -> None:
         self._shape, self._index = shape, index
         self._waiting: list[Piece] = []
-        self._offset = 0
+        self._offset, self._begun = 0, False
         self._readings = readings_of(asked)
 
     def add(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
@@ -173,7 +191,8 @@ class Progress:
             since = len(self._readings.tokens)
             report = _reported(self._readings, new, since)
             more = {} if report is None else {KEY: report}
-        return shape.chunk([shape.delta(self._index, new, logprobs)], **more)
+        first, self._begun = not self._begun, True
+        return shape.chunk([shape.delta(self._index, new, logprobs, first=first)], **more)
 
 
 def readings_of(asked: Generation) -> Reply | None:

@@ -38,6 +38,7 @@ class TextBody(BaseModel):
         stream: Server-sent events.
         stream_options: ``include_usage`` only.
         ignore_eos: Never end by itself.
+        return_token_ids: Tell the tokens of prompt and reply, where vLLM tells them.
         vllm_xargs: ``affectlens``, ``affectlens_pack``, ``affectlens_read``.
         steering: Instead of ``vllm_xargs.affectlens``: a spec as text or as an object.
     """
@@ -57,6 +58,7 @@ class TextBody(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
+    return_token_ids: bool | None = None
     vllm_xargs: dict[str, Any] | None = None
     steering: str | dict[str, Any] | None = None
 

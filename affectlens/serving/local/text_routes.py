@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -58,6 +59,8 @@ async def models(request: Request) -> Response:
 
 async def _texts(service: Service, body: TextBody, shape: Shape, request: Request) -> Response:
     asked = await run_in_threadpool(wanted, service, body)
+    if body.return_token_ids:
+        shape = replace(shape, prompts=tuple(one.prompt for one in asked))
     clock = _Clock(service)
     listener = Listener(service.engine, asked, whole=not body.stream)
     heard = listener.pieces()
@@ -148,7 +151,7 @@ class _Stream:
         try:
             if shape.chat:
                 for i in range(len(self._asked)):
-                    yield _event(shape.chunk([shape.opening(i)]))
+                    yield _event(shape.chunk([shape.opening(i)], **shape.chat_prompt()))
             assert self._first is not None
             index, pieces = self._first
             while True:

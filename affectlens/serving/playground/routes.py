@@ -52,8 +52,7 @@ def about(request: Request) -> Response:
     packs.sort(key=lambda one: one["name"] != first)
     # A notebook's requests come to no server, so there is none to copy requests for.
     address = "" if request.scope.get("server") is None else str(request.base_url).rstrip("/")
-    ids = bool(getattr(service, "token_ids", False))
-    found = about_server("affectlens", service.name, address, packs, inspect=True, token_ids=ids)
+    found = about_server("affectlens", service.name, address, packs, inspect=True, token_ids=True)
     return service.json(found)
 
 
