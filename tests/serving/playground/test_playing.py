@@ -90,7 +90,13 @@ class Played:
     def __init__(self, *options: str) -> None:
         command = [sys.executable, "-m", "affectlens", "play", "--no-browser", *options]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ,
+            # A shell that puts the tests into the background has them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.said: list[str] = []
         self.address = ""
