@@ -37,7 +37,7 @@ from affectlens.core.places import in_order
 from affectlens.datasets.schema import Corpus, Message, Record
 from affectlens.models import LanguageModel, load_model
 from affectlens.models.anatomy.transformer_lens import build_bridge
-from affectlens.models.hooking.hooks import tap
+from affectlens.models.hooking.hooks import taps
 from affectlens.models.hooking.shared_weights import same_weights
 from affectlens.models.registry import resolve
 
@@ -119,8 +119,9 @@ def nnsight_trace(model: LanguageModel, kinds: Sequence[str], stop: bool) -> Run
     import nnsight
 
     names = {module: name for name, module in model.hf.named_modules()}
-    taps = [tap(model.anatomy, site) for site in in_order(sites_of(model, kinds))]
-    places = [f"{names[module]}.{side}" for module, side in taps]
+    # One tensor per site on the default model, none of them a sum.
+    found = [taps(model.anatomy, site) for site in in_order(sites_of(model, kinds))]
+    places = [f"{names[one.module]}.{one.side}" for (one,) in found]
     root = nnsight.TransformersModel(
         same_weights(model.hf), task="text-generation", tokenizer=copy.deepcopy(model.tokenizer)
     )
