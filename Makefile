@@ -10,13 +10,14 @@ VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip --quiet --disable-pip-version-check
 # llama.cpp, too; it is built here. The flags are for x86-64: its native build fails on some of them.
 LLAMA := .venv-llama
+HARNESS := .venv-harness
 LLAMA_CMAKE ?= -DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON
 
 # The core on the oldest versions that pyproject.toml names, and on the newest.
 VERSIONS := oldest newest
 CORE := tests/models tests/activations tests/circuits tests/steering
 
-.PHONY: quickstart gemma test smoke docs test-families models-table test-vllm test-llama test-versions lint notebooks clean help
+.PHONY: quickstart gemma test smoke docs test-families models-table test-vllm test-llama test-harness test-versions lint notebooks clean help
 
 help:
 	@echo "make quickstart   steer one reply, then do all stages in small, write $(RUN)/report.html"
@@ -25,6 +26,7 @@ help:
 	@echo "make models-table   write docs/models.md anew"
 	@echo "make test-vllm    the vLLM plug-in on real vLLM (CPU build)"
 	@echo "make test-llama   exported control vectors in real llama.cpp, which it builds"
+	@echo "make test-harness  a steered model in lm-evaluation-harness and Inspect AI"
 	@echo "make test-versions  the core on the oldest and the newest transformers it allows"
 	@echo "make gemma        fetch a second model, Gemma 3 270M (Gemma's Terms of Use apply)"
 	@echo "make lint         ruff and pyright"
@@ -91,6 +93,16 @@ $(LLAMA)/.ready: constraints-llama.txt
 		--disable-pip-version-check -c $< llama-cpp-python
 	@touch $@
 
+$(HARNESS)/.ready: constraints-harness.txt
+	$(PYTHON) -m venv $(HARNESS)
+	$(HARNESS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints-harness.txt torch transformers accelerate lm-eval inspect-ai openai
+	@touch $@
+
+test-harness: export OMP_NUM_THREADS ?= 1
+test-harness: $(VENV)/.dev $(HARNESS)/.ready
+	HARNESS_BIN=$(CURDIR)/$(HARNESS)/bin $(BIN)/python -m pytest tests_harness
+
 test-llama: export OMP_NUM_THREADS ?= 1
 test-llama: $(VENV)/.dev $(LLAMA)/.ready
 	LLAMA_PYTHON=$(CURDIR)/$(LLAMA)/bin/python $(BIN)/python -m pytest tests_llama
@@ -128,5 +140,5 @@ smoke:
 	PYTHON=$(PYTHON) tools/smoke.sh
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(LLAMA) $(VERSIONS:%=.venv-%) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(VLLM) $(LLAMA) $(HARNESS) $(VERSIONS:%=.venv-%) .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
