@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from affectlens.core.progress import progress
 from affectlens.evaluation.arms import ARMS, UNSTEERED
+from affectlens.evaluation.judges.base import UNJUDGED
 from affectlens.evaluation.perplexity import ratio_of_replies
 from affectlens.evaluation.replies import Request, generate_replies
 from affectlens.evaluation.reply import Reply
@@ -131,13 +133,14 @@ class StrengthSearch:
             embed=self.embed,
             emotions=self.rules.emotions,
         )
-        plain = self.judge([reply.text for reply in self.unsteered]).chosen
+        said = self.judge([reply.text for reply in self.unsteered]).chosen
+        plain = [label for label in said if label != UNJUDGED]
         points: list[StrengthPoint] = []
         for i, (s, e) in enumerate(cells):
             own = slice(i, None, len(cells))  # every reply has a target, and so one row
             accuracy, harmonic = known_mean(scores.hit[own]), known_mean(scores.harmonic[own])
             ratio = ratio_of_replies(replies[own], self.unsteered)
             masked = known_mean(scores.masked_harmonic[own])
-            heard = sum(label == e for label in plain) / len(plain)
+            heard = sum(label == e for label in plain) / len(plain) if plain else math.nan
             points.append(StrengthPoint(arm, e, s, accuracy, ratio, harmonic, masked, heard))
         return points

@@ -56,12 +56,18 @@ def choose_strengths(
         arm → emotion → strength.
 
     Raises:
-        DataError: If there are no points.
+        DataError: If there are no points, or none of an arm and emotion has a verdict.
     """
     if not points:
         raise DataError("There are no tuning results to choose a strength from.")
     chosen: dict[str, dict[str, float]] = {}
-    for (arm, emotion), curve in _curves(points).items():
+    for (arm, emotion), tried in _curves(points).items():
+        curve = [p for p in tried if not math.isnan(p.harmonic)]  # the others nobody judged
+        if not curve:
+            raise DataError(
+                f"The judge gave no verdict on any reply of {arm} with {emotion}, so there is no "
+                "strength to choose; see whether it answers, and run again."
+            )
         smooth = {
             p.strength: _smoothed(curve, i)
             for i, p in enumerate(curve)
@@ -103,7 +109,7 @@ def beyond(
         if len(curve) < 2:
             raise DataError(f"Give at least two strengths to try for {arm}.")
         grid = [p.strength for p in curve]
-        silent = not any(p.accuracy for p in curve)
+        silent = not any(p.accuracy > 0 for p in curve)
         dear = [p.perplexity_ratio > max_perplexity_ratio for p in curve]
         if chosen[arm][emotion] == grid[-1] or (silent and not dear[-1]):
             if grid[-1] < largest:
@@ -170,7 +176,7 @@ def best_arm(
     for arm in arms:
         at = [p for p in points if p.arm == arm and p.strength == chosen[arm].get(p.emotion)]
         scores = [p.masked_harmonic for p in at]
-        known = [score for score in scores if score is not None]
+        known = [s for s in scores if s is not None and not math.isnan(s)]
         if not known or len(known) < len(chosen[arm]):
             return None
         means[arm] = sum(known) / len(known)

@@ -148,6 +148,7 @@ class Efficiency:
         return fingerprint(
             versions(),
             self.circuit.provenance.fingerprint,
+            model.text_fingerprint,
             [corpus.fingerprint for corpus in self._corpora],
             [event.id for event in self._events("test", self.settings.n_events)],
             asdict(replace(self.settings, counts=(1,), draws=1, choices=())),

@@ -29,6 +29,7 @@ from affectlens.evaluation.intensity import (
     heard_in,
     heard_responses,
 )
+from affectlens.evaluation.judges.base import require_labels
 from affectlens.evaluation.naming import mask_feelings
 from affectlens.evaluation.replies import Request, encode_event, generate_replies
 from affectlens.evaluation.reply import Reply
@@ -144,10 +145,7 @@ class Calibrating:
         for emotion in self.emotions:
             if emotion not in self.pack.emotions:
                 raise unknown("emotion", emotion, self.pack.emotions)
-            if emotion not in self.judge.labels:
-                raise DataError(
-                    f"The judge {self.judge.name} never says {emotion}; name a judge that does."
-                )
+        require_labels(self.judge, self.emotions)
 
     def measure(self) -> Calibration:
         """Measure all doses that are missing, fit, and check.
@@ -303,6 +301,7 @@ class Calibrating:
             versions(),
             replace(self.pack, responses={}, provenance=Provenance("pack")).fingerprint,
             self.model.fingerprint,
+            self.model.text_fingerprint,
             str(self.model.dtype),
             str(self.model.device),
             self.mode,

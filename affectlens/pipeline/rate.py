@@ -65,7 +65,8 @@ class Sitting:
 
     Attributes:
         request: What was asked.
-        texts: In the order in which they are shown.
+        texts: In the order in which they are shown, each once.
+        said: The same texts by all who said them: arms answer alike now and then.
         labels: That can be given.
         ratings: In the order in which they were given.
     """
@@ -74,6 +75,7 @@ class Sitting:
     texts: Sequence[Shown]
     labels: tuple[str, ...]
     ratings: list[Rating] = field(default_factory=list[Rating])
+    said: Sequence[Shown] = ()
 
     @property
     def left(self) -> list[Shown]:
@@ -121,7 +123,9 @@ def open_sitting(request: RateRequest) -> Sitting:
         shown = {one.key for one in chosen}
         ratings = [rating_from(row, every) for row in parse_jsonl(whole)]
         kept = [rating for rating in ratings if rating.key in shown]
-    return Sitting(request, chosen, every, kept)
+    drawn = {one.key for one in chosen}
+    said = [one for one in texts if one.key in drawn]
+    return Sitting(request, chosen, every, kept, said)
 
 
 def close_sitting(sitting: Sitting, judges: Sequence[Judge]) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def close_sitting(sitting: Sitting, judges: Sequence[Judge]) -> dict[str, Any]:
     result = {
         "n": len(sitting.ratings),
         "agreement": [asdict(one) for one in found],
-        "heard": heard_by_arm(texts, sitting.ratings),
+        "heard": heard_by_arm(sitting.said, sitting.ratings),
     }
     if texts:
         write_json(sitting.request.ratings_file.with_suffix(".json"), result)

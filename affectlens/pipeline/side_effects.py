@@ -89,7 +89,7 @@ def measure_side_effects(
         request.model or pack.provenance.model_name,
         device=request.device,
         dtype=request.dtype,
-        template_variables=pack.provenance.parameters.get("template_variables", {}),
+        template_variables=pack.template_variables,
     )
     pack = SteeringPack.load(request.pack_file, model)  # refuses another model before any reply
     replies: dict[Cell, Sequence[str]] = {}

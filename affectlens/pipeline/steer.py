@@ -76,7 +76,7 @@ def steer_beside(request: SteerRequest) -> SideBySide:
     name = request.model or pack.provenance.model_name
     told = request.template_variables
     if told is None:
-        told = pack.provenance.parameters.get("template_variables", {})
+        told = pack.template_variables
     loaded = load_model(
         name,
         device=request.device,

@@ -68,7 +68,7 @@ class PackChoice:
                 out=self.out,
                 device=self.device,
                 dtype=self.dtype,
-                template_variables=made_by.parameters.get("template_variables", {}),
+                template_variables=self.pack.template_variables,
             )
         )
 

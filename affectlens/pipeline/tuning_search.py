@@ -21,6 +21,7 @@ from affectlens.core.progress import progress
 from affectlens.evaluation.arm_metrics import summarise
 from affectlens.evaluation.divergence import kl_to_unsteered
 from affectlens.evaluation.halving import Outcome, best_of, rungs, successive_halving
+from affectlens.evaluation.judges.base import require_labels
 from affectlens.evaluation.no_effect import Effect, reason
 from affectlens.evaluation.replies import Request, encode_event, generate_replies
 from affectlens.evaluation.reply import Reply
@@ -63,9 +64,11 @@ class TuningSearch:
 
         Raises:
             UnknownNameError: If the pack lacks the emotion, a mode or a layer.
-            DataError: If the budget does not pay for one reply of every candidate.
+            DataError: If the budget does not pay for one reply of every candidate, or the judge
+                never says the emotion.
         """
         asked = self.settings
+        require_labels(self.context.judge, [asked.emotion])
         plan = rungs(
             len(self.candidates),
             asked.budget,
@@ -235,6 +238,7 @@ class TuningSearch:
             versions(),
             bare.fingerprint,
             model.fingerprint,
+            model.text_fingerprint,
             str(model.dtype),
             str(model.device),
             self.settings.emotion,

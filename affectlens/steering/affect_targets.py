@@ -10,6 +10,7 @@ Strengths add up to at most 1: beyond the emotions themselves a target keeps its
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -25,6 +26,9 @@ NEARNESS = 0.05
 """Weight of the penalty. It only settles which of nearly equal answers is taken."""
 LEAST = 0.01
 """Strengths below are left out: nobody would hear them."""
+AGREES = 0.7
+"""Cosine between a target and its mixture below which people are told where the mixture lies."""
+logger = logging.getLogger(__name__)
 MOST_SWEEPS, SETTLED = 20_000, 1e-9
 
 
@@ -116,7 +120,8 @@ def from_dimensions(weights: Mapping[Any, Any], emotions: Sequence[str]) -> Mapp
         emotions: Names that the request may use.
 
     Raises:
-        DataError: If a place is asked for with emotions beside it, or without valence and arousal.
+        DataError: If a place is asked for with emotions beside it, without valence and arousal, or
+            where no mixture comes nearer to it than no emotion does.
     """
     asked = [name for name in weights if name in DIMENSIONS and name not in emotions]
     if not asked:
@@ -132,7 +137,40 @@ def from_dimensions(weights: Mapping[Any, Any], emotions: Sequence[str]) -> Mapp
             f"{missing[0]} is missing; a place needs valence and arousal, for example "
             "valence=-0.6,arousal=0.7."
         )
-    return mixture_for(**dict(weights), emotions=emotions)
+    mixture = mixture_for(**dict(weights), emotions=emotions)
+    _near_enough(weights, mixture, emotions)
+    return mixture
+
+
+def _near_enough(asked: Mapping[str, float], mixture: Mapping[str, float], emotions: Any) -> None:
+    """Refuse a place that no mixture comes nearer to, and warn of a mixture that points elsewhere.
+
+    Raises:
+        DataError: If nothing would be steered though something is asked for.
+    """
+    wanted = [asked[name] for name in DIMENSIONS if name in asked]
+    size = math.hypot(*wanted)
+    if size < LEAST:
+        return
+    said = ", ".join(f"{name} {value:g}" for name, value in asked.items())
+    if not mixture:
+        raise DataError(
+            f"No mixture of {', '.join(emotions)} comes nearer to {said} than no emotion does; ask "
+            "for a place on the side of one of them, or give strengths of emotions."
+        )
+    there = place_of(mixture)
+    found = [there[i] for i, name in enumerate(DIMENSIONS) if name in asked]
+    along = math.fsum(a * b for a, b in zip(wanted, found, strict=True))
+    if along < AGREES * size * math.hypot(*found):
+        nearest = ", ".join(f"{e} {s:g}" for e, s in mixture.items())
+        logger.warning(
+            "%s is far from all emotions; the nearest mixture, %s, lies at valence %.2f, arousal "
+            "%.2f.",
+            said,
+            nearest,
+            there[0],
+            there[1],
+        )
 
 
 def _checked(name: str, value: Any) -> float:

@@ -99,7 +99,8 @@ def cancels(pack: SteeringPack, spec: SteeringSpec) -> bool:
         pack: The pack.
         spec: A resolved request.
     """
-    if not OPERATORS[spec.operator].adds:
+    operator = OPERATORS[spec.operator]
+    if not (operator.adds or operator.turns):
         return False
     whole = parts = 0.0
     for point in pack.points(str(spec.mode)):

@@ -104,6 +104,11 @@ class SteeringPack(PackDisplay, PackBuilding):
         modes = [mode for mode in MODES if mode in have]
         return tuple(sorted(modes, key=lambda mode: mode != self.first))
 
+    @property
+    def template_variables(self) -> Mapping[str, Any]:
+        """What the chat template was told when the pack was made; it is to be told the same."""
+        return self.provenance.parameters.get("template_variables", {})
+
     def points(self, mode: str) -> tuple[str, ...]:
         """Where a mode writes.
 

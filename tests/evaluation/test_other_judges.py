@@ -255,3 +255,10 @@ def test_a_classifier_that_lacks_a_label(tmp_path: Path) -> None:
         ClassifierJudge.load(tmp_path, ("joy", "trust"))
     with pytest.raises(ModelError, match="no text classifier"):
         ClassifierJudge.load(tmp_path, ("joy", "calm"))
+
+
+def test_a_classifier_with_two_outputs_for_a_label(tmp_path: Path) -> None:
+    names = {"0": "anger", "1": "angry", "2": "joy"}
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": names}))
+    with pytest.raises(DataError, match="two outputs that mean anger: anger and angry"):
+        ClassifierJudge.load(tmp_path, ("anger", "happiness"))

@@ -137,7 +137,7 @@ def test_ratings_are_held_against_judges_and_targets(run: Path) -> None:
     assert (half["n"], half["agree"]) == (8, 0.5)
     heard = result["heard"]
     assert heard["residual"][1] == pytest.approx(heard["residual"][1]) and set(heard) == set(ARMS)
-    assert sum(n * share for n, share in heard.values()) == 5  # of anger, the text of both once
+    assert sum(n * share for n, share in heard.values()) == 6  # of anger, the text of both for each
     assert json.loads((run / "ratings" / "me.json").read_text())["n"] == 9
 
 
@@ -169,3 +169,33 @@ def test_the_command_rates_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     kept = (tmp_path / "ratings" / "ann.jsonl").read_text().splitlines()
     assert {json.loads(line)["label"] for line in kept} == {"joy", "woe"} and len(kept) == 2
     assert "You and the judges" in done.output
+
+
+def test_what_several_arms_say_is_rated_once_and_counts_for_each(tmp_path: Path) -> None:
+    (tmp_path / "replies").mkdir()
+    angry, no = "I am so angry right now!", "I do not want that."
+    said = {
+        "circuit": [("anger", angry), ("fear", no)],
+        "prompted": [("anger", angry)],
+        "residual": [("disgust", angry), ("fear", no)],
+    }
+    for arm, replies in said.items():
+        save_replies([reply(arm, e, text) for e, text in replies], tmp_path / file_of(arm))
+    sitting = open_sitting(RateRequest(run=tmp_path, arms=tuple(said)))
+    assert len(sitting.left) == 2
+    for shown in sitting.left:
+        sitting.rate(shown, "anger" if shown.text == angry else "fear", "3")
+    heard = close_sitting(sitting, [])["heard"]
+    assert heard == {"circuit": (2, 1.0), "prompted": (1, 1.0), "residual": (2, 0.5)}
+
+
+def test_built_in_judges_are_asked_only_for_labels_that_they_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_text("body,label\nYou idiot,anger\nPlease do,polite\n")
+    keys = typed("a3p3")
+    monkeypatch.setattr("click.getchar", lambda: keys())
+    given = ["rate", "--file", str(tmp_path / "t.csv"), "--column", "text=body"]
+    done = CliRunner().invoke(app, [*given, "--run", str(tmp_path), "--rater", "ann"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "ratings" / "ann.json").read_text())["agreement"] == []

@@ -117,3 +117,17 @@ def test_strengths_that_were_tried_are_a_first_calibration() -> None:
     assert found["anger"].values == pytest.approx((0.1, 0.4, 0.8))
     old = [StrengthPoint("a", "anger", 1.0, 0.4, 1.5, 0.4)]
     assert tuned_responses(old, "a", max_perplexity_ratio=4.0) == {}
+
+
+def test_a_strength_without_a_verdict_is_neither_chosen_nor_a_neighbour() -> None:
+    nan = math.nan
+    for rows, best in (
+        ([(0.5, nan, 1), (1, 0.5, 1), (2, 0.8, 1)], 2),
+        ([(0.5, 0.1, 1), (1, 0.2, 1), (2, 0.9, 1), (4, nan, 1)], 2),
+        ([(0.5, 0.1, 1), (1, nan, 1), (2, 0.9, 1)], 2),
+    ):
+        assert choose_strengths(curve("m", "joy", rows)) == {"m": {"joy": best}}
+    with pytest.raises(DataError, match="no verdict on any reply of m with joy"):
+        choose_strengths(curve("m", "joy", [(1, nan, 1), (2, nan, 1)]))
+    silent = curve("m", "joy", [(1, nan, 1), (2, 0.0, 1)])
+    assert beyond(silent, {"m": {"joy": 2}}) == {("m", "joy"): 4}

@@ -6,6 +6,7 @@ the judge hears anger by how often it stands in a text.
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from collections.abc import Sequence
@@ -243,6 +244,35 @@ def test_a_search_finds_the_planted_layer(
         kept.unlink()
     same, _ = search_tuning(choice(tmp_path, pack, model, judge), searching(), events=6)
     assert [t.row() for t in same.tried] == [t.row() for t in found.tried]
+
+
+def test_a_judge_that_never_says_the_label_is_refused(
+    tmp_path: Path, pack: SteeringPack, model: Any, judge: Planted
+) -> None:
+    labels = ("polite", *pack.emotions[1:])
+    doses = {"residual": dict.fromkeys(labels, 1.0)}
+    own = replace(pack, emotions=labels, recommended=doses)
+    with pytest.raises(DataError, match="never says polite; name a judge"):
+        search_tuning(choice(tmp_path, own, model, judge), searching(emotion="polite"), events=4)
+    assert not list(tmp_path.glob("pack_*"))
+
+
+@pytest.mark.parametrize("what", ["search", "intensity"])
+def test_another_template_is_another_measurement(
+    tmp_path: Path, pack: SteeringPack, model: Any, judge: Planted, what: str
+) -> None:
+    other = copy.deepcopy(model)
+    template = "{% for m in messages %}{{ m['content'] }} and now {% endfor %}"
+    other.tokenizer.chat_template = template
+    assert other.fingerprint == model.fingerprint
+    for one in (model, other):
+        picked = choice(tmp_path, pack, one, judge)
+        if what == "search":
+            search_tuning(picked, searching(), events=4)
+        else:
+            calibrate(picked, settings(test_events=0, kl_events=0))
+    folder = "search" if what == "search" else "intensity"
+    assert len([f for f in (tmp_path / folder).iterdir() if f.is_dir()]) == 2
 
 
 def test_it_says_why_nothing_happens(

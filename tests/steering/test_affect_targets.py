@@ -98,6 +98,15 @@ def test_specs_ask_for_places() -> None:
         ("valence=0.5", "arousal is missing"),
         ("valence=0.5,arousal=0.1,anger=1", "one or the other"),
         ("valence=3,arousal=0.1", "from -1 to 1"),
+        ("valence=0.4,arousal=-0.8", "No mixture of anger, .*comes nearer to valence 0.4, arousal"),
     ):
         with pytest.raises(DataError, match=said):
             SteeringSpec.parse(text)
+
+
+def test_a_mixture_that_points_elsewhere_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    SteeringSpec.parse("valence=-0.6,arousal=0.7")
+    SteeringSpec.parse("valence=-1,arousal=1")  # beyond all of them, but on the way
+    assert not caplog.records
+    assert SteeringSpec.parse("valence=0.5,arousal=-0.5")
+    assert "the nearest mixture, happiness" in caplog.text

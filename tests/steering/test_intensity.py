@@ -214,6 +214,8 @@ def test_a_mixture_that_cancels_is_refused(pack: SteeringPack) -> None:
         opposed.resolve("anger=1,fear=1;unit=natural")
     with pytest.raises(DataError, match="cancel each other"):
         opposed.resolve("anger=2,fear=2;unit=raw")
+    with pytest.raises(DataError, match="cancel each other"):
+        opposed.resolve("anger=0.5,fear=0.5;unit=natural;operator=rotate")
     assert opposed.resolve("anger=1,fear=0.9;unit=natural")
     assert opposed.resolve("anger=1,fear=-1;unit=natural")
     assert opposed.resolve("anger=1,fear=1;unit=natural;operator=clamp")

@@ -59,7 +59,7 @@ def bakeoff(
         from affectlens.core import EMOTIONS, emotion_name
         from affectlens.evaluation.bakeoff import BakeOffSettings
         from affectlens.models.generation.decoding import GenerationSettings
-        from affectlens.pipeline.bake_off import bake_off_run, model_of
+        from affectlens.pipeline.bake_off import bake_off_run, model_of, template_variables_of
         from affectlens.pipeline.run_config import RunConfig
         from affectlens.steering.methods import METHODS
 
@@ -76,7 +76,11 @@ def bakeoff(
             seed=seed,
         )
         config = RunConfig.checked(
-            model=model or model_of(out), out=out, device=device, dtype=dtype
+            model=model or model_of(out),
+            out=out,
+            device=device,
+            dtype=dtype,
+            template_variables=dict(template_variables_of(out)),
         )
         found, folder = bake_off_run(
             config,

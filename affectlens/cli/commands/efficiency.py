@@ -52,6 +52,7 @@ def efficiency(
     with sentences():
         from affectlens.cli.circuit_tables import print_efficiency
         from affectlens.core.parquet import write_parquet
+        from affectlens.pipeline.bake_off import template_variables_of
         from affectlens.pipeline.circuit_task import circuit_of
         from affectlens.pipeline.context import RunContext
         from affectlens.pipeline.efficiency import Efficiency, EfficiencySettings
@@ -71,7 +72,11 @@ def efficiency(
             refine=replace(defaults.refine, steps=steps),
         )
         config = RunConfig.checked(
-            model=model or found.provenance.model_name, out=out, device=device, dtype=dtype
+            model=model or found.provenance.model_name,
+            out=out,
+            device=device,
+            dtype=dtype,
+            template_variables=dict(template_variables_of(out)),
         )
         target = save or file.parent / "efficiency.safetensors"
         curve = Efficiency(RunContext(config), found, settings, out / "efficiency").measure()

@@ -41,6 +41,7 @@ def rate(
 
         from affectlens.cli.rating_screen import print_rated, rate_on_screen
         from affectlens.evaluation.judges import JUDGES, load_judge
+        from affectlens.evaluation.judges.base import JUDGED
         from affectlens.pipeline.rate import RateRequest, close_sitting, open_sitting
 
         request = RateRequest(
@@ -54,6 +55,6 @@ def rate(
         )
         sitting = open_sitting(request)
         rate_on_screen(sitting, click.getchar)
-        known = [JUDGES[name] for name in JUDGES]
-        fitting = [load_judge(k.name) for k in known] if "anger" in sitting.labels else []
+        ours = set(sitting.labels) <= set(JUDGED)
+        fitting = [load_judge(JUDGES[name].name) for name in JUDGES] if ours else []
         print_rated(close_sitting(sitting, fitting))

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
-from affectlens.core import TONES
+from affectlens.core import TONES, DataError
 
 GARBLED = "garbled"
 """Text that is no language any more; it counts as no emotion, whatever words it holds."""
@@ -82,3 +82,14 @@ class Judge(Protocol):
     def __call__(self, texts: Sequence[str]) -> Verdicts:
         """Judge each text alone."""
         ...
+
+
+def require_labels(judge: Judge, labels: Sequence[str]) -> None:
+    """Refuse a judge that can never say what it is asked to hear.
+
+    Raises:
+        DataError: Naming the first such label.
+    """
+    for label in labels:
+        if label not in judge.labels:
+            raise DataError(f"The judge {judge.name} never says {label}; name a judge that does.")

@@ -97,15 +97,22 @@ def classifier_labels(folder: Path, labels: Sequence[str]) -> Mapping[str, int]:
     Only the config is read.
 
     Raises:
-        DataError: If a label has no output.
+        DataError: If a label has no output, or two.
     """
     named: Mapping[str, str] = read_json(folder / "config.json").get("id2label") or {}
     found, rest = dict[str, int](), dict[str, int]()
     for number, name in named.items():
         try:
-            found.setdefault(emotion_name(name, tuple(labels)), int(number))
+            label = emotion_name(name, tuple(labels))
         except UnknownNameError:
             rest[name] = int(number)
+            continue
+        if label in found:
+            raise DataError(
+                f"The classifier {folder} has two outputs that mean {label}: "
+                f"{named[str(found[label])]} and {name}; rename one of them in its config.json."
+            )
+        found[label] = int(number)
     lacking = [label for label in labels if label not in found]
     if lacking:
         raise DataError(

@@ -55,6 +55,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 """Fields that would change the text, and the values with which they do not; null never does."""
 
+HARMLESS_OF_STREAMS = ("include_obfuscation",)
+"""Of ``stream_options``: padding against eavesdroppers, which a client may miss."""
+
 _INSTEAD: Mapping[str, str] = {
     "frequency_penalty": "use repetition_penalty",
     "presence_penalty": "use repetition_penalty",
@@ -72,6 +75,10 @@ def check_other_fields(body: TextBody) -> None:
         DataError: Naming the field, and what to use in its place.
         UnknownNameError: If nobody knows the field.
     """
+    options = body.stream_options
+    for name, value in ((options and options.model_extra) or {}).items():
+        if value and name not in HARMLESS_OF_STREAMS:
+            raise DataError(f"stream_options.{name} is not served here; leave it out.")
     for name, value in (body.model_extra or {}).items():
         if name in HARMLESS or value is None:
             continue

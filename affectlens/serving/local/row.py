@@ -83,7 +83,8 @@ class Row:
         if token.id in self._eos:
             finish = "stop"
         else:
-            text = self._text.add(token.id)
+            early = len(self.reply) <= self.asked.settings.min_new_tokens
+            text = self._text.add(token.id, may_stop=not early)
             if self._text.stopped:
                 finish = "stop"
             elif len(self.reply) == self.asked.settings.max_new_tokens:

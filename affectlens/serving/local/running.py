@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from affectlens.core import DataError
@@ -106,6 +106,7 @@ def _service(given: argparse.Namespace) -> Service:
         )
         if value is not None
     }
+    spread["template_variables"] = template_variables_of(door)
     model = load_model(given.model, device=given.device, dtype=given.dtype, **spread)
     for pack in door.packs.values():
         pack.require_model(model, force=settings.force)
@@ -118,6 +119,22 @@ def _service(given: argparse.Namespace) -> Service:
     guards = GuardSettings(key, local_only=local, max_body=given.max_body_kib * 1024)
     http = HttpSettings(given.served_model_name or given.model, guards)
     return Service(Engine(model, limits), door, http)
+
+
+def template_variables_of(door: Door) -> Mapping[str, Any]:
+    """What the packs' template was told; requests may say otherwise (``chat_template_kwargs``).
+
+    Raises:
+        DataError: If packs were made with different ones.
+    """
+    first = door.packs[door.first].template_variables
+    for name, pack in door.packs.items():
+        if pack.template_variables != first:
+            raise DataError(
+                f"Packs {door.first} and {name} were made with different template variables "
+                f"({dict(first)} and {dict(pack.template_variables)}); serve them apart."
+            )
+    return first
 
 
 def _listen(host: str, port: int) -> socket.socket:

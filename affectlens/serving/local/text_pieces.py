@@ -27,9 +27,11 @@ class TextPieces:
         self._text = ""
         self._held = ""
         self.stopped = False
+        self._may_stop = True
 
-    def add(self, token: int) -> str:
-        """The text that a token completes."""
+    def add(self, token: int, *, may_stop: bool = True) -> str:
+        """The text that a token completes; unless it may stop, stop strings that end here pass."""
+        self._may_stop = may_stop
         self._ids.append(token)
         before = self._decode(self._ids[self._from : self._said])
         now = self._decode(self._ids[self._from :])
@@ -54,7 +56,7 @@ class TextPieces:
         if not self._stop:
             return text
         held = self._held + text
-        found = [at for one in self._stop if (at := held.find(one)) >= 0]
+        found = [at for one in self._stop if self._may_stop and (at := held.find(one)) >= 0]
         if found:
             self.stopped, self._held = True, ""
             return held[: min(found)]

@@ -57,6 +57,7 @@ def sentence(told: Any) -> str:
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"seed": 2**70}, "seed"),
         ({"stop": ""}, "none of them empty"),
+        ({"stream_options": {"continuous_usage_stats": True}}, "stream_options.continuous_usage"),
         ({"stop": ["a"] * 17}, "up to 16 strings"),
         ({"frequency_penalty": 0.5}, "frequency_penalty is not served here; use repetition"),
         ({"tools": [{"type": "function"}]}, "tools is not served here"),
@@ -483,3 +484,10 @@ def test_the_check_finds_that_it_steers(client: Client) -> None:
     assert result.stdout.count("ok  ") == 6
     weak = CliRunner().invoke(app, [*arguments, "--spec", "anger=0.000001"])
     assert (weak.exit_code, "changes nothing" in weak.stdout) == (1, True)
+
+
+def test_no_stop_string_ends_a_reply_before_its_least_length(client: Client) -> None:
+    whole = complete(client)
+    first = whole.strip()[0]
+    assert complete(client, stop=first) != whole
+    assert complete(client, stop=first, min_tokens=12) == whole

@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,11 @@ from affectlens.models.loading import load_model
 from affectlens.serving import servers
 from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
+from affectlens.serving.contract import KEY
+from affectlens.serving.door import Door
+from affectlens.serving.local.running import template_variables_of
 from affectlens.serving.local.server import API_KEY, prepare
+from affectlens.serving.settings import Settings
 from tests.conftest import tiny_hf, tiny_tokenizer
 from tests.serving.local.conftest import reading_pack
 
@@ -135,3 +141,22 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(folder: Path) -
     assert done.returncode == 1
     assert f"Cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_template_is_told_what_it_was_told_when_the_packs_were_made(
+    tiny_model: Any, tmp_path: Path
+) -> None:
+    plain, files = reading_pack(tiny_model("llama")), {}
+    for name, told in (("a", {"effort": "high"}), ("b", {"effort": "high"}), ("c", {})):
+        made_by = replace(plain.provenance, parameters={"template_variables": told} if told else {})
+        files[name] = str(tmp_path / f"{name}.safetensors")
+        replace(plain, provenance=made_by).save(files[name])
+
+    def told(*names: str) -> Mapping[str, Any]:
+        settings = Settings.of({KEY: {"packs": {name: files[name] for name in names}}})
+        assert settings is not None
+        return template_variables_of(Door(settings))
+
+    assert told("a", "b") == {"effort": "high"} and told("c") == {}
+    with pytest.raises(DataError, match="Packs a and c were made with different template var"):
+        told("a", "c")

@@ -58,3 +58,12 @@ def test_stop_strings_against_cutting_the_whole_text() -> None:
         assert pieces.stopped == bool(ends)
         stopped += bool(ends)
     assert 50 < stopped < 290
+
+
+def test_a_stop_string_before_the_least_length_is_text() -> None:
+    pieces = TextPieces(utf8, ["ab", "cd"])
+    said = "".join(
+        pieces.add(i, may_stop=at >= 4) for at, i in enumerate(b"xab.c") if not pieces.stopped
+    )
+    assert said == "xab." and not pieces.stopped
+    assert pieces.add(ord("d")) == "" and pieces.stopped  # it had begun before, and ends now
