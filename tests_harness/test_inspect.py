@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ STEERED = {"steering": "anger=1", "repetition_penalty": 1.1}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
     command = [sys.executable, "-m", "affectlens", "serve", "--backend", "transformers"]
-    command += ["--pack", PACK, "--host", HOST, "--port", str(port), "--dtype", "float32"]
+    command += ["--pack", PACK, "--host", HOST, "--port", str(port), "--", "--dtype", "float32"]
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         try:
@@ -46,9 +47,15 @@ def awaited(server: Server, process: subprocess.Popen[bytes], log: Path) -> Serv
 
 
 def test_inspect_hears_what_the_server_says_when_steered(server: Server, tmp_path: Path) -> None:
-    script = Path(__file__).with_name("feeling_task.py").absolute()
+    shutil.copy(Path(__file__).with_name("feeling_task.py"), tmp_path)  # it takes no full path
     key = {"AFFECTLENS_API_KEY": "none"}
-    command = [BIN / "inspect", "eval", script, "--model", f"openai-api/affectlens/{MODEL}"]
+    command = [
+        BIN / "inspect",
+        "eval",
+        "feeling_task.py",
+        "--model",
+        f"openai-api/affectlens/{MODEL}",
+    ]
     command += ["--model-base-url", f"{server.url}/v1", "--extra-body", json.dumps(STEERED)]
     command += ["--temperature", "0", "--max-tokens", "24", "--display", "none"]
     command += ["--log-dir", tmp_path / "logs", "--log-format", "json"]
