@@ -215,7 +215,8 @@ def _whole(values: Tensor) -> Tensor:
 def _own_tensors(hf: Any) -> dict[str, Tensor]:
     """Parameters, tied ones once, and what else a checkpoint holds; adapters as they act."""
     found: dict[str, Tensor] = dict(hf.named_parameters())
-    state: dict[str, Any] = hf.state_dict()
+    with torch.inference_mode(False):  # torchao's tensors cannot be detached in it
+        state: dict[str, Any] = hf.state_dict()
     found |= {name: value for name, value in hf.named_buffers() if name in state}
     every = {name for name, _ in hf.named_parameters(remove_duplicate=False)} | set(found)
     # What quantised modules keep beside their codes is no parameter and no buffer of theirs.

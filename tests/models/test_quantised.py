@@ -101,6 +101,12 @@ def test_a_fingerprint_knows_codes_and_scales(quantised: Any, folder: Path) -> N
     assert quantised.fingerprint == name
 
 
+def test_a_fingerprint_is_had_in_inference_mode(quantised: Any) -> None:
+    with torch.inference_mode():
+        again = load_model(quantised.hf, tokenizer=quantised.tokenizer).fingerprint
+    assert again == quantised.fingerprint
+
+
 def test_steering_equals_plain_hooks(quantised: Any) -> None:
     pack = random_pack(quantised)
     settings = GenerationSettings(max_new_tokens=4)
