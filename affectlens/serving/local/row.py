@@ -47,7 +47,7 @@ class Row:
         self.reply: list[int] = []
         self.over = self.cancelled = False
         self._push, self._eos = push, tuple(eos)
-        self._text = TextPieces(decode, asked.stop)
+        self._text = TextPieces(decode, asked.stop, asked.settings.min_new_tokens)
         settings, prompt = asked.settings, asked.prompt
         self._noise: list[float] | None = None
         if settings.temperature > 0:  # the numbers that `generate` draws with for this seed
@@ -83,8 +83,7 @@ class Row:
         if token.id in self._eos:
             finish = "stop"
         else:
-            early = len(self.reply) <= self.asked.settings.min_new_tokens
-            text = self._text.add(token.id, may_stop=not early)
+            text = self._text.add(token.id)
             if self._text.stopped:
                 finish = "stop"
             elif len(self.reply) == self.asked.settings.max_new_tokens:

@@ -16,10 +16,13 @@ class TextPieces:
     Args:
         decode: Text of token ids.
         stop: Strings that end the reply; none of them is part of it.
+        least: No string ends it before more tokens than these.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
-        self._decode, self._stop = decode, tuple(stop)
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = (), least: int = 0
+    ) -> None:
+        self._decode, self._stop, self._least = decode, tuple(stop), least
         self._ids: list[int] = []
         # Tokens before `_from` have been said and no longer matter; those before `_said` have been
         # said, but a decoder needs them to know whether a space comes next.
@@ -27,11 +30,9 @@ class TextPieces:
         self._text = ""
         self._held = ""
         self.stopped = False
-        self._may_stop = True
 
-    def add(self, token: int, *, may_stop: bool = True) -> str:
-        """The text that a token completes; unless it may stop, stop strings that end here pass."""
-        self._may_stop = may_stop
+    def add(self, token: int) -> str:
+        """The text that a token completes."""
         self._ids.append(token)
         before = self._decode(self._ids[self._from : self._said])
         now = self._decode(self._ids[self._from :])
@@ -56,7 +57,8 @@ class TextPieces:
         if not self._stop:
             return text
         held = self._held + text
-        found = [at for one in self._stop if self._may_stop and (at := held.find(one)) >= 0]
+        ends = self._stop if len(self._ids) > self._least else ()
+        found = [at for one in ends if (at := held.find(one)) >= 0]
         if found:
             self.stopped, self._held = True, ""
             return held[: min(found)]

@@ -61,9 +61,7 @@ def test_stop_strings_against_cutting_the_whole_text() -> None:
 
 
 def test_a_stop_string_before_the_least_length_is_text() -> None:
-    pieces = TextPieces(utf8, ["ab", "cd"])
-    said = "".join(
-        pieces.add(i, may_stop=at >= 4) for at, i in enumerate(b"xab.c") if not pieces.stopped
-    )
+    pieces = TextPieces(utf8, ["ab", "cd"], least=4)
+    said = "".join(pieces.add(i) for i in b"xab.c" if not pieces.stopped)
     assert said == "xab." and not pieces.stopped
     assert pieces.add(ord("d")) == "" and pieces.stopped  # it had begun before, and ends now
