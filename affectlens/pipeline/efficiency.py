@@ -27,7 +27,7 @@ from affectlens.evaluation.perplexity import ratio_of_replies
 from affectlens.evaluation.strength_search import StrengthSearch
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.corpus_files import EXPRESSION, load_corpus, mixed
-from affectlens.pipeline.fingerprints import versions
+from affectlens.pipeline.fingerprints import generated_by
 from affectlens.pipeline.kept_replies import read_replies, write_replies
 from affectlens.pipeline.rules import MIX, RefineMix
 from affectlens.pipeline.settings import REPLIES, TuneSettings
@@ -144,16 +144,12 @@ class Efficiency:
 
     @cached_property
     def _key(self) -> str:
-        model = self.context.model
         return fingerprint(
-            versions(),
+            generated_by(self.context.model),
             self.circuit.provenance.fingerprint,
-            model.text_fingerprint,
             [corpus.fingerprint for corpus in self._corpora],
             [event.id for event in self._events("test", self.settings.n_events)],
             asdict(replace(self.settings, counts=(1,), draws=1, choices=())),
-            str(model.dtype),
-            str(model.device),
         )
 
     def _file(self, arm: str, count: int) -> Path:

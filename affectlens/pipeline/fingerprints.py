@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,12 @@ def versions() -> Mapping[str, str]:
         except PackageNotFoundError:
             found[name] = "?"
     return found
+
+
+def generated_by(model: LanguageModel) -> Sequence[object]:
+    """Whatever of a model its replies depend on, for the keys that they are kept under."""
+    place = str(model.device), str(model.dtype)
+    return versions(), model.fingerprint, model.text_fingerprint, *place
 
 
 def _model(run: RunContext) -> str:

@@ -33,7 +33,7 @@ from affectlens.evaluation.judges.base import require_labels
 from affectlens.evaluation.naming import mask_feelings
 from affectlens.evaluation.replies import Request, encode_event, generate_replies
 from affectlens.evaluation.reply import Reply
-from affectlens.pipeline.fingerprints import versions
+from affectlens.pipeline.fingerprints import generated_by
 from affectlens.pipeline.kept_replies import read_replies, write_replies
 from affectlens.pipeline.settings import REPLIES
 from affectlens.steering.spec import MAX_STRENGTH, SteeringSpec
@@ -298,12 +298,8 @@ class Calibrating:
     def _key(self) -> str:
         asked = self.settings
         return fingerprint(
-            versions(),
+            generated_by(self.model),
             replace(self.pack, responses={}, provenance=Provenance("pack")).fingerprint,
-            self.model.fingerprint,
-            self.model.text_fingerprint,
-            str(self.model.dtype),
-            str(self.model.device),
             self.mode,
             asked.doses,
             asdict(asked.generation),

@@ -91,7 +91,7 @@ def measure_side_effects(
         dtype=request.dtype,
         template_variables=pack.template_variables,
     )
-    pack = SteeringPack.load(request.pack_file, model)  # refuses another model before any reply
+    pack.require_model(model)
     replies: dict[Cell, Sequence[str]] = {}
     for cell in cells:
         replies[cell], kept = _replies(request, asked, model, pack, cell)
@@ -112,6 +112,7 @@ def _replies(
     """The replies of one cell, and whether they were kept."""
     from affectlens.evaluation.backends import Transformers
     from affectlens.models.generation.generation import encode_prompt
+    from affectlens.pipeline.fingerprints import generated_by
     from affectlens.steering import SteeringSpec
 
     emotion, dose = cell
@@ -122,7 +123,7 @@ def _replies(
     key = fingerprint(
         [(item.id, item.prompt, item.system) for item in asked.every],
         None if spec is None else [pack.fingerprint, str(spec)],
-        [model.fingerprint, model.text_fingerprint, str(model.device), str(model.dtype)],
+        generated_by(model),
         request.generation,
     )
     if (known := _kept(file, key, len(asked.every))) is not None:

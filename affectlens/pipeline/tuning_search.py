@@ -26,7 +26,7 @@ from affectlens.evaluation.no_effect import Effect, reason
 from affectlens.evaluation.replies import Request, encode_event, generate_replies
 from affectlens.evaluation.reply import Reply
 from affectlens.evaluation.reply_scores import Scores, score_replies
-from affectlens.pipeline.fingerprints import versions
+from affectlens.pipeline.fingerprints import generated_by
 from affectlens.pipeline.kept_replies import read_replies, write_replies
 from affectlens.pipeline.tuning_candidates import Candidate, SearchSettings, candidates_of
 from affectlens.pipeline.tuning_found import Found, Tried
@@ -232,15 +232,10 @@ class TuningSearch:
 
     @cached_property
     def _key(self) -> str:
-        model = self.context.model
         bare = replace(self.pack, responses={}, provenance=Provenance("pack"))
         return fingerprint(
-            versions(),
+            generated_by(self.context.model),
             bare.fingerprint,
-            model.fingerprint,
-            model.text_fingerprint,
-            str(model.dtype),
-            str(model.device),
             self.settings.emotion,
             self.settings.gate,
             asdict(self.settings.generation),
