@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from affectlens.core import EMOTIONS
 from affectlens.core.errors import DataError
 from affectlens.pipeline.context import RunContext
-from affectlens.pipeline.pack_files import untuned_file
 from affectlens.pipeline.run import writing_alone
 from affectlens.pipeline.run_config import RunConfig
 from affectlens.pipeline.run_material import RunMaterial, require_run
@@ -63,14 +62,6 @@ def bake_off_run(
         found = bake_off(material, jury, target, settings, told=told)
         found.save(target)
     return found, target
-
-
-def template_variables_of(run: Path) -> Mapping[str, Any]:
-    """What the chat template was told in a run; nothing if it has made no pack."""
-    from affectlens.steering import SteeringPack
-
-    pack = run / untuned_file("pack")
-    return SteeringPack.load(pack).template_variables if pack.is_file() else {}
 
 
 def model_of(run: Path) -> str:

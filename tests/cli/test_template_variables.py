@@ -11,6 +11,7 @@ from affectlens.cli import app
 from affectlens.models.loading import load_model
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.fingerprints import model_facts
+from affectlens.pipeline.pack_files import template_variables_of, untuned_file
 from affectlens.pipeline.run_config import RunConfig
 from affectlens.pipeline.steer import SteerRequest, steer_beside
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -75,6 +76,9 @@ def test_a_reply_is_steered_under_those_of_its_pack(folder: Path, tmp_path: Path
     told = replace(pack.provenance, parameters={"template_variables": {"effort": "high"}})
     pack = replace(pack, provenance=told)
     pack.save(tmp_path / "pack.safetensors")
+    assert template_variables_of(tmp_path) == {}  # no run has made it
+    pack.save(tmp_path / untuned_file("pack"))
+    assert template_variables_of(tmp_path) == {"effort": "high"}
 
     def unsteered(**options: object) -> str:
         request = SteerRequest(

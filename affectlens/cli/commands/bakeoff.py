@@ -59,7 +59,8 @@ def bakeoff(
         from affectlens.core import EMOTIONS, emotion_name
         from affectlens.evaluation.bakeoff import BakeOffSettings
         from affectlens.models.generation.decoding import GenerationSettings
-        from affectlens.pipeline.bake_off import bake_off_run, model_of, template_variables_of
+        from affectlens.pipeline.bake_off import bake_off_run, model_of
+        from affectlens.pipeline.pack_files import template_variables_of
         from affectlens.pipeline.run_config import RunConfig
         from affectlens.steering.methods import METHODS
 

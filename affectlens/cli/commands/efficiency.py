@@ -52,10 +52,10 @@ def efficiency(
     with sentences():
         from affectlens.cli.circuit_tables import print_efficiency
         from affectlens.core.parquet import write_parquet
-        from affectlens.pipeline.bake_off import template_variables_of
         from affectlens.pipeline.circuit_task import circuit_of
         from affectlens.pipeline.context import RunContext
         from affectlens.pipeline.efficiency import Efficiency, EfficiencySettings
+        from affectlens.pipeline.pack_files import template_variables_of
         from affectlens.pipeline.run_config import RunConfig
 
         file = circuit_file(circuit, out)

@@ -56,5 +56,5 @@ def rate(
         sitting = open_sitting(request)
         rate_on_screen(sitting, click.getchar)
         ours = set(sitting.labels) <= set(JUDGED)
-        fitting = [load_judge(JUDGES[name].name) for name in JUDGES] if ours else []
+        fitting = [load_judge(name) for name in JUDGES] if ours else []
         print_rated(close_sitting(sitting, fitting))
