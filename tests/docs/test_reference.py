@@ -12,6 +12,9 @@ from typing import Any
 from affectlens.core import errors
 from affectlens.evaluation.arm_metrics import ArmMetrics
 from affectlens.evaluation.comparisons import Comparison
+from affectlens.pipeline.bake_off import FOLDER
+from affectlens.pipeline.causal import TABLE
+from affectlens.pipeline.side_effects import RESULT
 from affectlens.steering.spec import _DEFAULTS, MAX_STRENGTH, POSITIONS, UNITS
 from tests.docs.blocks import ROOT
 
@@ -58,6 +61,12 @@ def test_files_of_a_run_are_named(demo: Path) -> None:
         if not path.name.startswith("."):
             name = f"{path.name}/" if path.is_dir() else path.name
             assert any(fnmatch(name, one) for one in named), f"files.md does not tell of {name}"
+
+
+def test_files_of_single_commands_are_named() -> None:
+    """They may lie in a run folder too, whichever commands were tried there before."""
+    names = {TABLE, RESULT, f"{FOLDER}/", "side_effects/", "efficiency/", "ratings/"}
+    assert names <= words("files.md")
 
 
 def test_options_of_specs_are_explained() -> None:

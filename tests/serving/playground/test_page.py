@@ -194,6 +194,27 @@ def test_a_token_opens_by_keys_and_tells_all(opened: Any) -> None:
     assert strip.locator(".al-change").count() == strip.locator(".al-token").count()
 
 
+def test_a_strip_drawn_anew_keeps_the_focus_and_the_open_token(opened: Any) -> None:
+    page = opened("#steer=anger%3D1")
+    send(page)
+    strip = page.locator(".al-column").nth(1).locator(".al-tokens")
+    strip.locator(".al-token").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator(".al-inspector").get_by_text("KL divergence").wait_for()
+    strip.locator(".al-token").nth(1).focus()
+    page.evaluate(
+        """() => {
+          const select = document.querySelector('[aria-label="What colours tokens"]');
+          select.value = 'change';
+          select.dispatchEvent(new Event('change'));
+        }"""
+    )
+    assert strip.locator(".al-change").count() == strip.locator(".al-token").count()
+    assert page.evaluate("() => document.activeElement.dataset.k") == "1"
+    assert strip.locator("[data-open]").get_attribute("data-k") == "1"
+
+
 def test_tokens_are_told_apart_without_colour(opened: Any) -> None:
     page = opened("#steer=anger%3D1&tokens=60")
     page.get_by_role("button", name="Send").click()

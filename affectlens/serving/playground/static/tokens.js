@@ -17,6 +17,7 @@ export class TokenStrip {
     this.open = open;
     this.colouring = "emotion";
     this.current = 0;
+    this.marked = null;
     this.box = h("div", {
       class: "al-tokens",
       role: "toolbar",
@@ -28,12 +29,14 @@ export class TokenStrip {
     });
   }
 
-  /** Draw the tokens from one on; all of them after a change of colouring. */
+  /** Draw the tokens from one on; all of them after a change of colouring. The focus stays. */
   draw(reply, from = 0) {
+    const held = [...this.box.children].indexOf(this.box.getRootNode().activeElement);
     while (this.box.children.length > from) this.box.lastChild.remove();
     for (let k = from; k < reply.tokens.length; k += 1) this.box.append(this.token(reply, k));
     if (this.box.children.length && !this.box.querySelector('[tabindex="0"]'))
       this.box.children[Math.min(this.current, this.box.children.length - 1)].tabIndex = 0;
+    if (held >= from) this.box.children[Math.min(held, this.box.children.length - 1)]?.focus({ preventScroll: true });
   }
 
   token(reply, k) {
@@ -57,6 +60,7 @@ export class TokenStrip {
       }
       told += `, reads ${read.label} ${percent(read.share)}`;
     }
+    span.toggleAttribute("data-open", k === this.marked);
     span.title = told;
     span.setAttribute("aria-label", told);
     return span;
@@ -93,6 +97,7 @@ export class TokenStrip {
 
   /** Mark the token that is looked at; none for null. */
   mark(k) {
+    this.marked = k;
     [...this.box.children].forEach((one, i) => one.toggleAttribute("data-open", i === k));
   }
 }
