@@ -203,6 +203,19 @@ def a_vector_format() -> Any:
     return replace(plain, name="toy", help="A toy of a vector format", ending=".toy")
 
 
+def a_dictionary() -> Any:
+    import json
+
+    import torch
+
+    from affectlens.steering.formats.dictionaries import DictionaryFormat, Feature
+
+    def read(path: Path, index: int) -> Feature:
+        return Feature(torch.tensor(json.loads(path.read_text())[index]), 1)
+
+    return DictionaryFormat("toy", "A toy of a dictionary", read)
+
+
 def a_pack_source() -> Any:
     from affectlens.steering.packs import PackSource
 
@@ -319,6 +332,7 @@ TOYS = {
     "controls": a_control,
     "formats": a_format,
     "vector_formats": a_vector_format,
+    "dictionaries": a_dictionary,
     "pack_sources": a_pack_source,
     "servers": a_server,
     "backends": a_backend,
@@ -426,6 +440,20 @@ def test_a_toy_vector_format_is_exported(tiny_model: Any, tmp_path: Any) -> None
         export_vectors(random_pack(model), "anger=1", tmp_path / "v.toy", "toy")
         found = import_vectors({"anger": tmp_path / "v.toy"}, model, "toy").pack
     assert found.layers == {"residual.resid_post": (0, 2)}
+
+
+def test_a_feature_of_a_toy_dictionary_is_imported(tiny_model: Any, tmp_path: Any) -> None:
+    import json
+
+    from affectlens.steering.features import import_features
+    from affectlens.steering.formats.dictionaries import DICTIONARIES
+
+    model, path = tiny_model("llama"), tmp_path / "toy.json"
+    path.write_text(json.dumps([[1.0] * model.d_model, [2.0] * model.d_model]))
+    with DICTIONARIES.adding(a_dictionary()):
+        pack = import_features({"anger": (path, 1)}, model, "toy").pack
+    assert pack.layers == {"residual.resid_post": (1,)}
+    assert pack.vectors["residual.resid_post"].unique().tolist() == [2.0]
 
 
 def test_a_toy_source_of_packs_is_loaded(tiny_model: Any, tmp_path: Any) -> None:

@@ -57,8 +57,6 @@ def import_vectors(
         DataError: If there is no file, a label cannot be one, or a format of single layers is read
             without saying which.
     """
-    from affectlens.steering.pack import SteeringPack
-
     if not files:
         raise DataError("There is no file to import; name one, for example anger=anger.gguf.")
     row = VECTOR_FORMATS[format]
@@ -83,7 +81,7 @@ def import_vectors(
         label: {"format": format, "file": Path(file).name, "sha256": file_fingerprint(Path(file))}
         for label, file in files.items()
     }
-    return Imported(_pack(SteeringPack, read, model, positions, made_by), tuple(notes))
+    return Imported(pack_of_blocks(read, model, positions, made_by), tuple(notes))
 
 
 def labelled_files(arguments: Sequence[str]) -> dict[str, Path]:
@@ -117,17 +115,26 @@ def _require_fit(path: Path, found: VectorFile, model: LanguageModel) -> None:
         )
 
 
-def _pack(
-    kind: type[SteeringPack],
+def pack_of_blocks(
     read: Mapping[str, Mapping[int, Tensor]],
     model: LanguageModel,
     positions: str,
     made_by: Mapping[str, Any],
 ) -> SteeringPack:
+    """A pack that adds vectors after blocks.
+
+    Args:
+        read: Label to the vectors of its blocks.
+        model: What they are for.
+        positions: Which tokens to steer by default.
+        made_by: Of each label, for the provenance.
+    """
+    from affectlens.steering.pack import SteeringPack
+
     blocks = sorted({block for vectors in read.values() for block in vectors})
     zero = torch.zeros(model.d_model)
     stacked = [torch.stack([vectors.get(n, zero) for n in blocks]) for vectors in read.values()]
-    return kind(
+    return SteeringPack(
         emotions=tuple(read),
         vectors={"residual.resid_post": torch.stack(stacked)},
         layers={"residual.resid_post": tuple(blocks)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from affectlens.steering import SteeringPack
 from affectlens.steering.exporting import block_vectors
 from tests.on_disk import save_model
 from tests.steering.oracle import random_pack
+from tests.steering.vector_tools import safetensors_bytes
 
 
 def said(*arguments: Any, code: int = 0) -> str:
@@ -59,6 +61,30 @@ def test_there_and_back(made: tuple[Path, str, SteeringPack], tmp_path: Path) ->
     assert "is no LABEL=FILE" in said("import", file, *back[2:], code=1)
     again = said("import", f"mood={file}", f"mood={file}", *back[2:], code=1)
     assert "two files for mood" in again
+
+
+def test_features_of_a_dictionary_are_imported(
+    made: tuple[Path, str, SteeringPack], tmp_path: Path
+) -> None:
+    _, name, pack = made
+    rows = torch.arange(5 * pack.d_model, dtype=torch.float32).view(5, -1)
+    (tmp_path / "sae_weights.safetensors").write_bytes(safetensors_bytes({"W_dec": rows}))
+    said_to_be = {"hook_name": "blocks.1.hook_resid_post", "model_name": "another"}
+    (tmp_path / "cfg.json").write_text(json.dumps(said_to_be))
+    out = tmp_path / "joy.safetensors"
+    take = ("import", f"joy={tmp_path}:3", "--format", "saelens", "--model", name, "--out", out,
+            "--dtype", "float32", "--device", "cpu")  # fmt: skip
+    assert "of the model another" in said(*take, code=1) and not out.exists()
+    assert "after the blocks 1" in said(*take, "--force")
+    found = SteeringPack.load(out)
+    assert torch.equal(found.vectors["residual.resid_post"][0, 0], rows[3])
+    assert found.positions == {"residual": "all"}
+    said(*take, "--force", "--positions", "generated", "--layers", "1")
+    assert SteeringPack.load(out).positions == {"residual": "generated"}
+    assert "is of block 1" in said(*take, "--force", "--layers", "0", code=1)
+    assert "LABEL=FILE:FEATURE" in said("import", f"joy={tmp_path}", *take[2:], code=1)
+    unknown = said("import", take[1], "--format", "sealens", *take[4:], code=1)
+    assert "sealens" in unknown and "saelens" in unknown
 
 
 def test_modules_are_named_as_the_model_names_them(

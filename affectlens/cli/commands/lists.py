@@ -27,6 +27,7 @@ TABLES: Mapping[str, str] = {
     "methods": "affectlens.steering.methods:METHODS",
     "formats": "affectlens.steering.formats:FORMATS",
     "vector_formats": "affectlens.steering.formats.vectors:VECTOR_FORMATS",
+    "dictionaries": "affectlens.steering.formats.dictionaries:DICTIONARIES",
     "pack_sources": "affectlens.steering.packs.sources:PACK_SOURCES",
     "servers": "affectlens.serving.servers:SERVERS",
     "arms": "affectlens.evaluation:ARMS",
