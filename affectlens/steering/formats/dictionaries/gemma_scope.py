@@ -10,7 +10,7 @@ import math
 import re
 import zipfile
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ def _row(path: Path, file: IO[bytes], index: int) -> np.ndarray[Any, Any]:
     header = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(cast("tuple[int, int]", version))
+    }.get(version)
     if header is None:
         raise ArtefactError(f"{path} holds an array of a version that is not known ({version}).")
     shape, by_column, kind = header(file)

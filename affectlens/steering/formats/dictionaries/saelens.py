@@ -41,13 +41,12 @@ def read(path: Path, index: int) -> Feature:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = path / WEIGHTS if path.is_dir() else path
+    path = existing(path / WEIGHTS if path.is_dir() else path)
     if path.suffix != ".safetensors":
         raise ArtefactError(
             f"{path} is no .safetensors file; others may hold pickles, which are not read. Have it "
             "saved by SAELens (save_model)."
         )
-    existing(path)
     facts = _facts(path.with_name(CONFIG))
     try:
         with safe_open(path, "pt") as file:
