@@ -53,7 +53,7 @@ def at(hook: str, **more: Any) -> dict[str, Any]:
 
 def gemma_scope(folder: Path, rows: Tensor, **other: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    tables: dict[str, Any] = {"W_dec": rows.numpy(), "b_dec": np.zeros(rows.shape[-1], np.float32), **other}
+    tables: dict[str, Any] = {"W_dec": rows.numpy(), "b_dec": np.zeros(rows.shape[-1]), **other}
     np.savez(folder / "params.npz", **tables)
     return folder / "params.npz"
 
