@@ -39,6 +39,9 @@ from .core.emotions import label_mapping as label_mapping
 from .core.emotions import label_set as label_set
 from .evaluation import ARMS as ARMS
 from .evaluation import ArmMetrics as ArmMetrics
+from .evaluation.bakeoff import BakeOffSettings as BakeOffSettings
+from .evaluation.bakeoff import Jury as Jury
+from .evaluation.bakeoff import bake_off as bake_off
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.judges import judge_report as judge_report
 from .evaluation.judges import load_judge as load_judge

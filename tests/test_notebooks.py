@@ -52,6 +52,25 @@ CLAIMS = {
         "assert float(restored[0, 0]) > 0.5 and float(restored[-1, -1]) > 0.5",
         "assert correlation >= 0.8",
     ),
+    "steering": (
+        "assert len(set(dosed)) == len(dosed) and len(set(written)) == len(written)",
+        "assert heard[2:].mean() > heard[0].mean() + 0.3",
+        "assert set(place.weights) <= set(pack.emotions) and len(place.weights) > 1",
+        "assert gated[0] != ungated[0] and len(set(course)) == len(course)",
+        "assert ''.join(reading.tokens) == text",
+        "assert after == before and again.fingerprint == mine.fingerprint != pack.fingerprint",
+    ),
+    "bakeoff": (
+        "names = [entry.method for entry in found.entries]",
+        "assert names == ['unsteered', *settings.methods]",
+        "assert [e.method for e in found.entries if e.control] == [names[0], *names[-2:]]",
+        "assert all(0 < e.tuning_tokens <= settings.budget for e in found.entries[1:])",
+        "assert all(len(seen) <= 3 for e in found.entries for seen in e.looks.values())",
+        # By hand: nothing that is no control has as much masked accuracy at a lower price.
+        "rivals = {r['method']: (r['masked'], -r['ratio']) for r in rows if not r['control']}",
+        "assert set(found.front) == {n for n, a in rivals.items() if not any(b != a and "
+        "b[0] >= a[0] and b[1] >= a[1] for b in rivals.values())}",
+    ),
 }
 """What must be true at the end, on the eighth as well."""
 

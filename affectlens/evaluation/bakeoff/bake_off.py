@@ -59,6 +59,19 @@ class Jury:
     embed: Embed
     openers: Sequence[str] = ()
 
+    @classmethod
+    def built_in(cls, openers: Sequence[str] = ()) -> Jury:
+        """The judges that come along, for our six emotions.
+
+        Args:
+            openers: First sentences that vectors were made from; without them no reply can be
+                found to copy one.
+        """
+        from affectlens.evaluation.judges import load_judge
+        from affectlens.evaluation.topic import Embedder
+
+        return cls(load_judge("encoder"), load_judge("lexicon"), Embedder(), openers)
+
     def scores(
         self, replies: Sequence[Reply], unsteered: Sequence[Reply], emotions: Sequence[str]
     ) -> Scores:

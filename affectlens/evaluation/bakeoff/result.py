@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core.artefact import write_json, write_text
+from affectlens.core.display import Displayed
 from affectlens.core.statistics import holm
 from affectlens.evaluation.arm_metrics import ArmMetrics, summarise
 from affectlens.evaluation.arms import UNSTEERED
@@ -78,8 +79,8 @@ def entry_of(
     )
 
 
-@dataclass(frozen=True)
-class BakeOff:
+@dataclass(frozen=True, repr=False)
+class BakeOff(Displayed):
     """All methods on one model.
 
     Attributes:
@@ -143,6 +144,16 @@ class BakeOff:
                 if rivals
             ),
         )
+
+    def brief(self) -> dict[str, object]:
+        """Model, methods, events, front."""
+        return {
+            "model": self.model,
+            "methods": sum(not one.control for one in self.entries),
+            "controls": sum(one.control for one in self.entries),
+            "events": self.settings.events,
+            "front": ", ".join(self.front),
+        }
 
     def table_rows(self) -> list[dict[str, object]]:
         """The honest columns, one line a method."""
