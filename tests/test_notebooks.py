@@ -54,7 +54,7 @@ CLAIMS = {
     ),
     "steering": (
         "assert len(set(dosed)) == len(dosed) and len(set(written)) == len(written)",
-        "assert heard[2:].mean() > heard[0].mean() + 0.3",
+        "assert heard[3].mean() > heard[0].mean() + 0.3",
         "assert set(place.weights) <= set(pack.emotions) and len(place.weights) > 1",
         "assert gated[0] != ungated[0] and len(set(course)) == len(course)",
         "assert ''.join(reading.tokens) == text",

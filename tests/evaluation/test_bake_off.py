@@ -329,6 +329,7 @@ class TestWhole:
         assert set(found.front) <= set(FEW) - {"random_direction"} and found.front
         assert [one.emotion for one in found.winners] == ["anger", "fear"]
         assert len(found.table_rows()) == 7
+        assert "methods=5, controls=2, events=" in repr(found) and "\n" not in repr(found)
 
     def test_the_same_again_generates_nothing(
         self, finished: Any, material: RunMaterial, jury: Jury, monkeypatch: pytest.MonkeyPatch
