@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from affectlens.core.errors import DataError
 from affectlens.core.places import WritePoint
 from affectlens.steering.doses import doses_of
+from affectlens.steering.low_rank import LOW_RANK
 from affectlens.steering.operators import OPERATORS, served_operators
 from affectlens.steering.spec import MODES
 
@@ -37,8 +39,8 @@ class Coefficients:
         keeps_norm: Whether the norm of the hidden state is kept.
     """
 
-    shift: Float[Tensor, "place emotion"]
-    scale: Float[Tensor, "place emotion emotion"] | None
+    shift: Float[Tensor, "place column"]
+    scale: Float[Tensor, "place column column"] | None
     keeps_norm: bool
 
 
@@ -46,7 +48,7 @@ def coefficients(
     pack: SteeringPack,
     spec: SteeringSpec,
     places: Sequence[WritePoint],
-    vectors: Float[Tensor, "place emotion d"],
+    vectors: Float[Tensor, "place column d"],
 ) -> Coefficients:
     """What a request of `SteeringPack.resolve` does at every place.
 
@@ -59,6 +61,41 @@ def coefficients(
     Raises:
         DataError: If the operator is none that tables of a server can hold.
     """
+    if spec.mode == LOW_RANK:
+        return _of_maps(pack, spec, places, vectors.shape[1])
+    found = _of_doses(pack, spec, places, vectors[:, : len(pack.emotions)])
+    more = vectors.shape[1] - len(pack.emotions)  # columns of maps
+    scale = None if found.scale is None else F.pad(found.scale, (0, more, 0, more))
+    return Coefficients(F.pad(found.shift, (0, more)), scale, found.keeps_norm)
+
+
+def _of_maps(
+    pack: SteeringPack, spec: SteeringSpec, places: Sequence[WritePoint], columns: int
+) -> Coefficients:
+    """Low-rank maps: ``b`` takes their constants, ``A`` leads from reads to writes.
+
+    The order of columns is that of `affectlens.steering.pack_places.vectors_at`.
+    """
+    shift, scale = torch.zeros(len(places), columns), torch.zeros(len(places), columns, columns)
+    strengths = doses_of(pack, spec, [], torch.float32).strengths.float()
+    here, k, start = _written(pack, spec, places), len(pack.emotions), len(pack.emotions)
+    for maps in pack.low_rank.values():
+        for emotion, strength in zip(spec.weights, strengths, strict=True):
+            e = pack.emotions.index(emotion)
+            shift[here, start + e] = strength
+            reads = start + k + e * maps.rank + torch.arange(maps.rank)
+            for read in reads.tolist():
+                scale[here, read, read + k * maps.rank] = strength
+        start += k + 2 * k * maps.rank
+    return Coefficients(shift, scale, keeps_norm=False)
+
+
+def _of_doses(
+    pack: SteeringPack,
+    spec: SteeringSpec,
+    places: Sequence[WritePoint],
+    vectors: Float[Tensor, "place emotion d"],
+) -> Coefficients:
     strengths = torch.zeros(len(pack.emotions), dtype=torch.float64)
     for emotion, value in spec.weights.items():
         strengths[pack.emotions.index(emotion)] = value

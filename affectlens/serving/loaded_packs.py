@@ -16,7 +16,7 @@ from affectlens.serving.readings import Columns, Readings
 from affectlens.serving.slot_tables import Slots
 from affectlens.steering.gates import Readout
 from affectlens.steering.pack import SteeringPack
-from affectlens.steering.pack_places import places_of, vectors_at
+from affectlens.steering.pack_places import columns_of, places_of, vectors_at
 from affectlens.steering.spec import SteeringSpec
 
 
@@ -33,7 +33,7 @@ class Loaded:
 
     pack: SteeringPack
     first: int
-    vectors: Float[Tensor, "place emotion d"]
+    vectors: Float[Tensor, "place column d"]
     columns: Columns | None
 
     def coefficients(self, spec: SteeringSpec, places: Sequence[WritePoint]) -> Coefficients:
@@ -91,8 +91,8 @@ class Shelf:
                 "server with reserve=all."
             )
         first = _free(
-            [(p.first, len(p.pack.emotions)) for p in self._packs.values()],
-            len(pack.emotions),
+            [(p.first, columns_of(p.pack)) for p in self._packs.values()],
+            columns_of(pack),
             capacity.vectors,
         )
         if first is None:

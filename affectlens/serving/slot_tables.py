@@ -28,10 +28,10 @@ class Capacity:
 
     Attributes:
         slots: Different requests at once, without slot 0.
-        vectors: Emotions of all packs together.
+        vectors: Emotions of all packs together, and what their maps read and write.
         tokens: Most tokens of a step.
         d_model: Width of the residual stream.
-        projects: Whether requests may project out and clamp.
+        projects: Whether requests may project out, clamp and use maps.
         turns: Whether requests may keep norms.
         recorded: Whether steps are replayed from a recording (compiled code, CUDA graphs): then
             everything runs always, and what is asked for is data alone.
@@ -102,7 +102,7 @@ class Slots(nn.Module):
         self.shift[:, slot, columns] = found.shift.to(self.shift.device)
         if found.scale is not None:
             if self.scale is None:
-                raise DataError("This server was started without operators that project.")
+                raise DataError("This server was started without operators that project, or maps.")
             self.scale[:, slot, columns, columns] = found.scale.to(self.scale.device)
             self.projecting.add(slot)
         if found.keeps_norm:

@@ -10,6 +10,7 @@ import torch
 
 from affectlens.core import DataError
 from affectlens.core.places import layer_range
+from affectlens.steering.low_rank import LOW_RANK
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -59,10 +60,14 @@ def within(pack: SteeringPack, mode: str, emotion: str, layers: Sequence[int]) -
         layers: Those that stay.
     """
     index, keep = pack.emotions.index(emotion), set(layers)
-    vectors = dict(pack.vectors)
+    vectors, maps = dict(pack.vectors), dict(pack.low_rank)
     for point in pack.points(mode):
         name = f"{mode}.{point}"
         left_out = torch.tensor([layer not in keep for layer in pack.layers[name]])
+        if name in maps:
+            stays = torch.ones(len(pack.emotions), len(left_out), dtype=torch.bool)
+            stays[index] = ~left_out
+            maps[name] = maps[name].where(stays)
         changed = vectors[name].clone()
         changed[index, left_out] = 0
         vectors[name] = changed
@@ -73,7 +78,7 @@ def within(pack: SteeringPack, mode: str, emotion: str, layers: Sequence[int]) -
         }
         for unit, modes in pack.responses.items()
     }
-    return replace(pack, vectors=vectors, responses=responses)
+    return replace(pack, vectors=vectors, low_rank=maps, responses=responses)
 
 
 def length_of(pack: SteeringPack, mode: str, emotion: str, layers: Sequence[int]) -> float:
@@ -93,9 +98,9 @@ def relative_size(
     """Largest length of what is added at a layer, relative to the residual stream's there.
 
     ``max_l ‖strength · Σ v_l‖ / (RMS_l √d)``, over the points of a layer together; None if the pack
-    does not know the stream's size.
+    does not know the stream's size, or the mode's maps add what depends on it.
     """
-    if pack.rms is None:
+    if pack.rms is None or mode == LOW_RANK:
         return None
     index, sums = pack.emotions.index(emotion), dict.fromkeys(layers, torch.zeros(pack.d_model))
     for point in pack.points(mode):
@@ -142,6 +147,15 @@ def banded(
         pack,
         emotions=names,
         vectors=vectors,
+        low_rank={
+            name: maps.banded(
+                index,
+                torch.tensor(
+                    [[n in bands[b].get(LOW_RANK, ()) for n in pack.layers[name]] for b in names]
+                ),
+            )
+            for name, maps in pack.low_rank.items()
+        },
         recommended={mode: dict.fromkeys(names, 1.0) for mode in pack.modes},
         responses={},
         enough={},

@@ -157,6 +157,7 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
             readout=merged.readout or pack.readout,
             gates=merged.gates or pack.gates,
             enough=merged.enough or pack.enough,
+            low_rank={**merged.low_rank, **pack.low_rank},
             responses=merged_responses(merged.responses, pack.responses),
             first=merged.first or pack.first,
             provenance=replace(

@@ -100,7 +100,7 @@ def cancels(pack: SteeringPack, spec: SteeringSpec) -> bool:
         spec: A resolved request.
     """
     operator = OPERATORS[spec.operator]
-    if not (operator.adds or operator.turns):
+    if not (operator.adds or operator.turns) or spec.mode in _mapped(pack):
         return False
     whole = parts = 0.0
     for point in pack.points(str(spec.mode)):
@@ -113,3 +113,8 @@ def cancels(pack: SteeringPack, spec: SteeringSpec) -> bool:
         whole += float(each.sum(0).square().sum())
         parts += float(each.square().sum())
     return parts > 0 and whole < CANCELLED**2 * parts
+
+
+def _mapped(pack: SteeringPack) -> set[str]:
+    """Modes whose vectors are but a part of what they do."""
+    return {name.partition(".")[0] for name in pack.low_rank}

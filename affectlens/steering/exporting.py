@@ -12,6 +12,7 @@ from affectlens.steering.building import Layers, layer_numbers
 from affectlens.steering.doses import doses_at
 from affectlens.steering.formats.vectors import VECTOR_FORMATS, BlockVectors, VectorFormat
 from affectlens.steering.formats.vectors.vector_format import any_block
+from affectlens.steering.low_rank import LOW_RANK
 from affectlens.steering.residual_equivalent import Fit, residual_equivalent
 from affectlens.steering.spec import SteeringSpec
 
@@ -96,6 +97,11 @@ def block_vectors(
     """
     asked = _holdable(pack, spec)
     resolved = pack.resolve(asked)
+    if resolved.mode == LOW_RANK:
+        raise DataError(
+            f"No vector file holds the maps of mode {LOW_RANK}, which depend on the hidden state; "
+            "choose another mode, or use the pack itself."
+        )
     chosen = None if layers is None else layer_numbers(layers, pack.n_layers)
     check, fit = format.check if format else any_block, None
     if pack.points(str(resolved.mode)) == STREAM:

@@ -26,7 +26,7 @@ from affectlens.core import (
 )
 from affectlens.core.errors import unknown
 from affectlens.core.places import WritePoint, in_order
-from affectlens.steering.building import gates_of, merge_packs, readout_of
+from affectlens.steering.building import merge_packs
 from affectlens.steering.formats import format_of
 from affectlens.steering.gates import Gate, Readout, decider
 from affectlens.steering.intensity import (
@@ -35,6 +35,7 @@ from affectlens.steering.intensity import (
     with_responses,
     without_responses,
 )
+from affectlens.steering.low_rank import LowRank
 from affectlens.steering.pack_building import PackBuilding
 from affectlens.steering.pack_checks import check_pack
 from affectlens.steering.pack_display import PackDisplay
@@ -48,8 +49,6 @@ from affectlens.steering.table import SteeringTable, build_table
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
-    from affectlens.probes.probe import Probe
-    from affectlens.probes.sweep import Sweep
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +70,8 @@ class SteeringPack(PackDisplay, PackBuilding):
             `affectlens.circuits.verdict.Smallest`; the provenance names the evidence.
         responses: What doses do, for units that mean an effect; see
             `affectlens.steering.intensity`.
+        low_rank: Maps of the mode ``low_rank``, for the same names as its ``vectors``, which hold
+            what a map adds whatever the hidden state is; see `affectlens.steering.low_rank`.
         first: The mode of requests that name none; None: the first of `MODES` that it has.
         provenance: What made it; its model is the only one it fits.
     """
@@ -87,6 +88,7 @@ class SteeringPack(PackDisplay, PackBuilding):
     gates: Readout | None = None
     enough: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     responses: Responses = field(default_factory=dict)
+    low_rank: Mapping[str, LowRank] = field(default_factory=dict[str, LowRank])
     first: str | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance("pack"))
 
@@ -280,30 +282,6 @@ class SteeringPack(PackDisplay, PackBuilding):
             rms: Mean RMS after each block, of `affectlens.activations.residual_rms`.
         """
         return replace(self, rms=rms)
-
-    def with_readout(
-        self,
-        probes: Sweep | Probe | Sequence[Probe],
-        layers: int | Sequence[int] | None = None,
-        *,
-        gates: int | Sequence[int] | None = None,
-        force: bool = False,
-    ) -> SteeringPack:
-        """The same pack with probes of the residual stream, for live readings and gates.
-
-        Args:
-            probes: Of ``resid_post``, or ``resid_pre@0`` (embeddings); temperatures are folded in.
-            layers: Blocks to read after; default: the best of a sweep, all of probes given.
-            gates: Blocks after which gates are decided, -1 for the embeddings; default: by mode
-                and emotion the best before the first place it steers; the last of them decides.
-            force: Accept probes of another model of the same shape.
-
-        Raises:
-            MismatchError, UnknownNameError: If probes are of another model, or lack a layer.
-            DataError: If a probe cannot be folded.
-        """
-        readout = readout_of(self, probes, layers, force=force)
-        return replace(self, readout=readout, gates=gates_of(self, probes, gates))
 
     def save(self, path: str | Path) -> None:
         """Write it to one file, atomically.

@@ -1,19 +1,28 @@
-"""Packs of directions and of circuits."""
+"""Packs of directions and of circuits, and the probes that are put into them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.steering.building import fields_from_circuit, fields_from_directions
+from affectlens.steering.building import (
+    fields_from_circuit,
+    fields_from_directions,
+    gates_of,
+    readout_of,
+)
 
 if TYPE_CHECKING:
     from affectlens.circuits.circuit import Circuit
     from affectlens.geometry.directions import Directions
     from affectlens.models.loading import LanguageModel
+    from affectlens.probes.probe import Probe
+    from affectlens.probes.sweep import Sweep
+    from affectlens.steering.pack import SteeringPack
 
 
 class PackBuilding:
@@ -67,3 +76,28 @@ class PackBuilding:
             MismatchError: If the circuit is of another model.
         """
         return cls(**fields_from_circuit(circuit, model, positions, force=force))
+
+    def with_readout(
+        self,
+        probes: Sweep | Probe | Sequence[Probe],
+        layers: int | Sequence[int] | None = None,
+        *,
+        gates: int | Sequence[int] | None = None,
+        force: bool = False,
+    ) -> SteeringPack:
+        """The same pack with probes of the residual stream, for live readings and gates.
+
+        Args:
+            probes: Of ``resid_post``, or ``resid_pre@0`` (embeddings); temperatures are folded in.
+            layers: Blocks to read after; default: the best of a sweep, all of probes given.
+            gates: Blocks after which gates are decided, -1 for the embeddings; default: by mode
+                and emotion the best before the first place it steers; the last of them decides.
+            force: Accept probes of another model of the same shape.
+
+        Raises:
+            MismatchError, UnknownNameError: If probes are of another model, or lack a layer.
+            DataError: If a probe cannot be folded.
+        """
+        pack = cast("SteeringPack", self)
+        readout = readout_of(pack, probes, layers, force=force)
+        return replace(pack, readout=readout, gates=gates_of(pack, probes, gates))

@@ -10,6 +10,7 @@ from affectlens.core import DataError
 from affectlens.core.errors import unknown
 from affectlens.steering.gates import EMBEDDINGS
 from affectlens.steering.intensity import check_responses
+from affectlens.steering.low_rank import LOW_RANK
 from affectlens.steering.spec import MODES, POSITIONS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def check_pack(pack: SteeringPack) -> None:
     """
     _check_names(pack)
     _check_tensors(pack)
+    _check_low_rank(pack)
     _check_probes(pack)
     _check_enough(pack)
     check_responses(pack)
@@ -119,3 +121,12 @@ def _check_tensors(pack: SteeringPack) -> None:
     fits = rms is None or (tuple(rms.shape) == (pack.n_layers,) and bool((rms > 0).all()))
     if not fits or (rms is not None and not bool(rms.isfinite().all())):
         raise DataError(f"rms of the pack must hold {pack.n_layers} positive numbers.")
+
+
+def _check_low_rank(pack: SteeringPack) -> None:
+    wanted = {name for name in pack.vectors if name.partition(".")[0] == LOW_RANK}
+    for name in sorted(wanted ^ pack.low_rank.keys()):
+        lacks = "maps, its reads and writes" if name in wanted else "vectors"
+        raise DataError(f"The pack lacks {lacks}, of {name}.")
+    for name, maps in pack.low_rank.items():
+        maps.check(name, len(pack.emotions), len(pack.layers[name]), pack.d_model)

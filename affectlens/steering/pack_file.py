@@ -10,6 +10,7 @@ from affectlens.core.artefact import TensorFile
 from affectlens.core.places import WritePoint
 from affectlens.steering.gates import Readout
 from affectlens.steering.intensity import facts, from_facts
+from affectlens.steering.low_rank import LowRank
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -40,6 +41,8 @@ def tensors_of(pack: SteeringPack) -> dict[str, Tensor]:
     tensors = dict(pack.vectors)
     if pack.rms is not None:
         tensors["rms"] = pack.rms
+    for name, maps in pack.low_rank.items():
+        tensors |= {f"{name}.reads": maps.reads, f"{name}.writes": maps.writes}
     for name, probes in _probes(pack).items():
         tensors |= {f"{name}.weights": probes.weights, f"{name}.bias": probes.bias}
     return tensors
@@ -58,8 +61,13 @@ def fields_of(file: TensorFile) -> dict[str, Any]:
         for name in ("readout", "gates")
         if {f"{name}.weights", f"{name}.bias"} <= tensors.keys()
     }
+    mapped = [name.removesuffix(".reads") for name in tensors if name.endswith(".reads")]
     return {
         "emotions": tuple(said["emotions"]),
+        "low_rank": {
+            name: LowRank(tensors.pop(f"{name}.reads"), tensors.pop(f"{name}.writes"))
+            for name in mapped
+        },
         "vectors": tensors,
         "layers": {name: tuple(numbers) for name, numbers in said["layers"].items()},
         "n_layers": said["n_layers"],

@@ -26,18 +26,35 @@ def places_of(pack: SteeringPack) -> tuple[WritePoint, ...]:
     )
 
 
-def vectors_at(
-    pack: SteeringPack, places: Sequence[WritePoint]
-) -> Float[Tensor, "place emotion d"]:
-    """One natural dose per emotion at each place; zero where the pack does not write."""
-    found = torch.zeros(len(places), len(pack.emotions), pack.d_model)
+def vectors_at(pack: SteeringPack, places: Sequence[WritePoint]) -> Float[Tensor, "place column d"]:
+    """All that requests move hidden states along at each place; zero where the pack does not write.
+
+    One natural dose per emotion, and of low-rank maps in columns of their own what they add
+    whatever the hidden state is, what they read and what they write.
+    """
+    found = torch.zeros(len(places), columns_of(pack), pack.d_model)
     index = {place: i for i, place in enumerate(places)}
+    k = len(pack.emotions)
     for name, layers in pack.layers.items():
+        maps = pack.low_rank.get(name)  # of one name at most: a single point has them
         for i, layer in enumerate(layers):
             here = index.get(WritePoint(layer, name.partition(".")[2]))
-            if here is not None:  # else it is another worker's
-                found[here] = pack.vectors[name][:, i]
+            if here is None:  # it is another worker's
+                continue
+            if maps is None:
+                found[here, :k] = pack.vectors[name][:, i]
+            else:
+                parts = (pack.vectors[name][:, i], *(
+                    rows[:, i].flatten(0, 1) for rows in (maps.reads, maps.writes)
+                ))  # fmt: skip
+                found[here, k:] = torch.cat(parts)
     return found
+
+
+def columns_of(pack: SteeringPack) -> int:
+    """How many rows `vectors_at` gives at each place."""
+    k = len(pack.emotions)
+    return k + sum(k + 2 * k * maps.rank for maps in pack.low_rank.values())
 
 
 def beginnings(pack: SteeringPack) -> Mapping[tuple[str, str], WritePoint | None]:
@@ -45,8 +62,10 @@ def beginnings(pack: SteeringPack) -> Mapping[tuple[str, str], WritePoint | None
     found: dict[tuple[str, str], list[WritePoint]] = {}
     for name, vectors in pack.vectors.items():
         mode, _, point = name.partition(".")
-        acts = (vectors != 0).any(-1).tolist()
-        for emotion, row in zip(pack.emotions, acts, strict=True):
+        acts = (vectors != 0).any(-1)
+        if name in pack.low_rank:
+            acts = acts | pack.low_rank[name].acts
+        for emotion, row in zip(pack.emotions, acts.tolist(), strict=True):
             here = zip(pack.layers[name], row, strict=True)
             places = [WritePoint(layer, point) for layer, writes in here if writes]
             found.setdefault((mode, emotion), []).extend(places)

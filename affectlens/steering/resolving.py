@@ -8,6 +8,7 @@ from affectlens.core import DataError
 from affectlens.steering.doses import cancels
 from affectlens.steering.gates import Gate
 from affectlens.steering.intensity import CALIBRATED, calibrated
+from affectlens.steering.low_rank import LOW_RANK, require_additive
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def resolved(pack: SteeringPack, spec: Any) -> SteeringSpec:
         return asked
     mode = asked.mode or pack.modes[0]
     pack.points(mode)
+    if mode == LOW_RANK:
+        require_additive(asked)
     if asked.unit == "rms" and pack.rms is None:
         raise DataError(
             "This pack does not hold the residual's RMS, which unit=rms needs; use "

@@ -23,10 +23,12 @@ from affectlens.steering.schedules import Schedule
 MODES: Mapping[str, tuple[str, ...]] = {
     "residual": ("resid_post",),
     "circuit": ("o_proj_out", "down_proj_out"),
+    "low_rank": ("resid_post",),
 }
 """Where each mode writes: ``residual`` to block outputs, ``circuit`` to those of attention and MLP.
 
-The latter two come before a post-norm, where a family has one.
+The latter two come before a post-norm, where a family has one. ``low_rank`` changes block outputs
+by a map of what they are (`affectlens.steering.low_rank`).
 """
 
 POSITIONS: tuple[str, ...] = ("generated", "last_prompt+generated", "prompt", "all")

@@ -13,6 +13,7 @@ from torch import Tensor
 from affectlens.core.places import WritePoint, in_order
 from affectlens.steering.doses import doses_at
 from affectlens.steering.gates import Gate, GateTable, gate_tables
+from affectlens.steering.low_rank import LOW_RANK, MapDose, map_dose, mapped
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.operators.affine import Affine
 from affectlens.steering.schedules import Schedule
@@ -29,7 +30,8 @@ class SiteTable:
     """All that happens at one place of one layer. Row 0 and rows that do not act here do nothing.
 
     Attributes:
-        operators: Operator to what its rows do. A row has one operator, so their order is all one.
+        operators: Operator, or `LOW_RANK`, to what its rows do. A row has one of them, so their
+            order is all one.
     """
 
     operators: Mapping[str, Affine]
@@ -103,21 +105,29 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
     distinct = list(dict.fromkeys(spec for spec in specs if spec))
     place = {spec: i + 1 for i, spec in enumerate(distinct)}
     doses: dict[WritePoint, dict[str, dict[int, tuple[Tensor, Tensor]]]] = {}
+    maps: dict[WritePoint, dict[int, MapDose]] = {}
     for row, spec in enumerate(distinct, start=1):
         strengths = torch.tensor(list(spec.weights.values()), dtype=torch.float32)
         for point in pack.points(str(spec.mode)):
-            for i, layer in enumerate(pack.layers[f"{spec.mode}.{point}"]):
+            name = f"{spec.mode}.{point}"
+            for i, layer in enumerate(pack.layers[name]):
+                if name in pack.low_rank:
+                    dose = map_dose(pack, spec, name, i)
+                    if dose is not None:
+                        maps.setdefault(WritePoint(layer, point), {})[row] = dose
+                    continue
                 found = doses_at(pack, spec, point, i)
                 if bool((found != 0).any()):
                     here = doses.setdefault(WritePoint(layer, point), {})
                     here.setdefault(spec.operator, {})[row] = found, strengths
     rows = len(distinct) + 1
-    sites = {
-        where: SiteTable(
-            {name: Affine.of(OPERATORS[name], by_row, rows) for name, by_row in found.items()}
-        )
+    acting = {
+        where: {name: Affine.of(OPERATORS[name], by_row, rows) for name, by_row in found.items()}
         for where, found in doses.items()
     }
+    for where, by_row in maps.items():
+        acting.setdefault(where, {})[LOW_RANK] = mapped(by_row, rows)
+    sites = {where: SiteTable(found) for where, found in acting.items()}
     return SteeringTable(
         {where: sites[where] for where in in_order(sites)},
         tuple(place.get(spec, 0) for spec in specs),

@@ -136,7 +136,7 @@ def test_a_servers_tables_do_the_same_or_refuse(
     asked = pack.resolve(spec(replace(method, gate=None), "anger", method.strengths[0]))
     places = places_of(pack)
     vectors = vectors_at(pack, places)
-    slots = Slots(places, Capacity(1, len(pack.emotions), 4, pack.d_model), "cpu")
+    slots = Slots(places, Capacity(1, vectors.shape[1], 4, pack.d_model), "cpu")
     slots.put_vectors(0, vectors)
     if not OPERATORS[method.operator].served:
         with pytest.raises(DataError, match="A server cannot do"):

@@ -28,7 +28,7 @@ from affectlens.serving.reply_readings import Scores
 from affectlens.serving.request_slots import Ledger
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.steering.gates import EMBEDDINGS, decided
-from affectlens.steering.pack_places import places_of
+from affectlens.steering.pack_places import columns_of, places_of
 
 if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
@@ -227,8 +227,8 @@ def _made(
     """Tables for packs by fingerprint."""
     places = tuple(in_order({place for pack in packs.values() for place in places_of(pack)}))
     probes = {name: probes_of(pack) for name, pack in packs.items()}
-    emotions = sum(len(pack.emotions) for pack in packs.values())
-    slots = Slots(places, Capacity(rows, emotions, tokens, model.d_model), model.device)
+    columns = sum(columns_of(pack) for pack in packs.values())
+    slots = Slots(places, Capacity(rows, columns, tokens, model.d_model), model.device)
     layers = sorted({layer for found in probes.values() for one in found for layer in one.layers})
     classes = sum(len(found[0].classes) for found in probes.values() if found)
     readings = Readings(tuple(layers), classes, slots, tokens) if layers else None

@@ -25,7 +25,7 @@ from affectlens.serving.vllm.live_readings import Pending
 from affectlens.serving.vllm.model_hooks import find_blocks, install
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.pack import SteeringPack
-from affectlens.steering.pack_places import places_of
+from affectlens.steering.pack_places import columns_of, places_of
 from affectlens.steering.spec import MODES, SteeringSpec
 
 logger = logging.getLogger(__name__)
@@ -61,10 +61,11 @@ class WorkerSteering:
         held = {block.layer for block in blocks}
         capacity = Capacity(
             slots=max_requests,
-            vectors=settings.max_packs * max(len(pack.emotions) for pack in packs.values()),
+            vectors=settings.max_packs * max(columns_of(pack) for pack in packs.values()),
             tokens=max_tokens,
             d_model=d_model,
-            projects=any(OPERATORS[name].projects for name in settings.operators),
+            projects=any(OPERATORS[name].projects for name in settings.operators)
+            or any(pack.low_rank for pack in packs.values()),
             turns=any(OPERATORS[name].keeps_norm for name in settings.operators),
             recorded=recorded,
         )

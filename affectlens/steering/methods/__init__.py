@@ -18,6 +18,7 @@ from affectlens.steering.methods.keep_norm import KEEP_NORM
 from affectlens.steering.methods.lda import LDA
 from affectlens.steering.methods.leace_cleaned import LEACE_CLEANED
 from affectlens.steering.methods.likelihood import LIKELIHOOD
+from affectlens.steering.methods.loreft import LOREFT
 from affectlens.steering.methods.mean_difference import MEAN_DIFFERENCE
 from affectlens.steering.methods.negative_prompt import NEGATIVE_PROMPT
 from affectlens.steering.methods.neutral_removed import NEUTRAL_REMOVED
@@ -46,6 +47,7 @@ METHODS: Registry[Method] = Registry(
     CIRCUIT_ANALYTIC,
     LIKELIHOOD,
     REPS,
+    LOREFT,
     CIRCUIT,
     CIRCUIT_REPS,
     ROTATION,

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from affectlens.core.errors import DataError
+from affectlens.steering.low_rank import LOW_RANK
+
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
 
@@ -24,7 +27,10 @@ def random_pack(pack: SteeringPack, mode: str = "residual", seed: int = 0) -> St
 
     Raises:
         UnknownNameError: If the pack has no such mode.
+        DataError: If the mode steers by maps, which are no directions.
     """
+    if mode == LOW_RANK:
+        raise DataError(f"The mode {LOW_RANK} has maps, no directions to draw; use another mode.")
     generator = torch.Generator().manual_seed(seed)
     vectors = {}
     for point in pack.points(mode):
@@ -42,6 +48,7 @@ def random_pack(pack: SteeringPack, mode: str = "residual", seed: int = 0) -> St
         # What was measured is of the true directions and of modes that are no longer there.
         enough={},
         responses={},
+        low_rank={},
         first=None,
         provenance=replace(
             pack.provenance,

@@ -1,3 +1,4 @@
+from .low_rank import refine_low_rank as refine_low_rank
 from .objectives import OBJECTIVES as OBJECTIVES
 from .settings import CIRCUIT as CIRCUIT
 from .settings import RESIDUAL as RESIDUAL

@@ -17,7 +17,7 @@ from torch import Tensor
 from affectlens.core import ModelError
 from affectlens.steering.refine.log_probabilities import Additions
 from affectlens.steering.refine.objectives import OBJECTIVES
-from affectlens.steering.refine.replies import complete_groups, listed
+from affectlens.steering.refine.replies import Group, complete_groups, listed
 from affectlens.steering.refine.settings import RefineSettings
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], object]
 
+Lowered = Callable[[Sequence[Group], Sequence[Tensor], random.Random], Float[Tensor, ""]]
+"""A loss of groups and free parameters; what it draws, it draws from the last."""
+
 
 def rms_per_layer(
     values: Float[Tensor, "emotion layer width"], mask: Bool[Tensor, "emotion layer width"]
@@ -37,17 +40,36 @@ def rms_per_layer(
     return ((values * mask).square().sum((0, 2), keepdim=True) / count).sqrt().clamp_min(1e-6)
 
 
+def of_additions(
+    model: LanguageModel,
+    additions: Callable[[Sequence[Tensor]], Additions],
+    settings: RefineSettings,
+) -> Lowered:
+    """The objective that settings name, of what is added.
+
+    Raises:
+        UnknownNameError: If there is no such objective.
+    """
+    objective = OBJECTIVES[settings.objective]
+
+    def lowered(
+        groups: Sequence[Group], free: Sequence[Tensor], rng: random.Random
+    ) -> Float[Tensor, ""]:
+        return objective.loss(model, groups, additions(free), settings, rng)
+
+    return lowered
+
+
 def descend(
     model: LanguageModel,
     corpora: Corpus | Sequence[Corpus],
     emotions: Sequence[str],
     start: Sequence[Tensor],
-    additions: Callable[[Sequence[Tensor]], Additions],
+    lowered: Lowered,
     settings: RefineSettings,
     advance: Advance,
 ) -> list[Tensor]:
     """Adam on the free parameters; returns them on the CPU, in float32."""
-    objective = OBJECTIVES[settings.objective]
     pools = [complete_groups(corpus, emotions) for corpus in listed(corpora)]
     turn = itertools.cycle(pools)
     rng = random.Random(settings.seed)
@@ -61,7 +83,7 @@ def descend(
             warm, done = min(1.0, (step + 1) / 3), step / settings.steps
             optimiser.param_groups[0]["lr"] = settings.learning_rate * warm * (1 - 0.8 * done)
             groups = [rng.choice(next(turn)) for _ in range(settings.groups_per_step)]
-            loss = objective.loss(model, groups, additions(free), settings, rng)
+            loss = lowered(groups, free, rng)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 raise ModelError(

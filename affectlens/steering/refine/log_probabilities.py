@@ -137,3 +137,21 @@ def added(
         return hidden + chosen[:, None].to(hidden.dtype)
 
     return change
+
+
+def mapped(
+    constants: Float[Tensor, "emotion d_model"],
+    reads: Float[Tensor, "emotion rank d_model"],
+    writes: Float[Tensor, "emotion rank d_model"],
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Add to each row its emotion's constant and what its map makes of the hidden state."""
+
+    def change(hidden: Tensor, member: Tensor) -> Tensor:
+        constant, read, write = (
+            x.to(hidden.device)[member % len(constants)] for x in (constants, reads, writes)
+        )
+        found = torch.einsum("bpd,brd->bpr", hidden.float(), read)
+        more = constant[:, None] + torch.einsum("bpr,brd->bpd", found, write)
+        return hidden + more.to(hidden.dtype)
+
+    return change

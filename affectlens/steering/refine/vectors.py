@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from affectlens.core import Site, WritePoint, fingerprint
-from affectlens.steering.refine.descent import Advance, descend, rms_per_layer
+from affectlens.steering.refine.descent import Advance, descend, of_additions, rms_per_layer
 from affectlens.steering.refine.log_probabilities import Additions
 from affectlens.steering.refine.replies import fingerprints
 from affectlens.steering.refine.settings import CIRCUIT, RESIDUAL, RefineSettings
@@ -71,8 +71,9 @@ def refine_directions(
         vectors = free[0] * scale.to(free[0].device)
         return {WritePoint(n, "resid_post"): vectors[:, i] for i, n in enumerate(layers)}
 
+    lowered = of_additions(model, additions, settings)
     (free,) = descend(
-        model, corpora, directions.emotions, [start / scale], additions, settings, advance
+        model, corpora, directions.emotions, [start / scale], lowered, settings, advance
     )
     found = (free * scale).transpose(0, 1)
     norms = found.norm(dim=-1)
@@ -140,7 +141,8 @@ def refine_circuit(
         return made
 
     start = [d / s for d, s in zip(deltas, scales, strict=True)]
-    free = descend(model, corpora, circuit.emotions, start, additions, settings, advance)
+    lowered = of_additions(model, additions, settings)
+    free = descend(model, corpora, circuit.emotions, start, lowered, settings, advance)
     neurons, heads = (f * s * m for f, s, m in zip(free, scales, masks, strict=True))
     how = f"refined:{fingerprint(asdict(settings), fingerprints(corpora))}"
     return circuit.with_delta(neurons, heads, how=how)
