@@ -63,11 +63,13 @@ class LowRank:
         Raises:
             DataError: Naming what does not fit.
         """
+        rank = max(1, self.rank if self.reads.ndim == 4 else 1)
         for part, tensor in (("reads", self.reads), ("writes", self.writes)):
-            shape = tuple(tensor.shape)
-            wanted = (emotions, layers, self.rank if len(shape) == 4 else 1, d_model)
-            if shape != wanted or not self.rank:
-                raise DataError(f"{name}.{part} has shape {list(shape)}, not {list(wanted)}.")
+            wanted = (emotions, layers, rank, d_model)
+            if tuple(tensor.shape) != wanted:
+                raise DataError(
+                    f"{name}.{part} has shape {list(tensor.shape)}, not {list(wanted)}."
+                )
             if not bool(tensor.isfinite().all()):
                 raise DataError(f"{name}.{part} holds NaN or infinity.")
 
