@@ -243,6 +243,7 @@ def test_maps_that_do_not_fit_are_refused_in_one_sentence(tiny_model: Any, tmp_p
     refused(
         "reads has shape", low_rank={NAME: LowRank(maps.reads[:, :, :0], maps.writes[:, :, :0])}
     )
+    refused("reads has shape", low_rank={NAME: LowRank(maps.reads[0, 0], maps.writes[0, 0])})
     refused("lacks maps", low_rank={})
     plain = random_pack(model)
     with pytest.raises(DataError, match="lacks vectors, of low_rank"):
