@@ -13,7 +13,7 @@ from torch import Tensor
 from affectlens.core.places import WritePoint, in_order
 from affectlens.steering.doses import doses_at
 from affectlens.steering.gates import Gate, GateTable, gate_tables
-from affectlens.steering.low_rank import LOW_RANK, MapDose, map_dose, mapped
+from affectlens.steering.low_rank import LOW_RANK, map_dose, mapped
 from affectlens.steering.operators import OPERATORS
 from affectlens.steering.operators.affine import Affine
 from affectlens.steering.schedules import Schedule
@@ -104,29 +104,15 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
     """
     distinct = list(dict.fromkeys(spec for spec in specs if spec))
     place = {spec: i + 1 for i, spec in enumerate(distinct)}
-    doses: dict[WritePoint, dict[str, dict[int, tuple[Tensor, Tensor]]]] = {}
-    maps: dict[WritePoint, dict[int, MapDose]] = {}
-    for row, spec in enumerate(distinct, start=1):
-        strengths = torch.tensor(list(spec.weights.values()), dtype=torch.float32)
-        for point in pack.points(str(spec.mode)):
-            name = f"{spec.mode}.{point}"
-            for i, layer in enumerate(pack.layers[name]):
-                if name in pack.low_rank:
-                    dose = map_dose(pack, spec, name, i)
-                    if dose is not None:
-                        maps.setdefault(WritePoint(layer, point), {})[row] = dose
-                    continue
-                found = doses_at(pack, spec, point, i)
-                if bool((found != 0).any()):
-                    here = doses.setdefault(WritePoint(layer, point), {})
-                    here.setdefault(spec.operator, {})[row] = found, strengths
     rows = len(distinct) + 1
-    acting = {
-        where: {name: Affine.of(OPERATORS[name], by_row, rows) for name, by_row in found.items()}
-        for where, found in doses.items()
-    }
-    for where, by_row in maps.items():
-        acting.setdefault(where, {})[LOW_RANK] = mapped(by_row, rows)
+    acting: dict[WritePoint, dict[str, Affine]] = {}
+    for name in pack.vectors:
+        mode, _, point = name.partition(".")
+        asked = {place[spec]: spec for spec in distinct if spec.mode == mode}
+        for index, layer in enumerate(pack.layers[name] if asked else ()):
+            found = _at(pack, name, index, asked, rows)
+            if found:
+                acting.setdefault(WritePoint(layer, point), {}).update(found)
     sites = {where: SiteTable(found) for where, found in acting.items()}
     return SteeringTable(
         {where: sites[where] for where in in_order(sites)},
@@ -147,3 +133,20 @@ def _gates(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> tuple[GateTable
     gates: list[Gate | None] = [None, *(cast("Gate | None", spec.gate) for spec in specs)]
     deciders = [-1, *(pack.decider(spec) if spec.gate else -1 for spec in specs)]
     return gate_tables(pack.deciders, gates, deciders)
+
+
+def _at(
+    pack: SteeringPack, name: str, index: int, asked: Mapping[int, SteeringSpec], rows: int
+) -> dict[str, Affine]:
+    """What requests of one mode do at one of its places, by operator."""
+    if name in pack.low_rank:
+        found = {row: map_dose(pack, spec, name, index) for row, spec in asked.items()}
+        maps = {row: dose for row, dose in found.items() if dose is not None}
+        return {LOW_RANK: mapped(maps, rows)} if maps else {}
+    doses: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
+    for row, spec in asked.items():
+        vectors = doses_at(pack, spec, name.partition(".")[2], index)
+        if bool((vectors != 0).any()):
+            strengths = torch.tensor(list(spec.weights.values()), dtype=torch.float32)
+            doses.setdefault(spec.operator, {})[row] = vectors, strengths
+    return {operator: Affine.of(OPERATORS[operator], one, rows) for operator, one in doses.items()}
