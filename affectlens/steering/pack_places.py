@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def places_of(pack: SteeringPack) -> tuple[WritePoint, ...]:
     """Where a pack can write, in the order a forward pass reaches it."""
     return tuple(
-        in_order(
-            WritePoint(layer, name.partition(".")[2])
-            for name, layers in pack.layers.items()
-            for layer in layers
+        in_order(  # several modes may write to one place
+            {
+                WritePoint(layer, name.partition(".")[2])
+                for name, layers in pack.layers.items()
+                for layer in layers
+            }
         )
     )
 

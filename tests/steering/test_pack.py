@@ -28,9 +28,11 @@ from affectlens.steering import SteeringPack, SteeringSpec
 from affectlens.steering.building import layer_numbers
 from affectlens.steering.gates import Readout
 from affectlens.steering.intensity import DoseResponse
+from affectlens.steering.low_rank import LowRank
 from affectlens.steering.operators.affine import add
 from affectlens.steering.pack_file import facts_of
 from tests.steering.oracle import EMOTIONS, random_pack
+from tests.steering.test_low_rank import low_rank_pack
 
 
 @pytest.fixture
@@ -61,7 +63,9 @@ DISPLAY_ONLY = {"provenance.model_name"}
 """What changes no steered token."""
 
 
-def test_the_fingerprint_covers_every_field(pack: SteeringPack, tmp_path: Path) -> None:
+def test_the_fingerprint_covers_every_field(
+    pack: SteeringPack, tmp_path: Path, tiny_model: Any
+) -> None:
     """Whatever field is added to a pack or to what it holds: it counts, or is named above."""
     probes = Readout(("a", "b"), (0, 1), torch.rand(2, 2, pack.d_model), torch.rand(2, 2))
     words = replace(probes, layers=(-1, 2))
@@ -75,6 +79,7 @@ def test_the_fingerprint_covers_every_field(pack: SteeringPack, tmp_path: Path) 
         responses={"heard": {"residual": {"anger": line}}},
         first="circuit",
     )
+    whole = SteeringPack.merge(whole, low_rank_pack(tiny_model("llama")))
     whole.save(tmp_path / "a.safetensors")
     assert SteeringPack.load(tmp_path / "a.safetensors").fingerprint == whole.fingerprint
     seen = {whole.fingerprint}
@@ -82,6 +87,9 @@ def test_the_fingerprint_covers_every_field(pack: SteeringPack, tmp_path: Path) 
         changed = with_field(whole, name.split("."), other(value))
         assert (changed.fingerprint not in seen) != (name in DISPLAY_ONLY), name
         seen.add(changed.fingerprint)
+    for name, maps in whole.low_rank.items():
+        written = {name: replace(maps, writes=other(maps.writes))}
+        assert replace(whole, low_rank=written).fingerprint not in seen
     for name in ("rms", "readout", "gates"):
         assert replace(whole, **{name: None}).fingerprint not in seen
 
@@ -114,6 +122,8 @@ def other(value: Any) -> Any:
             return changed
         case DoseResponse():
             return replace(value, values=other(value.values))
+        case LowRank():
+            return replace(value, reads=other(value.reads))
         case dict() if value:
             return {**value, (last := list(value)[-1]): other(value[last])}
         case dict():

@@ -59,8 +59,8 @@ class Projections:
     """What becomes of projections, per row: ``p = <h, direction>`` becomes ``scale * p + shift``.
 
     Attributes:
-        directions: Unit vectors; zero rows do nothing.
-        dual: Of `dual_basis`.
+        directions: Unit vectors, or what low-rank maps read; zero rows do nothing.
+        dual: Of `dual_basis`, or what the maps write.
         scale: What remains of each projection.
         shift: What is added to each.
     """

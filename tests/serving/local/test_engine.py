@@ -18,9 +18,11 @@ from affectlens.models.generation.generation import generate_ids
 from affectlens.serving.local.engine import Engine, Ticket
 from affectlens.serving.local.generation import Failed, Generation, Piece, Steered
 from affectlens.serving.local.limits import Busy, EngineLimits
+from affectlens.steering import SteeringPack
 from affectlens.steering.spec import SteeringSpec
 from tests.conftest import FAMILIES
 from tests.serving.local.conftest import reading_pack
+from tests.steering.test_low_rank import low_rank_pack
 
 SPECS = (
     None,
@@ -127,6 +129,21 @@ def test_nobody_changes_anybodys_text(tiny_model: Any, family: str, staggered: b
         )
     assert found == [alone(model, one) for one in wanted]
     assert len(set(found)) > 12
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_maps_and_directions_share_passes(tiny_model: Any, family: str) -> None:
+    model = tiny_model(family)
+    pack = SteeringPack.merge(reading_pack(model), low_rank_pack(model))
+    specs = (*SPECS[:5], "anger=1;mode=low_rank", "fear=1,happiness=-0.5;mode=low_rank")
+    wanted = [
+        Generation(prompt, GenerationSettings(max_new_tokens=8), steered_by(pack, specs[i % 7]))
+        for i, prompt in enumerate(prompts_of(model, 14, seed=1))
+    ]
+    with Engine(model, EngineLimits(rows=5, waiting=40)) as engine:
+        found = [one.tokens() for one in asked_for(engine, wanted)]
+    assert found == [alone(model, one) for one in wanted]
+    assert len(set(found)) > 6
 
 
 def test_most_families_share_passes(tiny_model: Any) -> None:
