@@ -11,12 +11,12 @@ multiplied out at the end.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core import DataError, Site, WritePoint
@@ -196,8 +196,8 @@ def _hidden_states(
     sums = torch.zeros(2, len(layers), model.d_model, dtype=torch.float64)
     count = 0
 
-    def watch(i: int) -> object:
-        def change(hidden: Tensor, _member: Int[Tensor, " row"]) -> Tensor:
+    def watch(i: int) -> Callable[[Tensor, Tensor], Tensor]:
+        def change(hidden: Tensor, _member: Tensor) -> Tensor:
             nonlocal count
             rows = hidden.detach().flatten(0, 1).double().cpu()
             sums[0, i] += rows.sum(0)
