@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from affectlens.core.errors import DataError
 from affectlens.core.places import WritePoint
+from affectlens.steering.classifier import GRADIENT
 from affectlens.steering.doses import doses_of
 from affectlens.steering.low_rank import LOW_RANK
 from affectlens.steering.operators import OPERATORS, served_operators
@@ -61,12 +62,32 @@ def coefficients(
     Raises:
         DataError: If the operator is none that tables of a server can hold.
     """
+    require_served(spec)
     if spec.mode == LOW_RANK:
         return _of_maps(pack, spec, places, vectors.shape[1])
     found = _of_doses(pack, spec, places, vectors[:, : len(pack.emotions)])
     more = vectors.shape[1] - len(pack.emotions)  # columns of maps
     scale = None if found.scale is None else F.pad(found.scale, (0, more, 0, more))
     return Coefficients(F.pad(found.shift, (0, more)), scale, found.keeps_norm)
+
+
+def require_served(spec: SteeringSpec) -> None:
+    """Refuse a resolved request that the tables of a server cannot hold.
+
+    Raises:
+        DataError: Naming what it is, and what to do.
+    """
+    if not OPERATORS[spec.operator].served:
+        able = ", ".join(served_operators())
+        raise DataError(
+            f"A server cannot do operator={spec.operator}; use one of {able}, or steer the model "
+            "in this process (pack.steer)."
+        )
+    if spec.mode == GRADIENT:
+        raise DataError(
+            f"A server cannot do mode={GRADIENT}, whose steps need a classifier at every token; "
+            "use another mode, or steer the model in this process (pack.steer)."
+        )
 
 
 def _of_maps(
@@ -104,12 +125,6 @@ def _of_doses(
     safe = torch.where(acts, norms, 1.0)
     doses = _in_natural_doses(pack, spec, places, safe)
     operator = OPERATORS[spec.operator]
-    if not operator.served:
-        able = ", ".join(served_operators())
-        raise DataError(
-            f"A server cannot do operator={operator.name}; use one of {able}, or steer the model "
-            "in this process (pack.steer)."
-        )
     added = torch.where(acts, doses, 0.0)
     if operator.projects is None:
         return Coefficients(added.float(), None, operator.keeps_norm)

@@ -13,6 +13,7 @@ from typing import Any
 
 from affectlens.core import AffectLensError, DataError, ModelError
 from affectlens.core.errors import unknown
+from affectlens.serving.coefficients import require_served
 from affectlens.serving.contract import KEY
 from affectlens.serving.loaded_packs import probes_of
 from affectlens.serving.request_fields import NAMES, PACK, PROMPT, READ, Asked
@@ -73,6 +74,7 @@ class Door:
         spec = pack.resolve(text)
         if spec and spec.operator not in self.settings.operators:
             raise unknown("operator of this server", spec.operator, self.settings.operators)
+        require_served(spec)
         if spec.schedule is not None:
             raise DataError(
                 f"This server steers all tokens of a reply alike; leave schedule={spec.schedule} "

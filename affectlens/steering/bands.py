@@ -10,6 +10,7 @@ import torch
 
 from affectlens.core import DataError
 from affectlens.core.places import layer_range
+from affectlens.steering.classifier import GRADIENT
 from affectlens.steering.low_rank import LOW_RANK
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ def relative_size(
     """Largest length of what is added at a layer, relative to the residual stream's there.
 
     ``max_l ‖strength · Σ v_l‖ / (RMS_l √d)``, over the points of a layer together; None if the pack
-    does not know the stream's size, or the mode's maps add what depends on it.
+    does not know the stream's size, or what the mode adds depends on the stream.
     """
-    if pack.rms is None or mode == LOW_RANK:
+    if pack.rms is None or mode in (LOW_RANK, GRADIENT):
         return None
     index, sums = pack.emotions.index(emotion), dict.fromkeys(layers, torch.zeros(pack.d_model))
     for point in pack.points(mode):
@@ -130,7 +131,15 @@ def banded(
 
     Returns:
         A pack with the bands in place of emotions, and with strengths of 1.
+
+    Raises:
+        DataError: If the pack steers by a classifier, which needs its emotions.
     """
+    if pack.classifier is not None:
+        raise DataError(
+            "A classifier tells emotions apart, so bands of one emotion cannot take their places; "
+            f"leave the mode {GRADIENT} out of the pack."
+        )
     index, names = pack.emotions.index(emotion), tuple(bands)
     vectors = {
         name: torch.stack(

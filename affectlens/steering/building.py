@@ -83,7 +83,7 @@ def fields_from_directions(
         recommended={"residual": dict.fromkeys(emotions, 1.0)},
         positions={"residual": positions},
         rms=None if rms is None else rms.detach().float().cpu(),
-        provenance=_provenance(
+        provenance=pack_provenance(
             model,
             directions.provenance,
             residual={"layers": {e: list(b) for e, b in bands.items()}},
@@ -108,7 +108,7 @@ def fields_from_circuit(
             layers[f"circuit.{point}"] = tuple(used)
     if not vectors:
         raise DataError("This circuit writes nothing: no unit has a difference to add.")
-    emotions, made_by = tuple(circuit.emotions), _provenance(model, circuit.provenance)
+    emotions, made_by = tuple(circuit.emotions), pack_provenance(model, circuit.provenance)
     evidence, enough = circuit.evidence, dict[str, dict[str, Any]]()
     for emotion, one in () if evidence is None else evidence.smallest.items():
         if one.outcome == "passed":
@@ -158,6 +158,7 @@ def merge_packs(packs: Sequence[SteeringPack]) -> SteeringPack:
             gates=merged.gates or pack.gates,
             enough=merged.enough or pack.enough,
             low_rank={**merged.low_rank, **pack.low_rank},
+            classifier=merged.classifier or pack.classifier,
             responses=merged_responses(merged.responses, pack.responses),
             first=merged.first or pack.first,
             provenance=replace(
@@ -266,7 +267,8 @@ def _layers_of(sites: Sequence[Site]) -> dict[int, int]:
     return dict(sorted((before | after).items()))
 
 
-def _provenance(model: LanguageModel, source: Provenance, **parameters: Any) -> Provenance:
+def pack_provenance(model: LanguageModel, source: Provenance, **parameters: Any) -> Provenance:
+    """What made a pack: a source of vectors, and what was done to it."""
     if model.template_variables:
         parameters["template_variables"] = dict(model.template_variables)
     return Provenance(

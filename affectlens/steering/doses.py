@@ -100,7 +100,7 @@ def cancels(pack: SteeringPack, spec: SteeringSpec) -> bool:
         spec: A resolved request.
     """
     operator = OPERATORS[spec.operator]
-    if not (operator.adds or operator.turns) or spec.mode in _mapped(pack):
+    if not (operator.adds or operator.turns) or spec.mode in _other_than_vectors(pack):
         return False
     whole = parts = 0.0
     for point in pack.points(str(spec.mode)):
@@ -115,6 +115,7 @@ def cancels(pack: SteeringPack, spec: SteeringSpec) -> bool:
     return parts > 0 and whole < CANCELLED**2 * parts
 
 
-def _mapped(pack: SteeringPack) -> set[str]:
-    """Modes whose vectors are but a part of what they do."""
-    return {name.partition(".")[0] for name in pack.low_rank}
+def _other_than_vectors(pack: SteeringPack) -> set[str]:
+    """Modes that do more than add their vectors."""
+    found = {name.partition(".")[0] for name in pack.low_rank}
+    return found if pack.classifier is None else {*found, "gradient"}

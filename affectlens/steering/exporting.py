@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
 from affectlens.steering.building import Layers, layer_numbers
+from affectlens.steering.classifier import GRADIENT
 from affectlens.steering.doses import doses_at
 from affectlens.steering.formats.vectors import VECTOR_FORMATS, BlockVectors, VectorFormat
 from affectlens.steering.formats.vectors.vector_format import any_block
@@ -97,10 +98,10 @@ def block_vectors(
     """
     asked = _holdable(pack, spec)
     resolved = pack.resolve(asked)
-    if resolved.mode == LOW_RANK:
+    if resolved.mode in (LOW_RANK, GRADIENT):
         raise DataError(
-            f"No vector file holds the maps of mode {LOW_RANK}, which depend on the hidden state; "
-            "choose another mode, or use the pack itself."
+            f"No vector file holds what the mode {resolved.mode} does, which depends on the hidden "
+            "state; choose another mode, or use the pack itself."
         )
     chosen = None if layers is None else layer_numbers(layers, pack.n_layers)
     check, fit = format.check if format else any_block, None

@@ -139,21 +139,3 @@ def mapped(doses: Mapping[int, MapDose], rows: int) -> Affine:
     # A projection that is doubled is one that is added: (2 − 1) ⟨h, read⟩ along its write.
     scale, shift = torch.full((rows, most), 2.0), torch.zeros(rows, most)
     return Affine(vector, Projections(reads, writes, scale, shift), False, acts)
-
-
-def require_additive(spec: SteeringSpec) -> None:
-    """Refuse what maps do not have: directions for an operator, and a length for a unit.
-
-    Raises:
-        DataError: Naming it.
-    """
-    if spec.operator != "add":
-        raise DataError(
-            f"The mode {LOW_RANK} has maps, no directions that operator={spec.operator} could work "
-            "on; leave the operator out, or choose another mode."
-        )
-    if spec.unit in ("rms", "raw"):
-        raise DataError(
-            f"The mode {LOW_RANK} has maps, which have no length in unit={spec.unit}; use "
-            "unit=natural, 1 for the map as it was trained."
-        )

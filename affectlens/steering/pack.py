@@ -27,6 +27,7 @@ from affectlens.core import (
 from affectlens.core.errors import unknown
 from affectlens.core.places import WritePoint, in_order
 from affectlens.steering.building import merge_packs
+from affectlens.steering.classifier import Classifier
 from affectlens.steering.formats import format_of
 from affectlens.steering.gates import Gate, Readout, decider
 from affectlens.steering.intensity import (
@@ -72,6 +73,8 @@ class SteeringPack(PackDisplay, PackBuilding):
             `affectlens.steering.intensity`.
         low_rank: Maps of the mode ``low_rank``, for the same names as its ``vectors``, which hold
             what a map adds whatever the hidden state is; see `affectlens.steering.low_rank`.
+        classifier: Of the mode ``gradient``, whose ``vectors`` hold a step of each emotion from the
+            mean hidden state; see `affectlens.steering.classifier`.
         first: The mode of requests that name none; None: the first of `MODES` that it has.
         provenance: What made it; its model is the only one it fits.
     """
@@ -89,6 +92,7 @@ class SteeringPack(PackDisplay, PackBuilding):
     enough: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     responses: Responses = field(default_factory=dict)
     low_rank: Mapping[str, LowRank] = field(default_factory=dict[str, LowRank])
+    classifier: Classifier | None = None
     first: str | None = None
     provenance: Provenance = field(default_factory=lambda: Provenance("pack"))
 

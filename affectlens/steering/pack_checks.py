@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
+from affectlens.steering.classifier import GRADIENT
 from affectlens.steering.gates import EMBEDDINGS
 from affectlens.steering.intensity import check_responses
 from affectlens.steering.low_rank import LOW_RANK
@@ -28,6 +29,7 @@ def check_pack(pack: SteeringPack) -> None:
     _check_names(pack)
     _check_tensors(pack)
     _check_low_rank(pack)
+    _check_classifier(pack)
     _check_probes(pack)
     _check_enough(pack)
     check_responses(pack)
@@ -130,3 +132,12 @@ def _check_low_rank(pack: SteeringPack) -> None:
         raise DataError(f"The pack lacks {lacks}, of {name}.")
     for name, maps in pack.low_rank.items():
         maps.check(name, len(pack.emotions), len(pack.layers[name]), pack.d_model)
+
+
+def _check_classifier(pack: SteeringPack) -> None:
+    name = f"{GRADIENT}.resid_post"
+    if (pack.classifier is None) != (name not in pack.vectors):
+        lacks = "a classifier" if pack.classifier is None else "vectors"
+        raise DataError(f"The pack lacks {lacks}, of {name}.")
+    if pack.classifier is not None:
+        pack.classifier.check(len(pack.emotions), len(pack.layers[name]), pack.d_model)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from affectlens.core.artefact import TensorFile
 from affectlens.core.places import WritePoint
+from affectlens.steering.classifier import CLASSIFIER, Classifier
 from affectlens.steering.gates import Readout
 from affectlens.steering.intensity import facts, from_facts
 from affectlens.steering.low_rank import LowRank
@@ -43,6 +44,9 @@ def tensors_of(pack: SteeringPack) -> dict[str, Tensor]:
         tensors["rms"] = pack.rms
     for name, maps in pack.low_rank.items():
         tensors |= {f"{name}.reads": maps.reads, f"{name}.writes": maps.writes}
+    if pack.classifier is not None:
+        parts = pack.classifier.parts()
+        tensors |= {f"{CLASSIFIER}.{part}": tensor for part, tensor in parts.items()}
     for name, probes in _probes(pack).items():
         tensors |= {f"{name}.weights": probes.weights, f"{name}.bias": probes.bias}
     return tensors
@@ -62,12 +66,18 @@ def fields_of(file: TensorFile) -> dict[str, Any]:
         if {f"{name}.weights", f"{name}.bias"} <= tensors.keys()
     }
     mapped = [name.removesuffix(".reads") for name in tensors if name.endswith(".reads")]
+    classifier = {
+        name.removeprefix(f"{CLASSIFIER}."): tensors.pop(name)
+        for name in list(tensors)
+        if name.startswith(f"{CLASSIFIER}.")
+    }
     return {
         "emotions": tuple(said["emotions"]),
         "low_rank": {
             name: LowRank(tensors.pop(f"{name}.reads"), tensors.pop(f"{name}.writes"))
             for name in mapped
         },
+        "classifier": Classifier(**classifier) if classifier else None,
         "vectors": tensors,
         "layers": {name: tuple(numbers) for name, numbers in said["layers"].items()},
         "n_layers": said["n_layers"],

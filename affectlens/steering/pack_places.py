@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core.places import WritePoint, in_order
+from affectlens.steering.classifier import GRADIENT
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -38,6 +39,8 @@ def vectors_at(pack: SteeringPack, places: Sequence[WritePoint]) -> Float[Tensor
     index = {place: i for i, place in enumerate(places)}
     k = len(pack.emotions)
     for name, layers in pack.layers.items():
+        if name.partition(".")[0] == GRADIENT:  # no server takes steps
+            continue
         maps = pack.low_rank.get(name)  # of one name at most: a single point has them
         for i, layer in enumerate(layers):
             here = index.get(WritePoint(layer, name.partition(".")[2]))

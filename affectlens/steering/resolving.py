@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
+from affectlens.steering.classifier import GRADIENT
 from affectlens.steering.doses import cancels
 from affectlens.steering.gates import Gate
 from affectlens.steering.intensity import CALIBRATED, calibrated
-from affectlens.steering.low_rank import LOW_RANK, require_additive
+from affectlens.steering.low_rank import LOW_RANK
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
+
+_NO_DIRECTIONS = {
+    LOW_RANK: "has maps, which depend on the hidden state",
+    GRADIENT: "takes steps of a classifier, which depend on the hidden state",
+}
+"""Modes whose vectors are but a part of what they do, or an example of it."""
 
 
 def resolved(pack: SteeringPack, spec: Any) -> SteeringSpec:
@@ -22,8 +29,8 @@ def resolved(pack: SteeringPack, spec: Any) -> SteeringSpec:
         return asked
     mode = asked.mode or pack.modes[0]
     pack.points(mode)
-    if mode == LOW_RANK:
-        require_additive(asked)
+    if mode in _NO_DIRECTIONS:
+        _require_additive(asked, mode)
     if asked.unit == "rms" and pack.rms is None:
         raise DataError(
             "This pack does not hold the residual's RMS, which unit=rms needs; use "
@@ -42,3 +49,21 @@ def resolved(pack: SteeringPack, spec: Any) -> SteeringSpec:
     if isinstance(found.gate, Gate):
         pack.decider(found)
     return found
+
+
+def _require_additive(spec: SteeringSpec, mode: str) -> None:
+    """Refuse an operator, which works on directions, and a unit, which is a length.
+
+    Raises:
+        DataError: Naming it.
+    """
+    if spec.operator != "add":
+        raise DataError(
+            f"The mode {mode} {_NO_DIRECTIONS[mode]}, no directions that operator={spec.operator} "
+            "could work on; leave the operator out, or choose another mode."
+        )
+    if spec.unit in ("rms", "raw"):
+        raise DataError(
+            f"The mode {mode} {_NO_DIRECTIONS[mode]}, so nothing has a length in unit={spec.unit}; "
+            "use unit=natural, 1 for what it is by itself."
+        )

@@ -24,11 +24,13 @@ MODES: Mapping[str, tuple[str, ...]] = {
     "residual": ("resid_post",),
     "circuit": ("o_proj_out", "down_proj_out"),
     "low_rank": ("resid_post",),
+    "gradient": ("resid_post",),
 }
 """Where each mode writes: ``residual`` to block outputs, ``circuit`` to those of attention and MLP.
 
 The latter two come before a post-norm, where a family has one. ``low_rank`` changes block outputs
-by a map of what they are (`affectlens.steering.low_rank`).
+by a map of what they are (`affectlens.steering.low_rank`), ``gradient`` by a step of a classifier
+(`affectlens.steering.classifier`).
 """
 
 POSITIONS: tuple[str, ...] = ("generated", "last_prompt+generated", "prompt", "all")

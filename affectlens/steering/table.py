@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from affectlens.core.places import WritePoint, in_order
+from affectlens.steering.classifier import GRADIENT, Steps, step_weights, stepping
 from affectlens.steering.doses import doses_at
 from affectlens.steering.gates import Gate, GateTable, gate_tables
 from affectlens.steering.low_rank import LOW_RANK, map_dose, mapped
@@ -30,11 +31,11 @@ class SiteTable:
     """All that happens at one place of one layer. Row 0 and rows that do not act here do nothing.
 
     Attributes:
-        operators: Operator, or `LOW_RANK`, to what its rows do. A row has one of them, so their
-            order is all one.
+        operators: Operator, `LOW_RANK` or `GRADIENT` to what its rows do. A row has one of them,
+            so their order is all one.
     """
 
-    operators: Mapping[str, Affine]
+    operators: Mapping[str, Affine | Steps]
 
     def apply(
         self,
@@ -105,7 +106,7 @@ def build_table(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> SteeringTa
     distinct = list(dict.fromkeys(spec for spec in specs if spec))
     place = {spec: i + 1 for i, spec in enumerate(distinct)}
     rows = len(distinct) + 1
-    acting: dict[WritePoint, dict[str, Affine]] = {}
+    acting: dict[WritePoint, dict[str, Affine | Steps]] = {}
     for name in pack.vectors:
         mode, _, point = name.partition(".")
         asked = {place[spec]: spec for spec in distinct if spec.mode == mode}
@@ -137,12 +138,16 @@ def _gates(pack: SteeringPack, specs: Sequence[SteeringSpec]) -> tuple[GateTable
 
 def _at(
     pack: SteeringPack, name: str, index: int, asked: Mapping[int, SteeringSpec], rows: int
-) -> dict[str, Affine]:
+) -> dict[str, Affine | Steps]:
     """What requests of one mode do at one of its places, by operator."""
     if name in pack.low_rank:
         found = {row: map_dose(pack, spec, name, index) for row, spec in asked.items()}
         maps = {row: dose for row, dose in found.items() if dose is not None}
         return {LOW_RANK: mapped(maps, rows)} if maps else {}
+    if name.partition(".")[0] == GRADIENT:
+        weighed = {row: step_weights(pack, spec, name, index) for row, spec in asked.items()}
+        steps = {row: weights for row, weights in weighed.items() if weights is not None}
+        return {GRADIENT: stepping(pack, index, steps, rows)} if steps else {}
     doses: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
     for row, spec in asked.items():
         vectors = doses_at(pack, spec, name.partition(".")[2], index)

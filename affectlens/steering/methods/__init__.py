@@ -14,6 +14,7 @@ from affectlens.steering.methods.emotion_prompt import EMOTION_PROMPT
 from affectlens.steering.methods.few_shot import FEW_SHOT
 from affectlens.steering.methods.group_centred import GROUP_CENTRED
 from affectlens.steering.methods.instruction import INSTRUCTION
+from affectlens.steering.methods.k_steering import K_STEERING
 from affectlens.steering.methods.keep_norm import KEEP_NORM
 from affectlens.steering.methods.lda import LDA
 from affectlens.steering.methods.leace_cleaned import LEACE_CLEANED
@@ -54,6 +55,7 @@ METHODS: Registry[Method] = Registry(
     KEEP_NORM,
     CLAMPED,
     UNTIL_HEARD,
+    K_STEERING,
     PROMPT_AND_VECTOR,
     RANDOM_DIRECTION,
     OTHER_EMOTION,

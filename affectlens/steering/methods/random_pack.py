@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from affectlens.core.errors import DataError
+from affectlens.steering.classifier import GRADIENT
 from affectlens.steering.low_rank import LOW_RANK
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def random_pack(pack: SteeringPack, mode: str = "residual", seed: int = 0) -> St
 
     Raises:
         UnknownNameError: If the pack has no such mode.
-        DataError: If the mode steers by maps, which are no directions.
+        DataError: If the mode steers by maps or a classifier, which are no directions.
     """
-    if mode == LOW_RANK:
-        raise DataError(f"The mode {LOW_RANK} has maps, no directions to draw; use another mode.")
+    if mode in (LOW_RANK, GRADIENT):
+        raise DataError(f"The mode {mode} has no directions to draw at random; use another mode.")
     generator = torch.Generator().manual_seed(seed)
     vectors = {}
     for point in pack.points(mode):
@@ -49,6 +50,7 @@ def random_pack(pack: SteeringPack, mode: str = "residual", seed: int = 0) -> St
         enough={},
         responses={},
         low_rank={},
+        classifier=None,
         first=None,
         provenance=replace(
             pack.provenance,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from affectlens.core import DataError, Site, WritePoint
+from affectlens.steering.building import pack_provenance
 from affectlens.steering.low_rank import LOW_RANK, LowRank
 from affectlens.steering.refine.descent import Advance, descend, rms_per_layer
 from affectlens.steering.refine.log_probabilities import mapped, reply_log_probabilities
@@ -100,13 +101,6 @@ def refine_low_rank(
     free = descend(model, corpora, directions.emotions, begin, lowered, settings, advance)
     constants, reads, writes = parts.to("cpu").of(free)
     name, emotions = f"{LOW_RANK}.resid_post", tuple(directions.emotions)
-    parameters = {
-        "refined": asdict(settings),
-        "refined_on": fingerprints(corpora),
-        "low_rank": {"rank": rank, "layers": list(layers)},
-    }
-    if model.template_variables:
-        parameters["template_variables"] = dict(model.template_variables)
     return SteeringPack(
         emotions=emotions,
         vectors={name: constants},
@@ -116,13 +110,12 @@ def refine_low_rank(
         d_model=model.d_model,
         recommended={LOW_RANK: dict.fromkeys(emotions, 1.0)},
         positions={LOW_RANK: "last_prompt+generated"},
-        provenance=replace(
+        provenance=pack_provenance(
+            model,
             directions.provenance,
-            kind="pack",
-            model=model.fingerprint,
-            model_name=model.name,
-            parameters=parameters,
-            inputs={"start": directions.provenance.fingerprint},
+            refined=asdict(settings),
+            refined_on=fingerprints(corpora),
+            low_rank={"rank": rank, "layers": list(layers)},
         ),
     )
 
