@@ -66,7 +66,7 @@ class Classifier:
         Raises:
             DataError: Naming what does not fit.
         """
-        width = max(1, self.inner_bias.shape[-1]) if self.inner_bias.ndim == 2 else 1
+        width = max(1, self.inner.shape[1]) if self.inner.ndim == 3 else 1
         wanted = {
             "inner": (layers, width, d_model),
             "inner_bias": (layers, width),

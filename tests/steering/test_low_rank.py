@@ -274,7 +274,7 @@ def test_requests_that_maps_cannot_answer_are_refused(tiny_model: Any, tmp_path:
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="unit=rms"):
         replace(pack, rms=torch.ones(model.n_layers)).resolve("anger=1;unit=rms")
-    with pytest.raises(DataError, match="No vector file holds the maps"):
+    with pytest.raises(DataError, match="mode low_rank does"):
         export_vectors(pack, "anger=1", tmp_path / "v.safetensors", "safetensors")
     with pytest.raises(DataError, match="no directions to draw"):
         random_directions(pack, "low_rank")

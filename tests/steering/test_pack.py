@@ -32,6 +32,7 @@ from affectlens.steering.low_rank import LowRank
 from affectlens.steering.operators.affine import add
 from affectlens.steering.pack_file import facts_of
 from tests.steering.oracle import EMOTIONS, random_pack
+from tests.steering.test_classifier import gradient_pack
 from tests.steering.test_low_rank import low_rank_pack
 
 
@@ -79,7 +80,8 @@ def test_the_fingerprint_covers_every_field(
         responses={"heard": {"residual": {"anger": line}}},
         first="circuit",
     )
-    whole = SteeringPack.merge(whole, low_rank_pack(tiny_model("llama")))
+    model = tiny_model("llama")
+    whole = SteeringPack.merge(whole, low_rank_pack(model), gradient_pack(model))
     whole.save(tmp_path / "a.safetensors")
     assert SteeringPack.load(tmp_path / "a.safetensors").fingerprint == whole.fingerprint
     seen = {whole.fingerprint}
