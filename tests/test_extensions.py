@@ -244,7 +244,9 @@ def a_backend() -> Any:
             advance(len(prompts))
             return [prompt[-settings.max_new_tokens :] for prompt in prompts]
 
-    return BackendKind("toy", "A toy of a back end", lambda _: nullcontext(Echo()), is_server=False)
+    return BackendKind(
+        "toy", "A toy of a back end", lambda _: nullcontext(Echo()), has_address=False
+    )
 
 
 def an_arm() -> Any:

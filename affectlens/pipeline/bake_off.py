@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from affectlens.core import EMOTIONS
 from affectlens.core.errors import DataError
+from affectlens.pipeline.backends import backend_of
 from affectlens.pipeline.context import RunContext
 from affectlens.pipeline.run import writing_alone
 from affectlens.pipeline.run_config import RunConfig
 from affectlens.pipeline.run_material import RunMaterial, require_run
 
 if TYPE_CHECKING:
+    from affectlens.evaluation.backends import Backend, Ids
     from affectlens.evaluation.bakeoff import BakeOff, BakeOffSettings
+    from affectlens.steering import SteeringPack
 
 FOLDER = "bakeoff"
 
@@ -42,7 +46,8 @@ def bake_off_run(
         DataError: If the run is on labels that the judge does not know.
         AffectLensError: As `bake_off`.
     """
-    from affectlens.evaluation.bakeoff import Jury, bake_off
+    from affectlens.evaluation.backends import BACKENDS
+    from affectlens.evaluation.bakeoff import Generating, Jury, bake_off
     from affectlens.geometry import Directions
     from affectlens.pipeline.stages.directions import DIRECTIONS
 
@@ -59,7 +64,16 @@ def bake_off_run(
     with writing_alone(target):
         material = RunMaterial(config.out, context.model, target)
         jury = Jury(context.judge, context.lexicon, context.embed, material.openers)
-        found = bake_off(material, jury, target, settings, told=told)
+        kind = BACKENDS[config.backend]
+
+        def opened(
+            packs: Mapping[Path, SteeringPack], prompt: Ids
+        ) -> AbstractContextManager[Backend]:
+            return backend_of(config, context.model, packs, prompt, target)
+
+        found = bake_off(
+            material, jury, target, settings, generating=Generating(kind, opened), told=told
+        )
         found.save(target)
     return found, target
 

@@ -31,8 +31,10 @@ class RunConfig(BaseModel):
         max_new_tokens: Length of generated replies.
         backend: What generates the arms, a name in `affectlens.evaluation.BACKENDS`. It changes the
             stage ``evaluate`` alone, strengths are chosen as ever.
-        url: A vLLM server that runs already and has the packs of the run; None starts one.
+        url: A vLLM server that runs already and has the packs of the run, or a Ray cluster; None
+            starts one.
         vllm_python: Interpreter of the environment that has vLLM, to start one with.
+        ray_workers: Processes of the back end ``ray``; None: one per GPU, else two.
         template_variables: What the chat template is told, by name; part of every key that
             depends on prompts.
         own: Texts and labels of one's own; None: ours.
@@ -55,6 +57,7 @@ class RunConfig(BaseModel):
     backend: str = "transformers"
     url: str | None = None
     vllm_python: str | None = None
+    ray_workers: int | None = Field(default=None, ge=1)
     template_variables: dict[str, Any] = Field(default_factory=dict)
     own: OwnCorpus | None = None
     force: bool = False
@@ -85,12 +88,16 @@ class RunConfig(BaseModel):
             )
             raise DataError(f"These run options do not work: {problems}.") from None
         kind = BACKENDS[config.backend]
-        if not kind.is_server and (config.url or config.vllm_python):
+        if (config.url and not kind.has_address) or (config.vllm_python and kind.name != "vllm"):
             raise DataError("--url and --vllm-python are for --backend vllm; give that as well.")
-        if config.backend == "vllm" and (config.quantize or config.device_map):
+        if config.ray_workers and kind.name != "ray":
+            raise DataError("--ray-workers is for --backend ray; give that as well.")
+        if kind.name in ("vllm", "ray") and (config.quantize or config.device_map):
+            who = "A vLLM server loads the model in its"
+            if kind.name == "ray":
+                who = "Ray's workers load the model in their"
             raise DataError(
-                "A vLLM server loads the model in its own way; leave out --backend vllm, or "
-                "--quantize and --device-map."
+                f"{who} own way; leave out --backend {kind.name}, or --quantize and --device-map."
             )
         if config.device_map is not None and config.device is not None:
             raise DataError("Give --device for one device or --device-map for several, not both.")

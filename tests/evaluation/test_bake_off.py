@@ -9,7 +9,8 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from affectlens.core.errors import UnknownNameError
 from affectlens.core.statistics import paired_difference
 from affectlens.datasets import load
 from affectlens.evaluation import Reply, Request, generate_replies
-from affectlens.evaluation.bakeoff import BakeOffSettings, Jury, bake_off
+from affectlens.evaluation.bakeoff import BakeOffSettings, Generating, Jury, bake_off
 from affectlens.evaluation.bakeoff import kept_texts as kept
 from affectlens.evaluation.bakeoff.candidates import Candidate, Look, chosen, search
 from affectlens.evaluation.bakeoff.front import pareto_front
@@ -35,6 +36,7 @@ from affectlens.evaluation.reply_scores import Scores
 from affectlens.models import load_model
 from affectlens.models.generation.decoding import GenerationSettings
 from affectlens.pipeline.run_material import RunMaterial
+from affectlens.steering import SteeringPack
 from affectlens.steering.methods import METHODS
 
 SHORT = GenerationSettings(max_new_tokens=5)
@@ -343,6 +345,38 @@ class TestWhole:
         again = bake_off(material, jury, folder, SMALL)
         assert json.dumps(again.table_rows()) == json.dumps(found.table_rows())
         assert [w.words for w in again.winners] == [w.words for w in found.winners]
+
+    def test_another_back_end_does_what_it_can(
+        self, finished: Any, material: RunMaterial, jury: Jury, tmp_path: Path
+    ) -> None:
+        """The same table; what it cannot do is done here; it is opened when it is needed."""
+        from affectlens.evaluation import BACKENDS, Transformers
+        from affectlens.steering.operators import OPERATORS
+
+        found, _ = finished
+        asked, opened = list[str](), list[int]()
+
+        class There(Transformers):
+            def generate(self, prompts: Any, specs: Any, *others: Any) -> Any:
+                asked.extend(s.operator for s in specs if s is not None)
+                return super().generate(prompts, specs, *others)
+
+        @contextmanager
+        def open_(packs: Any, prompt: Any) -> Iterator[There]:
+            assert {pack.fingerprint for pack in packs.values()} and len(prompt) > 1
+            assert all(SteeringPack.load(f).fingerprint == p.fingerprint for f, p in packs.items())
+            opened.append(1)
+            yield There(material.model)
+            opened.append(-1)
+
+        kind = replace(BACKENDS["transformers"], name="there", every_operator=False)
+        generating = Generating(kind, open_)
+        again = bake_off(material, jury, tmp_path, SMALL, generating=generating)
+        assert json.dumps(again.table_rows()) == json.dumps(found.table_rows())
+        assert opened == [1, -1] and asked and all(OPERATORS[name].served for name in asked)
+        assert not OPERATORS["rotate"].served
+        more = bake_off(material, jury, tmp_path, SMALL, generating=generating)
+        assert opened == [1, -1] and more.table_rows() == again.table_rows()
 
     def test_its_files_are_json_and_a_table(self, finished: Any, tmp_path: Path) -> None:
         found, _ = finished

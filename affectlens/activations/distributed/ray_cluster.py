@@ -25,7 +25,7 @@ def import_ray() -> Any:
     Raises:
         ModelError: If it is not installed.
     """
-    return needed("ray", "Spreading a capture over machines")
+    return needed("ray", "Spreading work over machines")
 
 
 @contextmanager

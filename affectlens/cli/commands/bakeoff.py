@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from affectlens.cli.generating_options import Backend, Url, VllmPython
 from affectlens.cli.options import AsJson, names
 from affectlens.cli.program import DEFAULT_RUN, FIRST, Device, Dtype, example, sentences
 
@@ -46,6 +47,13 @@ def bakeoff(
     model: Annotated[str | None, typer.Option("--model", help="Default: the run's.")] = None,
     device: Device = None,
     dtype: Dtype = None,
+    backend: Backend = "transformers",
+    url: Url = None,
+    vllm_python: VllmPython = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option("--ray-workers", min=1, help="With ray: processes with a model each."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
     save: Annotated[
         Path | None, typer.Option("--save", help="Folder; default: bakeoff in the run folder.")
@@ -82,6 +90,10 @@ def bakeoff(
             device=device,
             dtype=dtype,
             template_variables=dict(template_variables_of(out)),
+            backend=backend,
+            url=url,
+            vllm_python=vllm_python,
+            ray_workers=ray_workers,
         )
         found, folder = bake_off_run(
             config,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from affectlens.cli.generating_options import Backend, Url, VllmPython
 from affectlens.cli.program import (
     DEFAULT_MODEL,
     DEFAULT_RUN,
@@ -42,18 +43,6 @@ Style = Annotated[
     str, typer.Option("--style", help="Named or only shown; see `affectlens list styles`.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
-Backend = Annotated[
-    str,
-    typer.Option("--backend", help="What generates the arms; see `affectlens list backends`."),
-]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", help="With vllm: a server that runs already; default: start one."),
-]
-VllmPython = Annotated[
-    str | None,
-    typer.Option("--vllm-python", help="Interpreter of the environment with vLLM, to start one."),
-]
 Force = Annotated[bool, typer.Option("--force", help="Redo stages even if nothing changed.")]
 
 Corpus = Annotated[

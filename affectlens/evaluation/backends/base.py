@@ -52,10 +52,11 @@ class BackendRequest:
         source: What the user calls it: a name, hub id or folder, for a process of its own.
         packs: File to pack: all that will be steered with.
         prompt: One of those to come, to know the model by.
-        url: A server that runs already; None starts one, where the back end is a server.
+        url: A server or cluster that is there already; None starts one, where one is needed.
         python: Interpreter to start one with.
         log: Where a server of our own writes.
         arguments: More of its command line.
+        workers: Processes with a model each, where the back end has such.
     """
 
     model: LanguageModel
@@ -66,6 +67,7 @@ class BackendRequest:
     python: str | None
     log: Path
     arguments: Sequence[str] = ()
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,13 @@ class BackendKind:
         name: What users write.
         help: One line.
         open: Has it there while a block runs.
-        is_server: Whether it has an address, or an interpreter to be started with.
+        has_address: Whether it may be somewhere else already.
+        every_operator: Whether it steers with all operators, and not with those alone that servers
+            can do.
     """
 
     name: str
     help: str
     open: Callable[[BackendRequest], AbstractContextManager[Backend]]
-    is_server: bool
+    has_address: bool
+    every_operator: bool = True

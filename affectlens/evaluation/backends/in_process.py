@@ -52,5 +52,5 @@ def open_transformers(request: BackendRequest) -> AbstractContextManager[Backend
 
 
 TRANSFORMERS = BackendKind(
-    "transformers", "our own generation, in this process", open_transformers, is_server=False
+    "transformers", "our own generation, in this process", open_transformers, has_address=False
 )

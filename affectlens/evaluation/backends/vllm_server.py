@@ -65,5 +65,9 @@ def _arguments(model: LanguageModel) -> list[str]:
 
 
 VLLM = BackendKind(
-    "vllm", "a vLLM server with the plug-in: many replies at once", open_vllm, is_server=True
+    "vllm",
+    "a vLLM server with the plug-in: many replies at once",
+    open_vllm,
+    has_address=True,
+    every_operator=False,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from affectlens.core.artefact import fingerprint, package_version
 from affectlens.core.errors import DataError
 from affectlens.core.progress import progress
 from affectlens.evaluation.arms import UNSTEERED
+from affectlens.evaluation.backends import TRANSFORMERS
 from affectlens.evaluation.bakeoff.candidates import (
     Candidate,
     Look,
@@ -20,12 +23,12 @@ from affectlens.evaluation.bakeoff.candidates import (
     search,
     tokens_of,
 )
-from affectlens.evaluation.bakeoff.kept_texts import KeptTexts
+from affectlens.evaluation.bakeoff.kept_texts import Elsewhere, KeptTexts
 from affectlens.evaluation.bakeoff.packs import KeptPacks
 from affectlens.evaluation.bakeoff.result import BakeOff, entry_of
 from affectlens.evaluation.bakeoff.settings import BakeOffSettings
 from affectlens.evaluation.perplexity import ratio_of_replies
-from affectlens.evaluation.replies import Request
+from affectlens.evaluation.replies import Request, encode_event
 from affectlens.evaluation.reply_scores import Scores, known_mean, score_replies
 from affectlens.steering.methods import METHODS, Material, Method
 from affectlens.steering.operators import OPERATORS
@@ -33,7 +36,7 @@ from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
-    from affectlens.evaluation.backends import Backend
+    from affectlens.evaluation.backends import Backend, BackendKind, Ids
     from affectlens.evaluation.judges import Judge
     from affectlens.evaluation.reply import Reply
     from affectlens.evaluation.reply_scores import Embed
@@ -174,13 +177,26 @@ class Bench:
         return Request(event, emotion, spec, wording.asks(emotion), shown)
 
 
+@dataclass(frozen=True)
+class Generating:
+    """What generates the replies of a bake-off.
+
+    Attributes:
+        kind: Of the back end.
+        open: Has it there while a block runs, for the packs in these files and prompts like this.
+    """
+
+    kind: BackendKind
+    open: Callable[[Mapping[Path, SteeringPack], Ids], AbstractContextManager[Backend]]
+
+
 def bake_off(
     material: Material,
     jury: Jury,
     folder: Path,
     settings: BakeOffSettings | None = None,
     *,
-    backend: Backend | None = None,
+    generating: Generating | None = None,
     told: Told = lambda _method, _what: None,
 ) -> BakeOff:
     """Tune every method within the same budget, let it answer the test events, and score it.
@@ -193,12 +209,14 @@ def bake_off(
         jury: Who judges.
         folder: Where vectors and replies are kept.
         settings: What is compared; default: all methods.
-        backend: What generates; default: the model, in this process.
+        generating: What generates, opened when there is something to generate; methods it cannot
+            do are answered here. Default: the model, in this process.
         told: Hears of each method what is being done, and how it came out.
 
     Raises:
         DataError: If the material lacks an emotion, or the model what a method steers.
         ArtefactError: If what is kept is damaged.
+        AffectLensError: If the back end cannot be opened.
     """
     from affectlens.datasets import load, spread
 
@@ -214,38 +232,44 @@ def bake_off(
     made_by = _versions(model)
     kept = KeptPacks(material, folder / "packs", made_by)
     packs: dict[str, SteeringPack | None] = {}
+    files: dict[Path, SteeringPack] = {}
     for method in methods:  # what cannot be made is told before anything is generated
         told(method.name, "vectors")
-        packs[method.name] = kept.of(method)
+        packs[method.name] = made = kept.of(method)
+        if made is not None:
+            files[kept.file(method)] = made
     events = load("events")
-    bench = Bench(
-        material,
-        settings,
-        jury,
-        KeptTexts(model, folder / "texts", settings.generation, made_by, settings.chunk, backend),
-        spread(events.filter(split="tune"), settings.tune_events),
-        spread(events.filter(split="test"), settings.events),
-    )
-    tuning, reference = bench.unsteered(bench.tune), bench.unsteered(bench.test)
-    scores = {UNSTEERED: jury.scores(reference, reference, settings.emotions)}
-    looks: dict[str, dict[str, list[Look]]] = {}
-    best: dict[str, dict[str, Look]] = {}
-    for method in methods:
-        pack = packs[method.name]
-        told(method.name, "tuning")
-        looks[method.name] = bench.tuned(method, pack, tuning)
-        best[method.name] = {
-            emotion: chosen(seen, settings.max_perplexity_ratio)
-            for emotion, seen in looks[method.name].items()
-        }
-        told(method.name, "answering")
-        requests = [
-            bench.request(method, event, emotion, look.candidate)
-            for event in bench.test
-            for emotion, look in best[method.name].items()
-        ]
-        replies = bench.replies(method.name, requests, pack, "answering")
-        scores[method.name] = jury.scores(replies, reference, settings.emotions)
+    with _elsewhere(generating, files, encode_event(model, next(iter(events)))) as elsewhere:
+        bench = Bench(
+            material,
+            settings,
+            jury,
+            KeptTexts(
+                model, folder / "texts", settings.generation, made_by, settings.chunk, elsewhere
+            ),
+            spread(events.filter(split="tune"), settings.tune_events),
+            spread(events.filter(split="test"), settings.events),
+        )
+        tuning, reference = bench.unsteered(bench.tune), bench.unsteered(bench.test)
+        scores = {UNSTEERED: jury.scores(reference, reference, settings.emotions)}
+        looks: dict[str, dict[str, list[Look]]] = {}
+        best: dict[str, dict[str, Look]] = {}
+        for method in methods:
+            pack = packs[method.name]
+            told(method.name, "tuning")
+            looks[method.name] = bench.tuned(method, pack, tuning)
+            best[method.name] = {
+                emotion: chosen(seen, settings.max_perplexity_ratio)
+                for emotion, seen in looks[method.name].items()
+            }
+            told(method.name, "answering")
+            requests = [
+                bench.request(method, event, emotion, look.candidate)
+                for event in bench.test
+                for emotion, look in best[method.name].items()
+            ]
+            replies = bench.replies(method.name, requests, pack, "answering")
+            scores[method.name] = jury.scores(replies, reference, settings.emotions)
     entries = [
         entry_of(
             name,
@@ -259,6 +283,24 @@ def bake_off(
         for name in scores
     ]
     return BakeOff.of(model.name, settings, entries, scores)
+
+
+@contextmanager
+def _elsewhere(
+    generating: Generating | None, packs: Mapping[Path, SteeringPack], prompt: Ids
+) -> Generator[Elsewhere | None]:
+    """Another back end than this process; it is opened when it is first asked for a reply."""
+    if generating is None or generating.kind is TRANSFORMERS:
+        yield None
+        return
+    kind, open_ = generating.kind, generating.open
+    with ExitStack() as stack:
+
+        @cache
+        def opened() -> Backend:
+            return stack.enter_context(open_(packs, prompt))
+
+        yield Elsewhere(kind.name, kind.every_operator, opened)
 
 
 def _versions(model: LanguageModel) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from affectlens.core.errors import ArtefactError, DataError
 from affectlens.core.jsonl import read_jsonl, write_jsonl
 from affectlens.evaluation.replies import Request, encode_event, generate_replies
 from affectlens.evaluation.reply import Reply
+from affectlens.steering.operators import OPERATORS
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
@@ -19,6 +21,29 @@ if TYPE_CHECKING:
     from affectlens.models import LanguageModel
     from affectlens.models.generation.decoding import GenerationSettings
     from affectlens.steering import SteeringPack
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """A back end that is opened when the first reply is asked of it.
+
+    Attributes:
+        name: Of its kind.
+        every_operator: Whether it steers with all operators; what it cannot do is done here.
+        backend: Opens it, or gives what is open.
+    """
+
+    name: str
+    every_operator: bool
+    backend: Callable[[], Backend]
+
+    def does(self, requests: Sequence[Request]) -> bool:
+        """Whether it can answer them."""
+        steered = [request.spec.operator for request in requests if request.spec is not None]
+        return self.every_operator or all(OPERATORS[name].served for name in steered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +56,7 @@ class KeptTexts:
         generation: Of all of them.
         made_by: What else they depend on: versions, the model's fingerprint, number format.
         chunk: How many are generated together.
-        backend: What generates; None: the model, in this process.
+        elsewhere: What generates; None: the model, in this process.
     """
 
     model: LanguageModel
@@ -39,7 +64,7 @@ class KeptTexts:
     generation: GenerationSettings
     made_by: str
     chunk: int
-    backend: Backend | None = None
+    elsewhere: Elsewhere | None = None
 
     def replies(
         self,
@@ -60,9 +85,14 @@ class KeptTexts:
             ArtefactError: If a file cannot be read.
         """
         found: list[Reply] = []
+        elsewhere = self.elsewhere
+        if elsewhere is not None and not elsewhere.does(requests):
+            logger.info("%s is answered in this process: %s cannot do it.", name, elsewhere.name)
+            elsewhere = None
+        where = "transformers" if elsewhere is None else elsewhere.name
         for start in range(0, len(requests), self.chunk):
             part = requests[start : start + self.chunk]
-            file = self.folder / f"{name}-{self._key(part, pack)}.jsonl"
+            file = self.folder / f"{name}-{self._key(part, pack, where)}.jsonl"
             if file.is_file():
                 advance(len(part))
             else:
@@ -72,7 +102,7 @@ class KeptTexts:
                     part,
                     self.generation,
                     pack=pack,
-                    backend=self.backend,
+                    backend=None if elsewhere is None else elsewhere.backend(),
                     advance=advance,
                 )
                 write_jsonl(file, (reply.to_dict() for reply in made))
@@ -80,15 +110,13 @@ class KeptTexts:
             found += _read(file, len(part))
         return found
 
-    def _key(self, requests: Sequence[Request], pack: SteeringPack | None) -> str:
+    def _key(self, requests: Sequence[Request], pack: SteeringPack | None, where: str) -> str:
         asked = [
             (r.event.id, r.emotion, str(r.spec), self._prompt(r.event, r.system, r.examples))
             for r in requests
         ]
         steered = None if pack is None else pack.fingerprint
-        return fingerprint(
-            asked, steered, self.generation, self.made_by, type(self.backend).__name__
-        )
+        return fingerprint(asked, steered, self.generation, self.made_by, where)
 
     def _prompt(
         self, event: Record, system: str | None, examples: Sequence[tuple[str, str]]

@@ -28,6 +28,11 @@ class KeptPacks:
     folder: Path
     made_by: str
 
+    def file(self, method: Method) -> Path:
+        """Where the pack of a method lies."""
+        key = fingerprint(method.name, self.material.fingerprint, self.made_by)
+        return self.folder / f"{method.name}-{key}.safetensors"
+
     def of(self, method: Method) -> SteeringPack | None:
         """The pack of a method; None if it steers nothing.
 
@@ -39,8 +44,7 @@ class KeptPacks:
 
         if method.vectors is None:
             return None
-        key = fingerprint(method.name, self.material.fingerprint, self.made_by)
-        file = self.folder / f"{method.name}-{key}.safetensors"
+        file = self.file(method)
         if file.is_file():
             return SteeringPack.load(file, self.material.model)
         pack = method.vectors(self.material)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,6 @@ from affectlens.pipeline.stage import StageRun
 if TYPE_CHECKING:
     from affectlens.evaluation import Backend
     from affectlens.steering import SteeringPack
-
-LOG = "vllm.log"
 
 
 def evaluate(run: StageRun) -> Sequence[str]:
@@ -75,11 +73,10 @@ def arm_packs(run: StageRun) -> Mapping[str, SteeringPack]:
     return packs
 
 
-@contextmanager
 def generating(
     run: StageRun, packs: Mapping[Path, SteeringPack], arguments: Sequence[str] = ()
-) -> Generator[Backend]:
-    """The back end of the run, while the block runs.
+) -> AbstractContextManager[Backend]:
+    """The back end of the run, while a block runs.
 
     Args:
         run: Says which.
@@ -87,22 +84,10 @@ def generating(
         arguments: More for a server of our own.
 
     Raises:
-        DataError, MismatchError: If a server is not there, not steering, or not this model.
-        ModelError: If there is none, or it does not start.
+        AffectLensError: As `backend_of`.
     """
-    from affectlens.evaluation import BACKENDS, BackendRequest
     from affectlens.evaluation.replies import encode_event
+    from affectlens.pipeline.backends import backend_of
 
-    config = run.context.config
-    request = BackendRequest(
-        model=run.model,
-        source=config.model,
-        packs=packs,
-        prompt=encode_event(run.model, run.events("test")[0]),
-        url=config.url,
-        python=config.vllm_python,
-        log=run.folder / LOG,
-        arguments=arguments,
-    )
-    with BACKENDS[config.backend].open(request) as backend:
-        yield backend
+    prompt = encode_event(run.model, run.events("test")[0])
+    return backend_of(run.context.config, run.model, packs, prompt, run.folder, arguments)
