@@ -69,6 +69,70 @@ def mean_vad(probabilities: Mapping[str, float]) -> dict[str, float] | None:
     }
 
 
+class EventReader:
+    """Makes events of the lines of a stream of chunks.
+
+    Args:
+        clock: Seconds; read once per chunk.
+        start: When the request was made, by the same clock; default: now.
+        layer: Of the blocks that the pack reads behind; default: the last.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        start: float | None = None,
+        layer: int | None = None,
+    ) -> None:
+        self._clock, self._layer = clock, layer
+        self._start = clock() if start is None else start
+        self._index, self._silent = 0, False
+
+    def feed(self, line: str) -> list[EmotionEvent]:
+        """Events of a line of the HTTP body, ``data: {...}``.
+
+        Raises:
+            DataError: If the server reports an error.
+        """
+        content = line.strip().removeprefix(_DATA).strip()
+        if not line.startswith(_DATA) or not content or content == _END:
+            return []
+        try:
+            chunk: Any = json.loads(content)
+        except ValueError as error:
+            raise DataError(f"The server sent a line that is no JSON: {content[:80]!r}.") from error
+        if "error" in chunk:
+            raise DataError(f"The server stopped: {chunk['error'].get('message', chunk['error'])}")
+        report = chunk.get(KEY)
+        choice = (chunk.get("choices") or [{}])[0]
+        texts = _texts(choice)
+        if report is None:
+            self._silent = self._silent or any(texts)
+            return []
+        now = self._clock() - self._start
+        tokens = report["tokens"]
+        found = [
+            _event(self._index + k, now, _text_at(texts, k, len(tokens)), report, rows, self._layer)
+            for k, rows in enumerate(tokens)
+        ]
+        self._index += len(found)
+        return found
+
+    def finish(self) -> None:
+        """The stream has ended.
+
+        Raises:
+            DataError: If there were no readings in it.
+        """
+        if not self._index:
+            raise DataError(
+                "The server sent no readings"
+                + (": its pack has no probes; make one with `affectlens run`."
+                   if self._silent else ".")
+            )  # fmt: skip
+
+
 def events_of(
     lines: Iterable[str],
     clock: Callable[[], float] = time.monotonic,
@@ -80,40 +144,37 @@ def events_of(
 
     Args:
         lines: Of the HTTP body, ``data: {...}``.
-        clock: Seconds; read once per chunk.
-        start: When the request was made, by the same clock; default: now.
-        layer: Of the blocks that the pack reads behind; default: the last.
+        clock, start, layer: As for `EventReader`.
 
     Raises:
         DataError: If the server reports an error, or sends no readings.
     """
-    start, index, silent = clock() if start is None else start, 0, False
+    reader = EventReader(clock, start=start, layer=layer)
     for line in lines:
-        content = line.strip().removeprefix(_DATA).strip()
-        if not line.startswith(_DATA) or not content or content == _END:
-            continue
-        try:
-            chunk: Any = json.loads(content)
-        except ValueError as error:
-            raise DataError(f"The server sent a line that is no JSON: {content[:80]!r}.") from error
-        if "error" in chunk:
-            raise DataError(f"The server stopped: {chunk['error'].get('message', chunk['error'])}")
-        report = chunk.get(KEY)
-        choice = (chunk.get("choices") or [{}])[0]
-        texts = _texts(choice)
-        if report is None:
-            silent = silent or any(texts)
-            continue
-        now = clock() - start
-        tokens = report["tokens"]
-        for k, rows in enumerate(tokens):
-            yield _event(index, now, _text_at(texts, k, len(tokens)), report, rows, layer)
-            index += 1
-    if not index:
-        raise DataError(
-            "The server sent no readings"
-            + (": its pack has no probes; make one with `affectlens run`." if silent else ".")
-        )
+        yield from reader.feed(line)
+    reader.finish()
+
+
+def chat_body(
+    messages: Sequence[Mapping[str, Any]], *, spec: str | None = None, pack: str | None = None
+) -> dict[str, Any]:
+    """The body of a request whose stream has events.
+
+    Args:
+        messages: The conversation.
+        spec: What to steer with.
+        pack: Which pack; default: the server's first.
+    """
+    options = {KEY: spec, _PACK: pack}
+    given = {"messages": list(messages)}
+    xargs = {name: value for name, value in options.items() if value is not None}
+    return read_along({**given, "vllm_xargs": xargs})
+
+
+def read_along(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat request as a stream with readings, which names each token's own text."""
+    xargs = {**(body.get("vllm_xargs") or {}), _READ: True}
+    return {**body, "stream": True, "logprobs": True, "vllm_xargs": xargs}
 
 
 def listen(
@@ -133,15 +194,8 @@ def listen(
     Raises:
         DataError: If the server cannot be reached, refuses, or sends no readings.
     """
-    options = {KEY: spec, _PACK: pack, _READ: True}
-    body = {
-        "model": _model(server),
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": max_tokens,
-        "stream": True,
-        "logprobs": True,  # which names each token's own text
-        "vllm_xargs": {name: value for name, value in options.items() if value is not None},
-    }
+    asked = chat_body([{"role": "user", "content": prompt}], spec=spec, pack=pack)
+    body = {"model": _model(server), "max_tokens": max_tokens, **asked}
     request = server.request("/v1/chat/completions", body)
     start = time.monotonic()
     try:

@@ -5,6 +5,7 @@ Collected by whoever has a server: fixtures ``url``, ``model_name`` and ``spec``
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -214,3 +215,67 @@ def test_token_ids_are_told_where_they_are_asked_for(openai_client, model_name, 
         messages=MESSAGES, **{**given, "extra_body": {"repetition_penalty": 1.1}}
     )
     assert not plain.choices[0].model_dump().get("token_ids")
+
+
+def _events(url: str, **options: Any) -> Any:
+    import httpx
+
+    body = options.pop("body", None)
+    with httpx.Client(trust_env=False, timeout=120) as client:
+        return client.request(
+            options.pop("method", "GET" if body is None else "POST"),
+            f"{url}/v1/affectlens/events",
+            params=options,
+            json=body,
+        )
+
+
+def test_events_are_lines_of_json(url: str, model_name: str, spec: str) -> None:
+    import httpx
+
+    from affectlens.serving.emotion_events import events_of, read_along
+
+    asked = {"model": model_name, "messages": MESSAGES, "max_tokens": 6, "temperature": 0}
+    steered = {**asked, "vllm_xargs": {"affectlens": spec}}
+    answer = _events(url, body=steered)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    found = [json.loads(line) for line in answer.text.splitlines()]
+    with httpx.Client(trust_env=False, timeout=120) as client:
+        stream = client.post(f"{url}/v1/chat/completions", json=read_along(steered)).text
+    wanted = [one.to_dict() for one in events_of(stream.splitlines())]
+    times = [one.pop("time") for one in found]
+    assert times == sorted(times) and times[0] >= 0 and len(found) > 2
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours["index"], ours["text"]) == (theirs["index"], theirs["text"])
+        assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=0.02)
+        assert ours.keys() == theirs.keys() - {"time"}
+    plain = [json.loads(line)["text"] for line in _events(url, body=asked).text.splitlines()]
+    assert [one["text"] for one in found] != plain
+    asked = _events(url, prompt=PROMPT, emotion=spec, max_tokens=3, model=model_name)
+    assert asked.status_code == 200 and 0 < len(asked.text.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prompt": PROMPT, "emotion": "angr=1"}, "Unknown emotion"),
+        ({"prompt": PROMPT, "layer": 999}, "not behind 999"),
+        ({"prompt": PROMPT, "max_tokens": 0}, "whole number from 1"),
+        ({"prompt": PROMPT, "max_tokens": "1_0"}, "whole number from 1"),
+        ({"prompt": PROMPT, "layer": "-1"}, "whole number from 0"),
+        ({"prompt": PROMPT, "steer": "anger=1"}, "Unknown option 'steer'"),
+        ({}, "Give what the user says"),
+        ({"body": {"messages": MESSAGES, "n": 2}}, "leave n out"),
+        ({"body": [1]}, "chat request as JSON"),
+        ({"body": {"messages": MESSAGES, "vllm_xargs": 3}}, "chat request as JSON"),
+    ],
+)
+def test_events_that_cannot_be_given(url: str, options: Any, words: str) -> None:
+    answer = _events(url, **options)
+    assert answer.status_code in (400, 404)
+    assert words in answer.json()["error"]["message"]
+
+
+def test_events_by_another_verb(url: str) -> None:
+    assert _events(url, method="PUT", prompt=PROMPT).status_code == 405

@@ -232,3 +232,64 @@ def test_speech_follows_the_stream() -> None:
     assert len({span.attrib["pitch"] for span in spans}) > 1
     sharp = {**found()[0].to_dict(), "text": "a < b & c"}
     assert "a &lt; b &amp; c" in module.ssml([json.dumps(sharp)])
+
+
+def asgi(chunks: list[bytes], path: str, *, query: bytes = b"prompt=Hi") -> list[Any]:
+    """What `EventRoute` sends before an app that streams these pieces."""
+    import asyncio
+
+    from affectlens.serving.event_route import EventRoute
+
+    sent: list[Any] = []
+
+    async def app_(scope: Any, receive: Any, send: Any) -> None:
+        body = json.loads((await receive())["body"]) if scope["method"] == "POST" else None
+        sent.append((scope["path"], body))
+        headers = [(b"content-type", b"text/event-stream"), (b"x-kept", b"1")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for k, part in enumerate(chunks):
+            more = k < len(chunks) - 1
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+
+    async def nothing() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": []}
+    asyncio.run(EventRoute(app_)(scope, nothing, keep))
+    return sent
+
+
+def test_the_route_tells_the_same_however_the_stream_is_cut() -> None:
+    whole = "".join(STREAM).encode()
+    for size in (1, 7, 50, len(whole)):
+        pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
+        (path, body), start, *rest = asgi(pieces, "/v1/affectlens/events")
+        assert path == "/v1/chat/completions" and body["vllm_xargs"] == {"affectlens_read": True}
+        assert dict(start["headers"]) == {
+            b"x-kept": b"1", b"content-type": b"application/x-ndjson"
+        }  # fmt: skip
+        lines = b"".join(one["body"] for one in rest).decode().splitlines()
+        given = [json.loads(line) for line in lines]
+        assert [one["text"] for one in given] == [e.text for e in found()]
+        assert [one["more_body"] for one in rest][-1] is False
+
+
+def test_the_route_tells_what_went_wrong_by_the_status_or_the_last_line() -> None:
+    gone = b'data: {"error":{"message":"out of memory"}}\n'
+    _, start, body = asgi([gone], "/v1/affectlens/events")
+    assert (
+        start["status"] == 400 and "out of memory" in json.loads(body["body"])["error"]["message"]
+    )
+    late = ["".join(STREAM[:4]).encode(), gone, b"data: [DONE]\n"]
+    _, start, *rest = asgi(late, "/v1/affectlens/events")
+    assert start["status"] == 200
+    last = b"".join(one["body"] for one in rest).decode().splitlines()[-1]
+    assert "out of memory" in json.loads(last)["error"]["message"]
+    assert [one["more_body"] for one in rest][-1] is False
+    _, start, body = asgi([b"data: [DONE]\n"], "/v1/affectlens/events")
+    assert start["status"] == 400 and "no readings" in body["body"].decode()
+    (path, _), start, *_ = asgi([b"x"], "/v1/models")
+    assert path == "/v1/models" and start["status"] == 200  # others pass as they are

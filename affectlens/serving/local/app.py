@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
+from affectlens.serving.event_route import EventRoute
 from affectlens.serving.local.guards import Guards
 from affectlens.serving.local.http_errors import add_handlers
 from affectlens.serving.local.service import Service
@@ -32,6 +33,7 @@ def build_app(service: Service) -> FastAPI:
         module, _, attribute = name.partition(":")
         app.include_router(getattr(import_module(module), attribute))
     add_handlers(app)
+    app.add_middleware(EventRoute)
     app.add_middleware(Guards, settings=service.settings.guards)
     return app
 

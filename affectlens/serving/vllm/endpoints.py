@@ -16,6 +16,7 @@ from typing import Any
 from affectlens.core import AffectLensError, DataError, UnknownNameError
 from affectlens.serving.contract import KEY, ROUTES
 from affectlens.serving.door import Conflict
+from affectlens.serving.event_route import EventRoute
 from affectlens.serving.pack_requests import (
     Forbidden,
     Unauthorized,
@@ -63,6 +64,7 @@ class Endpoints:
             app.router.routes.append(
                 routing.Route(ROUTES + path, self._answering(handler), methods=[method])
             )
+        app.add_middleware(EventRoute)
         app.add_middleware(_Refreshing, endpoints=self)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
