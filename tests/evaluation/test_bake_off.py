@@ -392,6 +392,28 @@ class TestWhole:
         heads = [line.count("|") for line in text.splitlines() if line.startswith("| ")]
         assert len(set(heads)) == 2  # two tables
 
+    @pytest.mark.parametrize("width", [80, 200])
+    def test_a_terminal_shows_names_and_numbers_whole(
+        self,
+        finished: Any,
+        width: int,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from affectlens.cli.bakeoff_table import print_bake_off
+
+        monkeypatch.setenv("COLUMNS", str(width))
+        found, folder = finished
+        print_bake_off(found, folder, as_json=False)
+        text = capsys.readouterr().out
+        assert "…" not in text and all(name in text for name in FEW)
+        for one in found.entries:
+            row = next(
+                line for line in text.splitlines() if f" {one.method} " in line and "." in line
+            )
+            assert f"{one.metrics.masked_accuracy:.2f}" in row
+            assert ("–" in row) == (width == 200)
+
     def test_p_is_held_over_the_methods(self, finished: Any) -> None:
         from affectlens.core.statistics import holm
 
@@ -488,4 +510,11 @@ def test_every_option_reaches_what_is_called(
         ("--out", "runs/x", lambda s: s["config"].out == Path("runs/x")),
     ):
         assert where(asked(option, value)), option
+    for more, field, value in (
+        (("vllm",), "backend", "vllm"),
+        (("vllm", "--url", "http://127.0.0.1:1"), "url", "http://127.0.0.1:1"),
+        (("vllm", "--vllm-python", "py"), "vllm_python", "py"),
+        (("ray", "--ray-workers", "3"), "ray_workers", 3),
+    ):
+        assert getattr(asked("--backend", *more)["config"], field) == value
     assert BakeOffSettings().emotions == EMOTIONS

@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed_is_followed_by_another(
 
     def kill(_n: int) -> None:
         if not killed:
-            killed.extend(actors(os.getpid(), b"Writer"))
+            killed.extend(actors(os.getpid(), b"ray::Writer"))
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 

@@ -21,23 +21,31 @@ HEAD = (
     "front",
 )
 
+CONTROL = " (control)"
 
-def lines(found: BakeOff) -> list[tuple[str, ...]]:
-    """The table, a tuple of cells per method."""
+
+def lines(found: BakeOff, *, intervals: bool = True) -> list[tuple[str, ...]]:
+    """The table, a tuple of cells per method.
+
+    Args:
+        found: The bake-off.
+        intervals: Whether they stand behind their values.
+    """
+    with_ = _with if intervals else lambda value, _ci: f"{value:.2f}"
     cells: list[tuple[str, ...]] = []
     for one in found.entries:
         m = one.metrics
         cells.append(
             (
-                one.method + (" (control)" if one.control else ""),
-                _with(m.accuracy, m.accuracy_ci),
-                _with(m.masked_accuracy, m.masked_accuracy_ci),
+                one.method + (CONTROL if one.control else ""),
+                with_(m.accuracy, m.accuracy_ci),
+                with_(m.masked_accuracy, m.masked_accuracy_ci),
                 f"{m.later_accuracy:.2f}",
                 f"{m.copied_openers:.2f}",
                 f"{m.perplexity_ratio:.2f}",
                 f"{m.distinct2:.2f}",
                 f"{m.topic:.2f}",
-                _with(m.masked_harmonic, m.masked_harmonic_ci),
+                with_(m.masked_harmonic, m.masked_harmonic_ci),
                 f"{one.tuning_tokens:,}",
                 "yes" if one.method in found.front else "",
             )
