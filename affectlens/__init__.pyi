@@ -75,6 +75,10 @@ from .serving.playground import play as play
 from .serving.playground import read_text as read_text
 from .steering import SteeringPack as SteeringPack
 from .steering import SteeringSpec as SteeringSpec
+from .steering.conversation import ConversationSettings as ConversationSettings
+from .steering.conversation import ConversationTurn as ConversationTurn
+from .steering.conversation import converse as converse
+from .steering.policies import load_policy as load_policy
 from .steering.refine import RefineSettings as RefineSettings
 from .steering.refine import refine_circuit as refine_circuit
 from .steering.refine import refine_directions as refine_directions

@@ -131,6 +131,13 @@ def a_method() -> Any:
     return Method("toy", "A toy of a method", "ask", "", "no one", "none", "never", wordings=ask)
 
 
+def a_policy() -> Any:
+    from affectlens.steering.policies import PolicyKind
+    from affectlens.steering.policies.mirror import Mirror
+
+    return PolicyKind("toy", "A toy of a policy", "s = p", "no one", Mirror)
+
+
 def an_objective() -> Any:
     """As little as possible."""
     from affectlens.steering.refine.objectives import Objective
@@ -329,6 +336,7 @@ TOYS = {
     "operators": an_operator,
     "objectives": an_objective,
     "methods": a_method,
+    "policies": a_policy,
     "probes": a_probe,
     "calibrations": a_calibration,
     "controls": a_control,

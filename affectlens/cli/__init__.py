@@ -6,6 +6,7 @@ from affectlens.cli.commands.circuit_attribution import circuit_app
 from affectlens.cli.commands.circuit_evidence import add_evidence_commands
 from affectlens.cli.commands.compare import add_compare_command
 from affectlens.cli.commands.datasets import datasets_app
+from affectlens.cli.commands.dialogue import add_dialogue_command
 from affectlens.cli.commands.events import add_events_command
 from affectlens.cli.commands.export import add_export_command
 from affectlens.cli.commands.import_ import add_import_command
@@ -31,6 +32,7 @@ __all__ = ["app", "main"]
 add_evidence_commands(circuit_app)
 add_run_command(app)
 add_steer_command(app)
+add_dialogue_command(app)
 add_play_command(app)
 add_bakeoff_command(app)
 add_serve_command(app)

@@ -40,7 +40,7 @@ def test_groups_stand_in_order_and_hold_what_belongs_together() -> None:
         if len(path) == 1:
             panels.setdefault(command.rich_help_panel, []).append(path[0])
     assert panels == {
-        FIRST: ["run", "steer", "play", "bakeoff", "serve", "reproduce"],
+        FIRST: ["run", "steer", "dialogue", "play", "bakeoff", "serve", "reproduce"],
         STAGE: sorted(STAGES, key=lambda name: name in GROUPS),  # those with commands of their own
         PARTS: [
             "capture",

@@ -25,6 +25,7 @@ TABLES: Mapping[str, str] = {
     "operators": "affectlens.steering.operators:OPERATORS",
     "objectives": "affectlens.steering.refine.objectives:OBJECTIVES",
     "methods": "affectlens.steering.methods:METHODS",
+    "policies": "affectlens.steering.policies:POLICIES",
     "formats": "affectlens.steering.formats:FORMATS",
     "vector_formats": "affectlens.steering.formats.vectors:VECTOR_FORMATS",
     "dictionaries": "affectlens.steering.formats.dictionaries:DICTIONARIES",

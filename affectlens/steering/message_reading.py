@@ -1,0 +1,98 @@
+"""What a user's message is read as by the probe that a pack reads by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from affectlens.core import DataError
+from affectlens.core.emotions import NEUTRAL
+from affectlens.core.places import Site
+
+if TYPE_CHECKING:
+    from affectlens.models.loading import LanguageModel
+    from affectlens.probes.probe import Probe
+    from affectlens.steering.pack import SteeringPack
+
+ONE_REPLY = "mean:reply"
+_SPOKEN_TO = "Tell me about it."
+
+
+def probe_of(pack: SteeringPack) -> Probe:
+    """The probe that a pack reads by, the last one if there are several, for `affectlens.read`.
+
+    Raises:
+        DataError: If the pack has none.
+    """
+    from affectlens.probes.calibration import Uncalibrated
+    from affectlens.probes.estimators import PROBES
+    from affectlens.probes.probe import Probe
+
+    readout = pack.readout
+    if readout is None:
+        raise DataError(
+            "This pack holds no probes to read messages with; make it with "
+            "pack.with_readout(sweep)."
+        )
+    parts = {"weights": readout.weights[-1], "bias": readout.bias[-1]}
+    kind = next(iter(PROBES))
+    return Probe(
+        kind=kind,
+        site=Site(readout.layers[-1], "resid_post"),
+        position=ONE_REPLY,
+        classes=readout.classes,
+        exclusive=True,
+        fitted=PROBES[kind].restore({name: t[None, None, None] for name, t in parts.items()}),
+        calibration=Uncalibrated(),  # what there was of it is folded in
+        conformal=None,
+        before=None,
+        after=None,
+        facts={},
+        provenance=pack.provenance,
+    )
+
+
+def read_messages(
+    model: LanguageModel, pack: SteeringPack, texts: Sequence[str], *, force: bool = False
+) -> list[dict[str, float]]:
+    """Probabilities of a pack's emotions in messages, and of none of them as ``"neutral"``.
+
+    Probes are fitted on the speaker's own replies, so each message is read where a reply stands.
+
+    Args:
+        model: The pack's.
+        pack: With probes.
+        texts: The messages.
+        force: Take a pack of another model of the same shape.
+
+    Raises:
+        DataError: If the pack has no probes, or a message is empty or too long.
+        MismatchError: If the pack is for another model.
+    """
+    from affectlens.datasets.schema import Corpus, Message, Record
+    from affectlens.probes.reading import read
+
+    pack.require_model(model, force=force)
+    probe = probe_of(pack)
+    for text in texts:
+        if not text.strip():
+            raise DataError("A message is empty; there is nothing to read in it.")
+    records = tuple(
+        Record(
+            str(i),
+            (Message("user", _SPOKEN_TO), Message("assistant", text.strip())),
+            None,
+            None,
+            str(i),
+            "",
+            "test",
+        )
+        for i, text in enumerate(texts)
+    )
+    found = read(model, probe, Corpus("messages", "replies", records), force=force)
+    read_as: list[dict[str, float]] = []
+    for one in found.texts:
+        shares = dict(zip(found.classes, one.of_text.tolist(), strict=True))
+        felt = {e: shares.get(e, 0.0) for e in pack.emotions}
+        read_as.append({**felt, NEUTRAL: max(0.0, 1.0 - sum(felt.values()))})
+    return read_as
