@@ -39,9 +39,7 @@ class Mirror:
 
     def decide(self, known: Known) -> Decision:
         """What was read, times the strength."""
-        return Decision.of(
-            {e: self.strength * p for e, p in known.felt.items() if p >= self.least}
-        )
+        return Decision.of({e: self.strength * p for e, p in known.felt.items() if p >= self.least})
 
 
 MIRROR = PolicyKind(
