@@ -172,8 +172,7 @@ def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(folder: Path, *more: str, said: str | None = None) -> Any:
     fixed = ["--pack", str(folder / "pack.safetensors"), "--model", str(folder / "model"),
              "--dtype", "float32", "--device", "cpu", "--max-new-tokens", "6"]  # fmt: skip
-    done = CliRunner().invoke(app, ["dialogue", *fixed, *more], input=said, env={"COLUMNS": "200"})
-    return done
+    return CliRunner().invoke(app, ["dialogue", *fixed, *more], input=said, env={"COLUMNS": "200"})
 
 
 def rows(done: Any) -> list[Mapping[str, Any]]:
@@ -234,7 +233,7 @@ def test_a_pack_of_another_model_is_taken_when_told_so(on_disk: Path, tmp_path: 
     given = ["Hi there.", "--model", str(on_disk / "model"), "--pack",
              str(tmp_path / "other.safetensors"), "--max-new-tokens", "2"]  # fmt: skip
     done = CliRunner().invoke(app, ["dialogue", *given])
-    assert done.exit_code == 1 and "another" in done.output or "made for" in done.output
+    assert done.exit_code == 1 and "force" in done.output.replace("\n", " ")
     assert CliRunner().invoke(app, ["dialogue", *given, "--force"]).exit_code == 0
 
 

@@ -1,4 +1,4 @@
-"""``affectlens dialogue``: messages answered turn by turn, in the emotions that a policy chooses."""
+"""``affectlens dialogue``: messages answered turn by turn, as a policy chooses."""
 
 from __future__ import annotations
 

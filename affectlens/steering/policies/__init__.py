@@ -20,7 +20,7 @@ POLICIES: Registry[PolicyKind] = Registry("policy", TRANSITION, CONSTANT, MIRROR
 
 
 def load_policy(text: str) -> Policy:
-    """Read ``"mirror"``, or a name with settings: ``"transition;traits=neuroticism:0.6;decay=0.2"``.
+    """Read ``"mirror"``, or with settings ``"transition;traits=neuroticism:0.6;decay=0.2"``.
 
     Raises:
         UnknownNameError: If there is no such policy or setting, closest first.
