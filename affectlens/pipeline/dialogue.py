@@ -57,7 +57,8 @@ def hold_dialogue(request: DialogueRequest, messages: Iterable[str]) -> Iterator
     policy = load_policy(request.policy)
     pack = SteeringPack.load(existing(request.pack_file))
     options: Mapping[str, Any] = {"mode": request.mode, "unit": request.unit}
-    pack.resolve(SteeringSpec({pack.emotions[0]: 1.0}, emotions=pack.emotions, **options))
+    SteeringSpec({pack.emotions[0]: 1.0}, emotions=pack.emotions, **options)
+    pack.points(request.mode or pack.modes[0])
     model = load_model(
         request.model or pack.provenance.model_name,
         device=request.device,

@@ -75,7 +75,7 @@ def test_messages_are_read_where_replies_stand(model: LanguageModel, pack: Steer
         scores = pack.readout.weights[1] @ hidden[0, start:end].mean(0) + pack.readout.bias[1]
         wanted = dict(zip(pack.readout.classes, scores.softmax(-1).tolist(), strict=True))
         assert shares == pytest.approx(wanted, abs=1e-5)
-    assert len({max(s, key=lambda e: s[e]) for s in found}) >= 1
+    assert found[0] != found[1]
     assert probe_of(pack).site.layer == 1
 
 
@@ -212,7 +212,7 @@ def test_messages_come_as_arguments_from_a_file_or_as_they_are_typed(
     [
         (["Hi.", "--policy", "mirorr"], "mirror"),
         (["Hi.", "--policy", "mirror;strength=nan"], "strength must be a number"),
-        (["Hi.", "--unit", "heard"], "tune intensity"),
+        (["Hi.", "--unit", "herd"], "heard"),
         (["Hi.", "--mode", "circus"], "circuit"),
         (["Hi.", "--file", "x.txt"], "not both"),
         (["--file", "nowhere.txt"], "nowhere.txt"),
@@ -235,6 +235,11 @@ def test_a_pack_of_another_model_is_taken_when_told_so(on_disk: Path, tmp_path: 
     done = CliRunner().invoke(app, ["dialogue", *given])
     assert done.exit_code == 1 and "force" in done.output.replace("\n", " ")
     assert CliRunner().invoke(app, ["dialogue", *given, "--force"]).exit_code == 0
+
+
+def test_a_unit_that_the_pack_was_not_measured_in_is_refused(on_disk: Path) -> None:
+    done = command(on_disk, "Hi.", "--unit", "heard", "--policy", "constant;emotions=anger:0.5")
+    assert done.exit_code == 1 and "tune intensity" in done.output.replace("\n", " ")
 
 
 def test_the_example_draws_the_mood() -> None:

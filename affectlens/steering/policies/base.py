@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from affectlens.core import EMOTIONS, DataError
 from affectlens.core.emotions import DIMENSIONS, NEUTRAL
@@ -191,7 +191,7 @@ def pairs_of(name: str, value: Any) -> dict[str, float]:
     """
     how = f"write {name} as name:number with commas between, not {value!r}."
     if isinstance(value, Mapping):
-        given: list[tuple[Any, Any]] = list(value.items())
+        given: list[tuple[Any, Any]] = list(cast("Mapping[Any, Any]", value).items())
     elif isinstance(value, str):
         parts = [part.partition(":") for part in value.split(",") if part.strip()]
         given = [(key.strip(), number.strip()) for key, _, number in parts]
