@@ -60,7 +60,7 @@ def chat(*turns: str) -> list[dict[str, str]]:
 
 
 def written(model: LanguageModel, row: Any) -> str:
-    return model.tokenizer.decode(list(row), skip_special_tokens=True).strip()
+    return str(model.tokenizer.decode(list(row), skip_special_tokens=True)).strip()
 
 
 def test_messages_are_read_where_replies_stand(model: LanguageModel, pack: SteeringPack) -> None:

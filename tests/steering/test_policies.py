@@ -154,8 +154,9 @@ class TestTransition:
 
     def test_strengths_are_multiplied(self) -> None:
         known = Known(AffectState(*VAD["anger"]), NOTHING)
-        still = {"decay": 0.0, "reactivity": 0.0}
-        full, half = (Transition(**still, strength=s).decide(known) for s in (1.0, 0.5))
+        full, half = (
+            Transition(decay=0, reactivity=0, strength=s).decide(known) for s in (1.0, 0.5)
+        )
         assert full.strengths == {"anger": pytest.approx(1, abs=1e-3)}
         assert half.strengths == {"anger": pytest.approx(0.5, abs=1e-3)}
         assert full.state == half.state  # the mood is the same, it is shown less
