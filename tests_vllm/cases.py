@@ -44,6 +44,17 @@ TINY_SPECS: Mapping[str, str | None] = {
 }
 """Name to spec; every name is a request of one mixed batch."""
 
+MAPPED_SPECS: Mapping[str, str | None] = {
+    "plain": None,
+    **{f"map of {e}": f"{e}=1;mode=low_rank" for e in EMOTIONS},
+    "maps together": "anger=0.5,fear=-0.4,happiness=1;mode=low_rank;positions=all",
+    "gated map": "anger=2;mode=low_rank;gate=anger>0.15;positions=all",
+    "directions beside maps": "anger=1;mode=residual",
+    "clamps beside maps": "surprise=2;mode=residual;operator=clamp",
+    "circuit beside maps": "sadness=1.5;mode=circuit",
+}
+"""For a pack that has low-rank maps, too."""
+
 REAL_SPECS: Mapping[str, str | None] = {
     "plain": None,
     **{f"residual {e}": f"{e}=1;mode=residual" for e in EMOTIONS},

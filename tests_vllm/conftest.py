@@ -41,6 +41,12 @@ def cases() -> list[Case]:
 
 
 @pytest.fixture(scope="session")
+def mapped_cases() -> list[Case]:
+    """What it answers with a pack of low-rank maps."""
+    return _cases("mapped")
+
+
+@pytest.fixture(scope="session")
 def real_cases() -> list[Case]:
     """What the default model answers."""
     return _cases("real")

@@ -22,8 +22,9 @@ from affectlens.models import LanguageModel, load_model, pull
 from affectlens.models.generation.generation import GenerationSettings, encode_prompt
 from affectlens.steering import SteeringPack, generate_steered, steering
 from affectlens.steering.gates import EMBEDDINGS, Readout, probabilities
+from affectlens.steering.low_rank import LowRank
 from tests.conftest import tiny_hf, tiny_tokenizer
-from tests_vllm.cases import EMOTIONS, FOLDER, NEW, REAL_SPECS, TINY_SPECS, Case
+from tests_vllm.cases import EMOTIONS, FOLDER, MAPPED_SPECS, NEW, REAL_SPECS, TINY_SPECS, Case
 
 DOUBT = 2e-3
 """Least distance of a decision from the other one: logits, and probabilities of gates."""
@@ -60,6 +61,9 @@ def make_tiny() -> None:
     for name in ("other", "wide"):
         random_pack(load_model(FOLDER / name), size=0.35).save(FOLDER / f"{name}.safetensors")
     write("tiny", expected(model, pack, TINY_SPECS, random_prompts(200)))
+    mapped = SteeringPack.merge(pack, low_rank_pack(model, size=0.35))
+    mapped.save(FOLDER / "mapped.safetensors")
+    write("mapped", expected(model, mapped, MAPPED_SPECS, random_prompts(200)))
 
 
 def make_real() -> None:
@@ -124,6 +128,35 @@ def random_pack(model: LanguageModel, size: float, seed: int = 0) -> SteeringPac
         ),
         provenance=Provenance("pack", model=model.fingerprint, model_name=model.name),
     )  # fmt: skip
+
+
+def low_rank_pack(model: LanguageModel, size: float, rank: int = 2) -> SteeringPack:
+    """Maps of all emotions after the blocks that the residual mode steers.
+
+    Args:
+        size: Norm of what a map adds, as a share of the residual's: half of it whatever is read.
+        rank: Rows of each map.
+    """
+    generator = torch.Generator().manual_seed(7)
+    n, d, name = model.n_layers, model.d_model, "low_rank.resid_post"
+    layers, k = tuple(range(n // 3, n)), len(EMOTIONS)
+    length = (residual_rms(model)[list(layers)] * size / len(layers) ** 0.5)[:, None]
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(k, len(layers), *shape, generator=generator)
+
+    doses = {e: 0.6 + 0.2 * i for i, e in enumerate(EMOTIONS)}
+    return SteeringPack(
+        EMOTIONS,
+        {name: drawn(d) * length / 2},
+        {name: layers},
+        n,
+        d,
+        recommended={"low_rank": doses},
+        positions={"low_rank": "last_prompt+generated"},
+        low_rank={name: LowRank(drawn(rank, d) * size / d**0.5, drawn(rank, d) / rank**0.5)},
+        provenance=Provenance("pack", model=model.fingerprint, model_name=model.name),
+    )
 
 
 def residual_rms(model: LanguageModel) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests_vllm.cases import Case
+from tests_vllm.cases import FOLDER, Case
 from tests_vllm.engines import (
     SETTINGS,
     WITHOUT,
@@ -57,6 +57,11 @@ def test_all_in_one_batch(llm: Any, cases: list[Case]) -> None:
     assert "cpu_model_runner" in runner_of(llm)
     require_equal(ask(llm, [of_case(case) for case in cases]), cases)
     assert state(llm)[0]["slots_in_use"] == 0
+
+
+def test_maps_of_a_pack_that_has_them(mapped_cases: list[Case]) -> None:
+    llm = start(settings={"packs": {"mapped": str(FOLDER / "mapped.safetensors")}})
+    require_equal(ask(llm, [of_case(case) for case in mapped_cases]), mapped_cases)
 
 
 def test_prompts_that_are_shared(llm: Any, cases: list[Case]) -> None:
