@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from affectlens.evaluation.backends.base import BackendKind, BackendRequest
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 LONGEST = 4096
 """Tokens of prompt and reply that a server of our own has to hold."""
+
+CPU_CACHE = {"VLLM_CPU_KVCACHE_SPACE": "4"}
+"""GiB of keys and values on a CPU; vLLM itself wants nearly all memory, of which we have a part."""
 
 
 @contextmanager
@@ -43,6 +47,8 @@ def open_vllm(request: BackendRequest) -> Generator[Vllm]:
         python=request.python,
         extra=["--host", HOST, "--port", str(port), *_arguments(model), *request.arguments],
     )
+    if model.device.type == "cpu":
+        launch = replace(launch, environment={**CPU_CACHE, **launch.environment})
     server = Server(f"http://{HOST}:{port}", key, TIMEOUT)
     with running(launch, server, request.log):
         yield Vllm.connect(server, model, request.packs)
