@@ -21,7 +21,7 @@ from affectlens.cli import app
 from affectlens.core import Provenance
 from affectlens.core.errors import ArtefactError, DataError, UnknownNameError
 from affectlens.core.parquet import write_parquet
-from affectlens.core.statistics import holm, paired_difference
+from affectlens.core.statistics import against_draws, holm, paired_difference
 from affectlens.datasets import Corpus, load
 from affectlens.evaluation.judges import load_judge
 from affectlens.models.generation.decoding import GenerationSettings
@@ -79,6 +79,25 @@ class TestAreas:
         assert (found.difference.low, found.difference.high) == pytest.approx((told.low, told.high))
         assert found.difference.clusters == told.clusters == 12
         assert told.low > 0 and told.p < 0.01
+
+    def test_p_beside_random_draws_counts_how_draws_differ(self) -> None:
+        """Two draws far apart cannot make one more that lies between them stand out."""
+        curve = planted()
+        weights = np.array([1 / 6, 3 / 6, 2 / 6])
+        own, *draws = (weights @ curve.masked_accuracy[i] for i in (0, 2, 3))
+        wanted = against_draws(own, np.array(draws), curve.scenarios)
+        assert curve.area("circuit").p == pytest.approx(wanted.p)
+        rows = curve.masked_accuracy.copy()
+        rows[2], rows[3] = 0, np.maximum(rows[3], rows[0])  # one hears nothing, one all and more
+        apart = replace(curve, masked_accuracy=rows)
+        assert apart.area("circuit").p > 0.3
+        assert (
+            paired_difference(weights @ rows[0], weights @ rows[2:4].mean(0), curve.scenarios).p
+            < 0.05
+        )
+        assert apart.area("circuit", "top").p == pytest.approx(curve.area("circuit", "top").p)
+        single = replace(curve, arms=("circuit", "top", "random_1", "uniform"))
+        assert single.area("circuit").p == 1
 
     def test_rows_are_paired_and_scenarios_kept_whole(self) -> None:
         """The interval narrows where rows of the arms go together, and not by their order."""

@@ -22,6 +22,7 @@ from affectlens.core.display import Displayed
 from affectlens.core.errors import ArtefactError, DataError, unknown
 from affectlens.core.statistics import (
     Difference,
+    against_draws,
     bootstrap_interval,
     holm,
     paired_difference,
@@ -45,8 +46,9 @@ class Area:
         emotion: The target, or ``"all"``.
         value, beside: Mean height of either curve over the logarithm of the number of units.
         difference: Between them, paired by reply, interval over scenarios.
-        p: Of it, no lower than so few scenarios allow; in a table of all emotions by Holm over
-            them.
+        p: Of it, no lower than so few scenarios allow, nor, beside random draws, than these
+            differ among themselves allows (1 with a single draw); in a table of all emotions by
+            Holm over them.
     """
 
     arm: str
@@ -128,7 +130,12 @@ class EfficiencyCurve(Displayed):
         weights = trapezia(self.counts)
         own, other = (weights @ self.heights(a, measure)[:, rows] for a in (arm, control))
         scenarios = [s for s, keep in zip(self.scenarios, rows, strict=True) if keep]
-        difference = paired_difference(own, other, scenarios)
+        if control == RANDOM and self.draws:
+            values: Floats = getattr(self, measure)[list(self.draws)][..., rows]
+            drawn = np.einsum("c,dcr->dr", weights, values)
+            difference = against_draws(own, drawn, scenarios)
+        else:
+            difference = paired_difference(own, other, scenarios)
         heights = float(own.mean()), float(other.mean())
         return Area(arm, control, measure, emotion, *heights, difference, difference.p)
 
