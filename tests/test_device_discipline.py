@@ -101,7 +101,7 @@ def test_hooks(model: LanguageModel) -> None:
 
 @pytest.mark.parametrize("operator", list(OPERATORS))
 @pytest.mark.parametrize("everywhere", [True, False])
-def test_tables_of_every_operator(twin: LanguageModel, operator: str, everywhere: bool) -> None:
+def test_tables_of_every_spec(twin: LanguageModel, operator: str, everywhere: bool) -> None:
     spec = SteeringSpec({"anger": 1.0}, operator=operator, mode="residual", unit="natural")
     table = random_pack(twin).table([spec, None], device=META)
     rows = torch.tensor(table.rows, device=META)

@@ -77,17 +77,24 @@ def require_served(spec: SteeringSpec) -> None:
     Raises:
         DataError: Naming what it is, and what to do.
     """
+    if (why := why_not_served(spec)) is not None:
+        raise DataError(why)
+
+
+def why_not_served(spec: SteeringSpec) -> str | None:
+    """What of a request the tables of a server cannot hold, in a sentence; None if they can."""
     if not OPERATORS[spec.operator].served:
         able = ", ".join(served_operators())
-        raise DataError(
+        return (
             f"A server cannot do operator={spec.operator}; use one of {able}, or steer the model "
             "in this process (pack.steer)."
         )
     if spec.mode == GRADIENT:
-        raise DataError(
+        return (
             f"A server cannot do mode={GRADIENT}, whose steps need a classifier at every token; "
             "use another mode, or steer the model in this process (pack.steer)."
         )
+    return None
 
 
 def _of_maps(

@@ -369,7 +369,7 @@ class TestWhole:
             yield There(material.model)
             opened.append(-1)
 
-        kind = replace(BACKENDS["transformers"], name="there", every_operator=False)
+        kind = replace(BACKENDS["transformers"], name="there", every_spec=False)
         generating = Generating(kind, open_)
         again = bake_off(material, jury, tmp_path, SMALL, generating=generating)
         assert json.dumps(again.table_rows()) == json.dumps(found.table_rows())

@@ -79,12 +79,12 @@ class BackendKind:
         help: One line.
         open: Has it there while a block runs.
         has_address: Whether it may be somewhere else already.
-        every_operator: Whether it steers with all operators, and not with those alone that servers
-            can do.
+        every_spec: Whether it can do whatever a spec asks for, and not that alone which the
+            tables of a server hold.
     """
 
     name: str
     help: str
     open: Callable[[BackendRequest], AbstractContextManager[Backend]]
     has_address: bool
-    every_operator: bool = True
+    every_spec: bool = True

@@ -75,5 +75,5 @@ VLLM = BackendKind(
     "a vLLM server with the plug-in: many replies at once",
     open_vllm,
     has_address=True,
-    every_operator=False,
+    every_spec=False,
 )

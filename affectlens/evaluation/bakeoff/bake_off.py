@@ -300,7 +300,7 @@ def _elsewhere(
         def opened() -> Backend:
             return stack.enter_context(open_(packs, prompt))
 
-        yield Elsewhere(kind.name, kind.every_operator, opened)
+        yield Elsewhere(kind.name, kind.every_spec, opened)
 
 
 def _versions(model: LanguageModel) -> str:

@@ -13,7 +13,7 @@ from affectlens.core.errors import ArtefactError, DataError
 from affectlens.core.jsonl import read_jsonl, write_jsonl
 from affectlens.evaluation.replies import Request, encode_event, generate_replies
 from affectlens.evaluation.reply import Reply
-from affectlens.steering.operators import OPERATORS
+from affectlens.serving.coefficients import why_not_served
 
 if TYPE_CHECKING:
     from affectlens.datasets import Record
@@ -32,18 +32,18 @@ class Elsewhere:
 
     Attributes:
         name: Of its kind.
-        every_operator: Whether it steers with all operators; what it cannot do is done here.
+        every_spec: Whether it can do whatever a spec asks for; what it cannot do is done here.
         backend: Opens it, or gives what is open.
     """
 
     name: str
-    every_operator: bool
+    every_spec: bool
     backend: Callable[[], Backend]
 
     def does(self, requests: Sequence[Request]) -> bool:
         """Whether it can answer them."""
-        steered = [request.spec.operator for request in requests if request.spec is not None]
-        return self.every_operator or all(OPERATORS[name].served for name in steered)
+        asked = (request.spec for request in requests if request.spec is not None)
+        return self.every_spec or all(why_not_served(spec) is None for spec in asked)
 
 
 @dataclass(frozen=True, eq=False)
