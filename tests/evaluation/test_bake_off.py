@@ -180,6 +180,21 @@ class TestWinners:
         assert "against next, the next, +0.03" in found.words
         assert "not surely ahead" in found.words
 
+    def test_the_best_of_many_equals_is_seldom_ahead(self) -> None:
+        """All methods and the control are heard alike often: whoever wins was lucky."""
+        ahead = 0
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            names = [f"m{k}" for k in range(40)]
+            scores = {
+                name: made_scores({"fear": (rng.random(24) < 0.4).astype(float).tolist()})
+                for name in (*names, "control")
+            }
+            words = winner("fear", scores, {}, ["control"], limit=2.5).words
+            told = words.rpartition("the best control, ")[2]
+            ahead += "not surely" not in told
+        assert ahead <= 2  # 7 without the correction
+
     def test_no_winner_where_all_are_too_dear(self) -> None:
         scores = {"a": made_scores({"fear": [1.0, 0.0]}), "b": made_scores({"fear": [1.0, 1.0]})}
         found = winner("fear", scores, {"a": 4.0, "b": 3.5}, [], limit=2.5)

@@ -78,11 +78,13 @@ def winner(
     words = f"{best} (masked accuracy {masked:.2f}, perplexity ratio {ratio:.2f})"
     if len(order) > 1:
         found = _apart(rows, best, order[1], seed)
-        words += f"; against {order[1]}, the next, {_told(found)}"
+        words += f"; masked harmonic against {order[1]}, the next, {_told(found, len(order))}"
     if controls:
         strongest = max(controls, key=lambda name: means[name])
         found = _apart(rows, best, strongest, seed)
-        words += f"; against {strongest}, the best control, {_told(found)}"
+        words += (
+            f"; masked harmonic against {strongest}, the best control, {_told(found, len(order))}"
+        )
     return Winner(emotion, best, masked, ratio, words)
 
 
@@ -106,8 +108,9 @@ def _apart(rows: Mapping[str, Rows], first: str, second: str, seed: int) -> Diff
     return paired_difference(a[judged], b[judged], groups, random=seed)
 
 
-def _told(found: Difference) -> str:
+def _told(found: Difference, rivals: int) -> str:
+    """Of a winner that was chosen among so many by the same replies: p is times that number."""
     interval = f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
-    if found.low > 0 and found.p < 1 - LEVEL:  # few scenarios cannot reach it
+    if found.low > 0 and found.p * rivals < 1 - LEVEL:  # few scenarios cannot reach it
         return f"{interval}: ahead"
     return f"{interval}: not surely ahead"
