@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import schemathesis
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
 from tests.serving.local.conftest import Client
+
+CASES = int(os.environ.get("AFFECTLENS_FUZZ", "25"))
+"""Of each route."""
 
 
 def test_no_input_is_answered_with_a_500(client: Client) -> None:
@@ -30,7 +34,7 @@ def answers(operation: Any) -> set[int]:
     modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
 
     @given(case=st.one_of(*modes))
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
         if isinstance(case.body, dict):  # nearly all names are those of no model
             case.body.pop("model", None)
