@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from affectlens.models.loading import LanguageModel
 
 _FEATURE = re.compile(r"(?P<label>[^=]+)=(?P<file>.+):(?P<index>\d{1,9})")
+_FORCED = "It is of the model {}; that it fits this one was forced, not checked."
 
 
 def import_features(
@@ -60,15 +61,21 @@ def import_features(
     for label, (file, index) in features.items():
         path = Path(file)
         found = row.read(path, index)
-        _require_fit(path, found, model, force=force)
-        read[label] = {_block(path, found, chosen, model): found.vector}
-        notes |= dict.fromkeys(f"{path.name}: {note}" for note in found.notes)
+        forced = _require_fit(path, found, model, force=force)
+        block = _block(path, found, chosen, model)
+        read[label] = {block: found.vector}
+        said = (*found.notes, _FORCED.format(found.model_name)) if forced else found.notes
+        notes |= dict.fromkeys(f"{path.name}: {note}" for note in said)
         weights = path / WEIGHTS if path.is_dir() else path
         made_by[label] = {
             "format": format,
             "file": path.name,
             "feature": index,
             "sha256": file_fingerprint(weights),
+            "config_sha256": None if found.config is None else file_fingerprint(found.config),
+            "block": block,
+            "model_name": found.model_name,
+            "forced": forced,
         }
     return Imported(pack_of_blocks(read, model, positions, made_by), tuple(notes))
 
@@ -92,17 +99,20 @@ def labelled_features(arguments: Sequence[str]) -> dict[str, tuple[Path, int]]:
     return found
 
 
-def _require_fit(path: Path, found: Feature, model: LanguageModel, *, force: bool) -> None:
+def _require_fit(path: Path, found: Feature, model: LanguageModel, *, force: bool) -> bool:
+    """Whether it fits by force alone: it names another model."""
     if len(found.vector) != model.d_model:
         raise MismatchError(
             f"{path} holds features of width {len(found.vector)}; {model.name} has {model.d_model}."
         )
     known = {_short(model.name), _short(str(getattr(model.hf.config, "_name_or_path", "")))}
-    if found.model_name and _short(found.model_name) not in known and not force:
+    other = bool(found.model_name) and _short(found.model_name) not in known
+    if other and not force:
         raise MismatchError(
             f"{path} is of the model {found.model_name}, not of {model.name}; use one of this "
             "model, or force it if both are the same."
         )
+    return other
 
 
 def _short(name: str) -> str:

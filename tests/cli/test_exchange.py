@@ -58,6 +58,7 @@ def test_there_and_back(made: tuple[Path, str, SteeringPack], tmp_path: Path) ->
     said(*back, "--positions", "generated", "--layers", "2")
     assert SteeringPack.load(out).positions == {"residual": "generated"}
     assert "no vector for the blocks [1]" in said(*back, "--layers", "1", code=1)
+    assert "--force takes features" in said(*back, "--force", code=1)
     assert "is no LABEL=FILE" in said("import", file, *back[2:], code=1)
     again = said("import", f"mood={file}", f"mood={file}", *back[2:], code=1)
     assert "two files for mood" in again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Generator
@@ -140,6 +141,47 @@ def test_older_files_and_transcoders_are_read(tiny_model: Any, tmp_path: Path) -
     assert "only the width" in import_features({"a": (nameless, 0)}, model, "saelens").notes[0]
 
 
+def test_a_row_that_activations_are_rescaled_by_has_norm_1(tiny_model: Any, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    rows = 7 * decoder(model.d_model)
+    facts = at("blocks.1.hook_resid_post")
+    for flag, size in ((True, 1.0), (False, 7.0)):
+        folder = saelens(tmp_path / "sae", rows, **facts, rescale_acts_by_decoder_norm=flag)
+        found = import_features({"a": (folder, 2)}, model, "saelens")
+        vector = found.pack.vectors["residual.resid_post"][0, 0]
+        torch.testing.assert_close(vector, rows[2] * (size / 7))
+        assert [("norm 1" in note) for note in found.notes] == [True] * flag
+    for reshaped in ("hook_z", True):
+        folder = saelens(tmp_path / "z", rows, **facts, reshape_activations=reshaped)
+        with pytest.raises(DataError, match="reshape_activations="):
+            import_features({"a": (folder, 2)}, model, "saelens")
+    folder = saelens(tmp_path / "z", rows, **facts, reshape_activations="none")
+    assert import_features({"a": (folder, 2)}, model, "saelens").notes == ()
+
+
+def test_the_pack_knows_what_it_was_made_of_and_what_was_forced(
+    tiny_model: Any, tmp_path: Path
+) -> None:
+    model = tiny_model("llama")
+    rows = decoder(model.d_model)
+    post = "blocks.1.hook_resid_post"
+    own = saelens(tmp_path / "own", rows, **at(post, model_name=model.name))
+    other = saelens(tmp_path / "other", rows, **at(post, model_name="gpt2-small"))
+    scope = gemma_scope(tmp_path / "layer_2", rows)
+    found = import_features({"a": (own, 0), "b": (other, 1)}, model, "saelens", force=True)
+    made_by = found.pack.provenance.parameters["imported"]
+    for label, folder in (("a", own), ("b", other)):
+        said = hashlib.sha256((folder / "cfg.json").read_bytes()).hexdigest()
+        assert made_by[label]["config_sha256"] == said and made_by[label]["block"] == 1
+    assert (made_by["a"]["model_name"], made_by["a"]["forced"]) == (model.name, False)
+    assert (made_by["b"]["model_name"], made_by["b"]["forced"]) == ("gpt2-small", True)
+    (note,) = found.notes
+    assert note.startswith("other: ") and "gpt2-small" in note and "forced" in note
+    nameless = import_features({"a": (scope, 0)}, model, "gemma-scope", force=True)
+    made_by = nameless.pack.provenance.parameters["imported"]["a"]
+    assert made_by["config_sha256"] is None and made_by["block"] == 2 and not made_by["forced"]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_gemma_scope_is_read_row_by_row(packed: bool, tiny_model: Any, tmp_path: Path) -> None:
     model = tiny_model("llama")
@@ -262,6 +304,26 @@ def test_archives_that_lie_are_refused(tiny_model: Any, tmp_path: Path) -> None:
     refused(ArtefactError, "damaged", path)
     heads = gemma_scope(tmp_path / "gemma-scope-2b-pt-att" / "layer_1", rows)
     refused(DataError, "heads", heads)
+
+
+def test_only_the_scopes_own_folders_are_of_heads(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    rows = decoder(model.d_model)
+    for name in ("my-attempt", "gemma-scope-attempts", "no-att"):
+        path = gemma_scope(tmp_path / name / "gemma-scope-2b-pt-res" / "layer_1", rows)
+        found = import_features({"a": (path, 0)}, model, "gemma-scope")
+        assert found.pack.layers == {"residual.resid_post": (1,)}
+        monkeypatch.chdir(path.parent)
+        inside = import_features({"a": ("params.npz", 0)}, model, "gemma-scope")
+        assert inside.pack.layers == {"residual.resid_post": (1,)}
+    for name in ("gemma-scope-2b-pt-att", "models--google--gemma-scope-9b-pt-att-canonical"):
+        path = gemma_scope(tmp_path / name / "layer_1", rows)
+        monkeypatch.chdir(path.parent)
+        for given in (path, "params.npz"):
+            with pytest.raises(DataError, match="heads"):
+                import_features({"a": (given, 0)}, model, "gemma-scope")
 
 
 def test_features_are_named_on_the_command_line() -> None:

@@ -45,6 +45,7 @@ def import_files(
     """Make a pack of vector files, or of features: strength 1 adds what its file would add."""
     with sentences():
         from affectlens.cli.exchange_tables import print_imported
+        from affectlens.core import DataError
         from affectlens.core.errors import unknown
         from affectlens.models import load_model
         from affectlens.steering.features import import_features, labelled_features
@@ -59,6 +60,11 @@ def import_files(
                 features, loaded, format, layers=layers, positions=positions, force=force
             )
         elif format in VECTOR_FORMATS:
+            if force:
+                raise DataError(
+                    f"--force takes features of a model of another name; files of {format} are not "
+                    "held against a name, so leave it out."
+                )
             named = labelled_files(files)
             loaded = load_model(model, device=device, dtype=dtype)
             found = import_vectors(named, loaded, format, layers=layers, positions=positions)

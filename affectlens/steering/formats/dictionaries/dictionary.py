@@ -27,12 +27,14 @@ class Feature:
         block: Block to whose output it is added; None if the file does not say.
         model_name: Of the model it was found in; "" if the file does not say.
         notes: What a user should know of it, a sentence each.
+        config: File beside the weights that says what they mean; None if there is none.
     """
 
     vector: Float[Tensor, " d_model"]
     block: int | None
     model_name: str = ""
     notes: tuple[str, ...] = ()
+    config: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from affectlens.steering.formats.dictionaries.dictionary import (
 from affectlens.steering.formats.vectors.vector_format import damaged, existing, vector_of
 
 _LAYER = re.compile(r"layer_(\d{1,6})")
+_OF_HEADS = re.compile(r"gemma-scope.*-att(-|$)")
+"""Folders of attention's dictionaries, such as ``gemma-scope-2b-pt-att-canonical``."""
 _MOST_PACKED = 16
 """Decoder weights are packed to no less than one part in so many; what claims more is no such
 file."""
@@ -43,7 +45,7 @@ def read(path: Path, index: int) -> Feature:
         DataError: If there is no such feature, or it is of heads.
     """
     existing(path)
-    if any("-att" in part for part in path.parts):
+    if any(_OF_HEADS.search(part) for part in path.resolve().parts):
         raise DataError(f"{path} is of attention's heads, which is no place packs add features.")
     try:
         with zipfile.ZipFile(path) as archive, archive.open("W_dec.npy") as file:
@@ -54,7 +56,8 @@ def read(path: Path, index: int) -> Feature:
         raise damaged(path, error) from error
     vector = vector_of(path, f"feature {index}", torch.from_numpy(row))
     require_alive(path, index, vector)
-    found = [int(match[1]) for part in path.parts if (match := _LAYER.fullmatch(part))]
+    parts = path.absolute().parts  # what is downloaded may be a link to a file without such folders
+    found = [int(match[1]) for part in parts if (match := _LAYER.fullmatch(part))]
     return Feature(vector, found[-1] if found else None, notes=(OF_NO_MODEL,))
 
 

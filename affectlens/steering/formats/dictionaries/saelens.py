@@ -2,6 +2,8 @@
 
 ``W_dec`` is [d_sae, d_in], of transcoders [d_sae, d_out]. The configuration names place and model,
 in files of version 6 under ``metadata``; that of a transcoder names the place it writes to, too.
+With ``rescale_acts_by_decoder_norm`` activations are divided by the norms of their rows before they
+are decoded.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 _OUT = ("hook_name_out", "out_hook_point", "hook_name", "hook_point")
 _HEAD = ("hook_head_index", "hook_point_head_index", "hook_head_index_out")
 _PLAIN = (None, "none", False)
+_RESCALED, _RESHAPED = "rescale_acts_by_decoder_norm", "reshape_activations"
 
 
 def read(path: Path, index: int) -> Feature:
@@ -37,7 +40,8 @@ def read(path: Path, index: int) -> Feature:
 
     Raises:
         ArtefactError: If a file is missing, damaged, or nothing of the kind.
-        DataError: If there is no such feature, or packs cannot reach its place.
+        DataError: If there is no such feature, packs cannot reach its place, or activations were
+            reshaped.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -47,7 +51,8 @@ def read(path: Path, index: int) -> Feature:
             f"{path} is no .safetensors file; others may hold pickles, which are not read. Have it "
             "saved by SAELens (save_model)."
         )
-    facts = _facts(path.with_name(CONFIG))
+    config = path.with_name(CONFIG)
+    facts = _facts(config)
     try:
         with safe_open(path, "pt") as file:
             if "W_dec" not in file.keys():  # noqa: SIM118  (no mapping)
@@ -62,8 +67,11 @@ def read(path: Path, index: int) -> Feature:
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(path, error) from error
     require_alive(path, index, vector)
+    if facts.get(_RESCALED):
+        vector = vector / vector.norm()
     hook = next((str(facts[name]) for name in _OUT if facts.get(name)), "")
-    return Feature(vector, block_of(path, hook), str(facts.get("model_name") or ""), _notes(facts))
+    model_name = str(facts.get("model_name") or "")
+    return Feature(vector, block_of(path, hook), model_name, _notes(facts), config)
 
 
 def _facts(path: Path) -> Mapping[str, Any]:
@@ -79,6 +87,11 @@ def _facts(path: Path) -> Mapping[str, Any]:
     found = {**facts, **(cast("dict[str, Any]", more) if isinstance(more, dict) else {})}
     if any(found.get(name) is not None for name in _HEAD):
         raise DataError(f"{path} is of a single head, which is no place that packs add features.")
+    if found.get(_RESHAPED) not in _PLAIN:
+        raise DataError(
+            f"{path} has {_RESHAPED}={found[_RESHAPED]!r}; packs add features as they stand in the "
+            "decoder, of activations that were not reshaped."
+        )
     return found
 
 
@@ -94,6 +107,12 @@ def _require_shape(path: Path, shape: tuple[int, ...], facts: Mapping[str, Any])
 
 def _notes(facts: Mapping[str, Any]) -> tuple[str, ...]:
     notes = () if facts.get("model_name") else (OF_NO_MODEL,)
+    if facts.get(_RESCALED):
+        notes = (
+            *notes,
+            f"Its activations count in norms of the decoder ({_RESCALED}), so an activation of 1 "
+            "adds a vector of norm 1.",
+        )
     how = facts.get("normalize_activations")
     if how in _PLAIN:
         return notes
