@@ -45,19 +45,21 @@ def hold_dialogue(request: DialogueRequest, messages: Iterable[str]) -> Iterator
     Raises:
         ArtefactError: If there is no pack, or it is damaged.
         AffectLensError: As `affectlens.load_policy` and `affectlens.converse`; what is wrong with
-            the policy is said before the model is loaded.
+            the policy, or with what the pack reads by, is said before the model is loaded.
     """
     from affectlens.models import load_model
     from affectlens.models.generation.decoding import GenerationSettings
-    from affectlens.steering import SteeringPack, SteeringSpec
+    from affectlens.steering import SteeringPack
     from affectlens.steering.conversation import ConversationSettings, converse
+    from affectlens.steering.message_reading import require_readable
     from affectlens.steering.packs import existing
-    from affectlens.steering.policies import load_policy
+    from affectlens.steering.policies import load_policy, require_within
 
     policy = load_policy(request.policy)
     pack = SteeringPack.load(existing(request.pack_file))
     options: Mapping[str, Any] = {"mode": request.mode, "unit": request.unit}
-    SteeringSpec({pack.emotions[0]: 1.0}, emotions=pack.emotions, **options)
+    require_within(policy, pack.emotions, options)
+    require_readable(pack)
     pack.points(request.mode or pack.modes[0])
     model = load_model(
         request.model or pack.provenance.model_name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from affectlens.core import DataError
-from affectlens.steering.policies import AffectState, Known, Policy
+from affectlens.steering.policies import AffectState, Known, Policy, require_within
 from affectlens.steering.spec import SteeringSpec
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ def converse(
 
     Raises:
         MismatchError: If the pack is for another model.
-        DataError: If the pack has no probes, a message is empty, or the dialogue has become too
-            long for the model.
+        DataError: If the pack has no probes or none of its emotions, the policy may ask for more
+            than the unit has, a message is empty, or the dialogue has become too long for the
+            model.
         UnknownNameError: If the policy names an emotion that the pack lacks.
     """
     from affectlens.models.generation.generation import GenerationSettings
@@ -104,6 +105,7 @@ def converse(
 
     asked = settings or ConversationSettings()
     generation = asked.generation or GenerationSettings()
+    require_within(policy, pack.emotions, asked.options)
     now = state or (before[-1].state if before else policy.begin())
     turns = [] if asked.system is None else [{"role": "system", "content": asked.system}]
     for turn in before:

@@ -73,6 +73,12 @@ _NOTHING = "none"
 _MARKS = frozenset("=,;<>{}/\\")
 
 
+def limit_of(operator: str, unit: str) -> float:
+    """The largest strength that an operator takes in a unit; of shares the unit is nothing."""
+    share = OPERATORS[operator].share
+    return MAX_STRENGTH[unit] if share is None else share
+
+
 def can_be_named(label: str) -> bool:
     """Whether a spec in text can ask for a label: it is no option's name and has no mark of one."""
     return label not in (*_DEFAULTS, "weights", _NOTHING) and _MARKS.isdisjoint(label)
@@ -134,8 +140,7 @@ class SteeringSpec:
     def _strength(self, name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
             raise DataError(f"The strength of {name} must be a number, not {value!r}.")
-        share = OPERATORS[self.operator].share
-        limit = MAX_STRENGTH[self.unit] if share is None else share
+        limit = limit_of(self.operator, self.unit)
         try:
             strength = float(value)
         except OverflowError:

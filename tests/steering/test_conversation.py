@@ -160,6 +160,54 @@ def test_what_cannot_be_is_refused(model: LanguageModel, pack: SteeringPack) -> 
         list(converse(far, tight, mirror, ["Hi there, you."] * 9, settings=SHORT))
 
 
+def named(pack: SteeringPack, *emotions: str) -> SteeringPack:
+    """The same vectors under other names."""
+    again = dict(zip(pack.emotions, emotions, strict=True))
+    recommended = {
+        mode: {again[e]: dose for e, dose in doses.items()}
+        for mode, doses in pack.recommended.items()
+    }
+    return replace(pack, emotions=emotions, recommended=recommended)
+
+
+def test_a_probe_of_other_emotions_is_refused(
+    model: LanguageModel, pack: SteeringPack, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = [f"mood{i}" for i in range(len(EMOTIONS))]
+    for names in (others, [NEUTRAL, *others[1:]]):
+        with pytest.raises(DataError, match=f"tells {EMOTIONS[0]}, .* steers {names[0]}, "):
+            read_messages(model, named(pack, *names), SAID)
+    some = named(pack, "rage", *EMOTIONS[1:])
+    for _ in range(2):
+        (read,) = read_messages(model, some, SAID[:1])
+        assert read["rage"] == 0 and sum(read.values()) == pytest.approx(1)
+    (warning,) = [r.getMessage() for r in caplog.records if "cannot be read" in r.getMessage()]
+    assert "rage cannot be read" in warning
+
+
+def test_an_emotion_called_neutral_keeps_its_reading(
+    model: LanguageModel, pack: SteeringPack
+) -> None:
+    assert pack.readout is not None
+    (plain,) = read_messages(model, pack, SAID[:1])
+    neutral = named(pack, NEUTRAL, *EMOTIONS[1:])
+    (read,) = read_messages(model, neutral, SAID[:1])
+    assert sum(read.values()) == pytest.approx(1)
+    assert read[NEUTRAL] == pytest.approx(plain[NEUTRAL] + plain[EMOTIONS[0]], abs=1e-6)
+    assert read[NEUTRAL] > plain[EMOTIONS[0]] > 0
+
+
+def test_a_policy_beyond_the_unit_is_refused_before_a_message_is_asked_for(
+    model: LanguageModel, pack: SteeringPack
+) -> None:
+    asked: list[str] = []
+    settings = replace(SHORT, options={"unit": "heard"})
+    said = (asked.append(text) or text for text in SAID)
+    with pytest.raises(DataError, match="unit=heard strengths go up to 1"):
+        next(converse(model, pack, load_policy("mirror;strength=5"), said, settings=settings))
+    assert asked == []
+
+
 @pytest.fixture(scope="module")
 def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dialogue")
@@ -213,6 +261,8 @@ def test_messages_come_as_arguments_from_a_file_or_as_they_are_typed(
         (["Hi.", "--policy", "mirorr"], "mirror"),
         (["Hi.", "--policy", "mirror;strength=nan"], "strength must be a number"),
         (["Hi.", "--unit", "herd"], "heard"),
+        (["Hi.", "--policy", "mirror;strength=5", "--unit", "heard"], "go up to 1"),
+        (["Hi.", "--policy", "constant;emotions=happiness:15;strength=2"], "not 30"),
         (["Hi.", "--mode", "circus"], "circuit"),
         (["Hi.", "--file", "x.txt"], "not both"),
         (["--file", "nowhere.txt"], "nowhere.txt"),

@@ -22,6 +22,7 @@ from affectlens.steering.policies import (
     Policy,
     Traits,
     load_policy,
+    require_within,
 )
 from affectlens.steering.policies.transition import Transition
 
@@ -283,6 +284,39 @@ def test_names_that_do_not_exist_are_refused_nearest_first(text: str, sentence: 
 def test_settings_that_cannot_be_are_refused(text: str) -> None:
     with pytest.raises(DataError):
         load_policy(text)
+
+
+def test_no_product_is_beyond_the_strongest() -> None:
+    with pytest.raises(DataError, match=r"happiness times strength .* to 20, not 30"):
+        load_policy("constant;emotions=happiness:15;strength=2")
+    assert load_policy("constant;emotions=happiness:10;strength=2").largest == 20
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_nothing_decided_is_beyond_the_largest_strength(name: str) -> None:
+    policy = load_policy(f"{name};strength=3")
+    if name == "constant":
+        policy = load_policy("constant;emotions=happiness:0.4,anger:-0.5;strength=3")
+    certain = [{e: 1.0} for e in EMOTIONS]
+    found = [
+        abs(strength)
+        for read in (*certain, *readings(6, 20))
+        for strength in policy.decide(Known(AffectState(-0.5, 0.6, 0.2), read)).strengths.values()
+    ]
+    assert found and max(found) <= policy.largest
+    assert policy.largest == (1.5 if name == "constant" else 3)
+
+
+def test_a_policy_must_stay_within_the_unit() -> None:
+    policy = load_policy("mirror;strength=5")
+    require_within(policy, EMOTIONS, {"mode": None, "unit": "natural"})
+    require_within(load_policy("mirror"), EMOTIONS, {"unit": "heard"})
+    with pytest.raises(DataError, match=r"strength of 5; .*unit=heard strengths go up to 1"):
+        require_within(policy, EMOTIONS, {"unit": "heard"})
+    with pytest.raises(DataError, match=r"operator=project_out .* up to 2"):
+        require_within(policy, EMOTIONS, {"operator": "project_out", "unit": "natural"})
+    with pytest.raises(UnknownNameError, match="heard"):
+        require_within(policy, EMOTIONS, {"unit": "herd"})
 
 
 @pytest.mark.parametrize("read", [{"anger": math.nan}, {"anger": -0.1}, {"anger": 1.1},

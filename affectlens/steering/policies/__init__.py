@@ -8,7 +8,14 @@ from typing import Any
 from affectlens.core import DataError
 from affectlens.core.errors import unknown
 from affectlens.core.registry import Registry
-from affectlens.steering.policies.base import AffectState, Decision, Known, Policy, PolicyKind
+from affectlens.steering.policies.base import (
+    AffectState,
+    Decision,
+    Known,
+    Policy,
+    PolicyKind,
+    require_within,
+)
 from affectlens.steering.policies.calm import CALM
 from affectlens.steering.policies.constant import CONSTANT
 from affectlens.steering.policies.mirror import MIRROR
@@ -62,4 +69,5 @@ __all__ = [
     "PolicyKind",
     "Traits",
     "load_policy",
+    "require_within",
 ]

@@ -17,11 +17,11 @@ from affectlens.core import EMOTIONS, DataError
 from affectlens.core.emotions import DIMENSIONS, NEUTRAL
 from affectlens.core.errors import unknown
 from affectlens.steering.affect_targets import LEAST, place_of
-from affectlens.steering.spec import SteeringSpec
+from affectlens.steering.spec import SteeringSpec, limit_of
 
 STRONGEST = 20.0
 """A strength beyond is a typing error, as in a spec."""
-_ROUNDING = 1e-6
+_ROUNDING, _DIGITS = 1e-6, 4
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ class Decision:
     state: AffectState = field(default_factory=AffectState)
 
     def __post_init__(self) -> None:
-        audible = {e: round(float(s), 4) for e, s in self.strengths.items() if abs(s) >= LEAST}
+        audible = {
+            e: round(float(s), _DIGITS) for e, s in self.strengths.items() if abs(s) >= LEAST
+        }
         object.__setattr__(self, "strengths", audible)
 
     @classmethod
@@ -129,6 +131,11 @@ class Decision:
 
 class Policy(Protocol):
     """A record of settings, all with defaults, that decides."""
+
+    @property
+    def largest(self) -> float:
+        """The largest strength, without sign, that it may ever decide on."""
+        ...
 
     def begin(self) -> AffectState:
         """The state before the first turn."""
@@ -177,6 +184,28 @@ def strength_of(value: Any) -> float:
         DataError: If it is none.
     """
     return in_range("strength", value, 0, STRONGEST)
+
+
+def require_within(policy: Policy, emotions: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse a policy that may ask for more than its requests can say.
+
+    Args:
+        policy: The policy.
+        emotions: Those that can be steered.
+        options: Of every request: fields of `SteeringSpec`.
+
+    Raises:
+        UnknownNameError: If an option's choice does not exist.
+        DataError: If its largest strength is beyond that of the operator and the unit.
+    """
+    asked = SteeringSpec({emotions[0]: LEAST}, emotions=emotions, **options)
+    limit = limit_of(asked.operator, asked.unit)
+    if round(policy.largest, _DIGITS) > limit:
+        raise DataError(
+            f"This policy may ask for a strength of {policy.largest:g}; with operator="
+            f"{asked.operator} and unit={asked.unit} strengths go up to {limit:g}. Give it a "
+            "smaller strength, or use another unit."
+        )
 
 
 def pairs_of(name: str, value: Any) -> dict[str, float]:

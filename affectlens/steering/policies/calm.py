@@ -39,6 +39,11 @@ class Calm:
         object.__setattr__(self, "strength", strength_of(self.strength))
         object.__setattr__(self, "least", in_range("least", self.least, 0, 1))
 
+    @property
+    def largest(self) -> float:
+        """That against an emotion which is read for certain."""
+        return self.strength
+
     def begin(self) -> AffectState:
         """The origin."""
         return AffectState()

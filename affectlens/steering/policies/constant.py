@@ -28,7 +28,7 @@ class Constant:
         strength: What they are multiplied by.
 
     Raises:
-        DataError: If a number is out of its range, or no emotion is named.
+        DataError: If a number or a product is out of its range, or no emotion is named.
     """
 
     emotions: Mapping[str, float] | str = "happiness:0.5"
@@ -41,6 +41,14 @@ class Constant:
         checked = {e: in_range(e, s, -STRONGEST, STRONGEST) for e, s in found.items()}
         object.__setattr__(self, "emotions", checked)
         object.__setattr__(self, "strength", strength_of(self.strength))
+        for e, s in checked.items():
+            in_range(f"{e} times strength", self.strength * s, -STRONGEST, STRONGEST)
+
+    @property
+    def largest(self) -> float:
+        """That of the loudest emotion."""
+        asked = pairs_of("emotions", self.emotions)
+        return self.strength * max(abs(s) for s in asked.values())
 
     def begin(self) -> AffectState:
         """The origin."""

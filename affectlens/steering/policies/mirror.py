@@ -33,6 +33,11 @@ class Mirror:
         object.__setattr__(self, "strength", strength_of(self.strength))
         object.__setattr__(self, "least", in_range("least", self.least, 0, 1))
 
+    @property
+    def largest(self) -> float:
+        """That of an emotion which is read for certain."""
+        return self.strength
+
     def begin(self) -> AffectState:
         """The origin."""
         return AffectState()

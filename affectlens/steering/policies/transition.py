@@ -63,6 +63,11 @@ class Transition:
     def _temperament(self) -> AffectState:
         return Traits.parse(self.traits).temperament
 
+    @property
+    def largest(self) -> float:
+        """That of a mood at the place of an emotion: a mixture adds up to 1 at most."""
+        return self.strength
+
     def begin(self) -> AffectState:
         """The temperament."""
         return self._temperament
