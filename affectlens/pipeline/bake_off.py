@@ -65,6 +65,7 @@ def bake_off_run(
         material = RunMaterial(config.out, context.model, target)
         jury = Jury(context.judge, context.lexicon, context.embed, material.openers)
         kind = BACKENDS[config.backend]
+        place = config.url or config.vllm_python or ""
 
         def opened(
             packs: Mapping[Path, SteeringPack], prompt: Ids
@@ -72,7 +73,7 @@ def bake_off_run(
             return backend_of(config, context.model, packs, prompt, target)
 
         found = bake_off(
-            material, jury, target, settings, generating=Generating(kind, opened), told=told
+            material, jury, target, settings, generating=Generating(kind, place, opened), told=told
         )
         found.save(target)
     return found, target

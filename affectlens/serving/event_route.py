@@ -158,7 +158,7 @@ def _body(content: bytes, given: Mapping[str, str]) -> dict[str, Any]:
         raise DataError(f"With POST {next(iter(given))} stands in the body.")
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("vllm_xargs") or {}, dict):
         raise DataError("The body is a chat request as JSON, with messages.")

@@ -90,6 +90,11 @@ class Shelf:
                 f"{len(missing) - 1} more places for which nothing was reserved; start the "
                 "server with reserve=all."
             )
+        if pack.low_rank and self._slots.scale is None:
+            raise DataError(
+                f"Pack {name} steers by maps, for which nothing was reserved; have it among the "
+                "packs the server starts with."
+            )
         first = _free(
             [(p.first, columns_of(p.pack)) for p in self._packs.values()],
             columns_of(pack),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -83,13 +83,32 @@ def within(pack: SteeringPack, mode: str, emotion: str, layers: Sequence[int]) -
 
 
 def length_of(pack: SteeringPack, mode: str, emotion: str, layers: Sequence[int]) -> float:
-    """Sum over places of the length of one natural dose."""
+    """Sum over places of the length of one natural dose.
+
+    Where what is added depends on the stream there is no such length: 1 if it acts at one of these
+    layers, else 0.
+    """
     index, keep = pack.emotions.index(emotion), set(layers)
+    if mode in (LOW_RANK, GRADIENT):
+        return float(
+            any(_acts(pack, f"{mode}.{point}", index, keep) for point in pack.points(mode))
+        )
     return sum(
         float(pack.vectors[f"{mode}.{point}"][index, i].norm())
         for point in pack.points(mode)
         for i, layer in enumerate(pack.layers[f"{mode}.{point}"])
         if layer in keep
+    )
+
+
+def _acts(pack: SteeringPack, name: str, emotion: int, layers: Set[int]) -> bool:
+    """Whether a mode whose effect depends on the stream has one at some layers."""
+    maps = pack.low_rank.get(name)
+    return any(
+        bool((pack.vectors[name][emotion, i] != 0).any())
+        or (maps is not None and bool(maps.acts[emotion, i]))
+        for i, layer in enumerate(pack.layers[name])
+        if layer in layers
     )
 
 
@@ -133,13 +152,14 @@ def banded(
         A pack with the bands in place of emotions, and with strengths of 1.
 
     Raises:
-        DataError: If the pack steers by a classifier, which needs its emotions.
+        DataError: If a band is to step by the classifier, which needs the pack's emotions.
     """
-    if pack.classifier is not None:
+    if any(GRADIENT in modes for modes in bands.values()):
         raise DataError(
             "A classifier tells emotions apart, so bands of one emotion cannot take their places; "
-            f"leave the mode {GRADIENT} out of the pack."
+            f"ask for other modes than {GRADIENT}."
         )
+    pack = _without_classifier(pack)
     index, names = pack.emotions.index(emotion), tuple(bands)
     vectors = {
         name: torch.stack(
@@ -168,4 +188,20 @@ def banded(
         recommended={mode: dict.fromkeys(names, 1.0) for mode in pack.modes},
         responses={},
         enough={},
+    )
+
+
+def _without_classifier(pack: SteeringPack) -> SteeringPack:
+    """The pack without the mode that steps by its classifier."""
+    if pack.classifier is None:
+        return pack
+    own = [name for name in pack.vectors if name.partition(".")[0] == GRADIENT]
+    return replace(
+        pack,
+        classifier=None,
+        vectors={name: x for name, x in pack.vectors.items() if name not in own},
+        layers={name: x for name, x in pack.layers.items() if name not in own},
+        recommended={mode: x for mode, x in pack.recommended.items() if mode != GRADIENT},
+        positions={mode: x for mode, x in pack.positions.items() if mode != GRADIENT},
+        first=None if pack.first == GRADIENT else pack.first,
     )

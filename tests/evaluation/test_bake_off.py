@@ -30,6 +30,7 @@ from affectlens.evaluation.bakeoff import kept_texts as kept
 from affectlens.evaluation.bakeoff.candidates import Candidate, Look, chosen, search
 from affectlens.evaluation.bakeoff.front import pareto_front
 from affectlens.evaluation.bakeoff.kept_texts import KeptTexts
+from affectlens.evaluation.bakeoff.markdown import markdown
 from affectlens.evaluation.bakeoff.winners import winner
 from affectlens.evaluation.judges import load_judge
 from affectlens.evaluation.reply_scores import Scores
@@ -385,13 +386,19 @@ class TestWhole:
             opened.append(-1)
 
         kind = replace(BACKENDS["transformers"], name="there", every_spec=False)
-        generating = Generating(kind, open_)
+        generating = Generating(kind, "", open_)
         again = bake_off(material, jury, tmp_path, SMALL, generating=generating)
         assert json.dumps(again.table_rows()) == json.dumps(found.table_rows())
         assert opened == [1, -1] and asked and all(OPERATORS[name].served for name in asked)
         assert not OPERATORS["rotate"].served
+        by = {one.method: one.generated_by for one in again.entries}
+        assert by.pop("rotation") == "transformers" and set(by.values()) == {"there"}
+        assert "Replies by there: unsteered" in markdown(again)
         more = bake_off(material, jury, tmp_path, SMALL, generating=generating)
         assert opened == [1, -1] and more.table_rows() == again.table_rows()
+        elsewhere = Generating(kind, "http://another", open_)
+        bake_off(material, jury, tmp_path, SMALL, generating=elsewhere)
+        assert opened == [1, -1, 1, -1]  # its replies are not those of the first
 
     def test_its_files_are_json_and_a_table(self, finished: Any, tmp_path: Path) -> None:
         found, _ = finished

@@ -90,6 +90,26 @@ def test_replies_are_those_of_one_process(
         assert backend.generate(prompts, [None] * N, None, settings, told.append) == plain
 
 
+def test_workers_without_a_place_get_no_work(
+    cluster: None,
+    model: LanguageModel,
+    request_: BackendRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two cores, four workers of a core: two of them would wait for ever."""
+    from affectlens.evaluation.backends import ray_workers
+
+    monkeypatch.setattr(ray_workers, "PATIENCE", 20.0)
+    prompts, specs, pack = asked(model)
+    settings = GenerationSettings(max_new_tokens=4)
+    wanted = Transformers(model).generate(prompts, specs, pack, settings, lambda _n: None)
+    with BACKENDS["ray"].open(replace(request_, workers=4)) as backend:
+        assert isinstance(backend, RayWorkers) and 1 <= len(backend.workers) <= 2
+        assert backend.generate(prompts, specs, pack, settings, lambda _n: None) == wanted
+    assert "of 4 workers" in caplog.text
+
+
 @finds_processes
 def test_a_worker_that_is_killed_is_followed_by_another(
     cluster: None, model: LanguageModel, request_: BackendRequest

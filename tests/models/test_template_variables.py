@@ -14,7 +14,7 @@ from affectlens.models.chat.chats import encode, render
 from affectlens.models.chat.special_tokens import end_of_turn
 from affectlens.models.chat.variables import check_variables, parse_variables, used_by
 from affectlens.models.loading import LanguageModel, load_model
-from affectlens.steering.building import _provenance
+from affectlens.steering.building import pack_provenance
 from tests.conftest import tiny_hf, tiny_tokenizer
 
 _TURNS = (
@@ -171,10 +171,10 @@ def test_stores_of_other_variables_are_told_apart(tmp_path: Path) -> None:
 def test_packs_say_what_the_template_was_told() -> None:
     thinking = model_with(QWEN, enable_thinking=True)
     source = capture(thinking, corpus()).provenance
-    assert _provenance(thinking, source, a=1).parameters == {
+    assert pack_provenance(thinking, source, a=1).parameters == {
         "a": 1, "template_variables": {"enable_thinking": True},
     }  # fmt: skip
-    assert _provenance(model_with(QWEN), source).parameters == {}
+    assert pack_provenance(model_with(QWEN), source).parameters == {}
 
 
 THOUGHT = "Let me see.\nYes.\n</think>\n\nI am glad."

@@ -277,5 +277,13 @@ def test_events_that_cannot_be_given(url: str, options: Any, words: str) -> None
     assert words in answer.json()["error"]["message"]
 
 
+def test_events_of_a_body_that_nests_without_end(url: str) -> None:
+    import httpx
+
+    with httpx.Client(trust_env=False, timeout=120) as client:
+        answer = client.post(f"{url}/v1/affectlens/events", content=b"[" * 200_000)
+    assert answer.status_code == 400 and "as JSON" in answer.json()["error"]["message"]
+
+
 def test_events_by_another_verb(url: str) -> None:
     assert _events(url, method="PUT", prompt=PROMPT).status_code == 405

@@ -19,7 +19,7 @@ from affectlens.serving.coefficients import coefficients
 from affectlens.serving.door import Door
 from affectlens.serving.settings import Settings
 from affectlens.steering import SteeringPack, generate_steered
-from affectlens.steering.bands import banded, within
+from affectlens.steering.bands import banded, length_of, within
 from affectlens.steering.classifier import Classifier, mean_steps
 from affectlens.steering.exporting import export_vectors
 from affectlens.steering.methods.k_steering import classifier_of
@@ -258,6 +258,20 @@ def test_what_does_not_fit_is_refused_in_one_sentence(tiny_model: Any, tmp_path:
         random_directions(pack, "gradient")
     with pytest.raises(DataError, match="bands of one emotion"):
         banded(pack, "anger", {"a": {"gradient": (0,)}})
+    # Other modes beside it have their bands.
+    point = "residual.resid_post"
+    both = replace(
+        pack,
+        vectors={**pack.vectors, point: torch.ones(len(pack.emotions), 1, pack.d_model)},
+        layers={**pack.layers, point: (1,)},
+        recommended={**pack.recommended, "residual": dict.fromkeys(pack.emotions, 1.0)},
+        positions={**pack.positions, "residual": "all"},
+    )
+    apart = banded(both, "anger", {"a": {"residual": (1,)}, "b": {}})
+    assert apart.modes == ("residual",) and apart.classifier is None
+    assert apart.vectors[point].ne(0).any(-1).tolist() == [[True], [False]]
+    assert length_of(both, "gradient", "anger", both.layers["gradient.resid_post"]) == 1
+    assert length_of(both, "gradient", "anger", (99,)) == 0
     late = within(pack, "gradient", "anger", [2])
     assert list(late.table(["anger=1"]).sites) == [WritePoint(2, "resid_post")]
 

@@ -17,7 +17,7 @@ from affectlens.models.generation.generation import GenerationSettings
 from affectlens.serving.coefficients import coefficients
 from affectlens.serving.slot_tables import Capacity, Slots
 from affectlens.steering import SteeringPack, generate_steered
-from affectlens.steering.bands import banded, relative_size, within
+from affectlens.steering.bands import banded, length_of, relative_size, within
 from affectlens.steering.exporting import export_vectors
 from affectlens.steering.low_rank import LowRank
 from affectlens.steering.methods.random_pack import random_pack as random_directions
@@ -288,6 +288,12 @@ def test_maps_that_begin_late_and_bands_of_them(tiny_model: Any) -> None:
     assert pack.begins("low_rank", ["happiness"]) == WritePoint(2, "resid_post")
     assert pack.begins("low_rank", ["fear"]) == WritePoint(0, "resid_post")  # reads, no constant
     assert relative_size(replace(pack, rms=torch.ones(3)), "low_rank", "anger", [0], 1) is None
+    # A map has no length of its own: a band without a constant acts as much as any other.
+    name = "low_rank.resid_post"
+    bare = replace(pack, vectors={**pack.vectors, name: torch.zeros_like(pack.vectors[name])})
+    first, *_ = pack.layers[name]
+    assert length_of(bare, "low_rank", "anger", [first]) == 1
+    assert length_of(within(bare, "low_rank", "anger", ()), "low_rank", "anger", [first]) == 0
     hidden = torch.randn(1, 3, model.d_model, generator=torch.Generator().manual_seed(3))
 
     def moved(found: SteeringPack, emotion: str, layer: int) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,13 @@ LEAST = 16
 """Replies of a piece: fewer would not fill a batch."""
 WORKERS = 2
 """Where there is no GPU and nobody says how many."""
+PATIENCE = 60.0
+"""Seconds that workers have to find a place."""
 LIVES = 3
 """Times that Ray starts a worker, or its piece of work, anew after it was lost."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class Writer:
@@ -58,6 +64,9 @@ class Writer:
                 "the same model on all machines."
             )
         return model
+
+    def ready(self) -> None:
+        """There is a place for it."""
 
     def generate(
         self,
@@ -151,10 +160,24 @@ def open_ray(request: BackendRequest) -> Generator[RayWorkers]:
         source = replace(Source.of(model, None, None), name=request.source)
         workers = [options.remote(source, model.fingerprint, share.threads) for _ in range(count)]
         try:
-            yield RayWorkers(ray, workers)
+            yield RayWorkers(ray, _placed(ray, workers, str(share)))
         finally:
             for worker in workers:
                 ray.kill(worker)
+
+
+def _placed(ray: Any, workers: Sequence[Any], needs: str) -> list[Any]:
+    """The workers that the cluster has a place for; work given to others would wait for ever."""
+    calls = {worker.ready.remote(): worker for worker in workers}
+    done, missing = ray.wait(list(calls), num_returns=len(calls), timeout=PATIENCE)
+    if missing:
+        logger.warning(
+            "The cluster has a place for %d of %d workers, which need %s each; %s.",
+            len(done), len(workers), needs, "going on with these" if done else "waiting for one",
+        )  # fmt: skip
+    if not done:
+        done, _ = ray.wait(missing, num_returns=1)
+    return [calls[call] for call in done]
 
 
 RAY = BackendKind(

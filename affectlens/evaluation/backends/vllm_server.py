@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from affectlens.evaluation.backends.base import BackendKind, BackendRequest
-from affectlens.evaluation.backends.vllm_client import TIMEOUT, Vllm
+from affectlens.evaluation.backends.vllm_client import CONCURRENT, TIMEOUT, Vllm
 from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
 
@@ -63,6 +63,8 @@ def _arguments(model: LanguageModel) -> list[str]:
         str(model.dtype).removeprefix("torch."),
         "--max-model-len",
         str(min(model.context_length, LONGEST)),
+        "--max-num-seqs",  # the plug-in's tables have a place for each
+        str(CONCURRENT),
     ]
     if model.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(model.device)

@@ -183,10 +183,12 @@ class Generating:
 
     Attributes:
         kind: Of the back end.
+        place: Which of its kind: an address, an interpreter; "" if there is only one.
         open: Has it there while a block runs, for the packs in these files and prompts like this.
     """
 
     kind: BackendKind
+    place: str
     open: Callable[[Mapping[Path, SteeringPack], Ids], AbstractContextManager[Backend]]
 
 
@@ -254,6 +256,7 @@ def bake_off(
         scores = {UNSTEERED: jury.scores(reference, reference, settings.emotions)}
         looks: dict[str, dict[str, list[Look]]] = {}
         best: dict[str, dict[str, Look]] = {}
+        generated_by = {UNSTEERED: bench.texts.where([])}
         for method in methods:
             pack = packs[method.name]
             told(method.name, "tuning")
@@ -268,6 +271,7 @@ def bake_off(
                 for event in bench.test
                 for emotion, look in best[method.name].items()
             ]
+            generated_by[method.name] = bench.texts.where(requests)
             replies = bench.replies(method.name, requests, pack, "answering")
             scores[method.name] = jury.scores(replies, reference, settings.emotions)
     entries = [
@@ -278,6 +282,7 @@ def bake_off(
             looks.get(name, {}),
             best.get(name, {}),
             tokens_of(looks.get(name, {})),
+            generated_by[name],
             seed=settings.seed,
         )
         for name in scores
@@ -300,7 +305,7 @@ def _elsewhere(
         def opened() -> Backend:
             return stack.enter_context(open_(packs, prompt))
 
-        yield Elsewhere(kind.name, kind.every_spec, opened)
+        yield Elsewhere(f"{kind.name} {generating.place}".strip(), kind.every_spec, opened)
 
 
 def _versions(model: LanguageModel) -> str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from affectlens.steering import SteeringPack
 
 
+HERE = "transformers"
+"""The back end that is this process."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -31,7 +34,7 @@ class Elsewhere:
     """A back end that is opened when the first reply is asked of it.
 
     Attributes:
-        name: Of its kind.
+        name: What it is and where: replies of one are never taken for those of another.
         every_spec: Whether it can do whatever a spec asks for; what it cannot do is done here.
         backend: Opens it, or gives what is open.
     """
@@ -85,11 +88,10 @@ class KeptTexts:
             ArtefactError: If a file cannot be read.
         """
         found: list[Reply] = []
-        elsewhere = self.elsewhere
-        if elsewhere is not None and not elsewhere.does(requests):
-            logger.info("%s is answered in this process: %s cannot do it.", name, elsewhere.name)
-            elsewhere = None
-        where = "transformers" if elsewhere is None else elsewhere.name
+        where = self.where(requests)
+        elsewhere = None if where == HERE else self.elsewhere
+        if elsewhere is not self.elsewhere and self.elsewhere is not None:
+            logger.info("%s is answered here: %s cannot do it.", name, self.elsewhere.name)
         for start in range(0, len(requests), self.chunk):
             part = requests[start : start + self.chunk]
             file = self.folder / f"{name}-{self._key(part, pack, where)}.jsonl"
@@ -109,6 +111,11 @@ class KeptTexts:
             # Read in any case: a file rounds, and what was stopped must end like what was not.
             found += _read(file, len(part))
         return found
+
+    def where(self, requests: Sequence[Request]) -> str:
+        """What answers such requests: the name of the other back end, or this process."""
+        other = self.elsewhere
+        return HERE if other is None or not other.does(requests) else other.name
 
     def _key(self, requests: Sequence[Request], pack: SteeringPack | None, where: str) -> str:
         asked = [

@@ -63,7 +63,7 @@ def markdown(found: BakeOff) -> str:
         f"{asked.generation.max_new_tokens} tokens; 95 % intervals over scenarios. Strengths and "
         f"wordings were chosen by the masked harmonic score on {asked.tune_events} tuning events, "
         f"at most {asked.looks} per method and emotion ({found.budget:,} tokens per method), "
-        f"within a perplexity ratio of {asked.max_perplexity_ratio:g}.",
+        f"within a perplexity ratio of {asked.max_perplexity_ratio:g}. {_written_by(found)}",
         "",
         *_table(HEAD, lines(found)),
         "",
@@ -91,6 +91,16 @@ def markdown(found: BakeOff) -> str:
         "",
     ]
     return "\n".join(text)
+
+
+def _written_by(found: BakeOff) -> str:
+    """Which back ends wrote the replies, method by method if there are several."""
+    by: dict[str, list[str]] = {}
+    for one in found.entries:
+        by.setdefault(one.generated_by, []).append(one.method)
+    if len(by) == 1:
+        return f"Replies by {next(iter(by))}."
+    return "; ".join(f"Replies by {who}: {', '.join(names)}" for who, names in by.items()) + "."
 
 
 def _with(value: float, ci: tuple[float, float]) -> str:

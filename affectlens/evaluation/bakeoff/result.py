@@ -38,6 +38,7 @@ class Entry:
         chosen: Strength or wording by emotion.
         looks: All that was tried, emotion by emotion.
         tuning_tokens: Generated to choose.
+        generated_by: The back end that wrote its replies.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Entry:
     chosen: Mapping[str, str]
     looks: Mapping[str, Sequence[Mapping[str, Any]]]
     tuning_tokens: int
+    generated_by: str
 
 
 def entry_of(
@@ -56,6 +58,7 @@ def entry_of(
     looks: Mapping[str, Sequence[Look]],
     best: Mapping[str, Look],
     tokens: int,
+    generated_by: str,
     *,
     seed: int = 0,
 ) -> Entry:
@@ -76,6 +79,7 @@ def entry_of(
         {emotion: str(look.candidate) for emotion, look in best.items()},
         tried,
         tokens,
+        generated_by,
     )
 
 

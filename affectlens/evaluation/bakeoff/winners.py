@@ -78,12 +78,12 @@ def winner(
     words = f"{best} (masked accuracy {masked:.2f}, perplexity ratio {ratio:.2f})"
     if len(order) > 1:
         found = _apart(rows, best, order[1], seed)
-        words += f"; masked harmonic against {order[1]}, the next, {_told(found, len(order))}"
+        words += f"; masked harmonic against {order[1]}, the next, {_told(found, len(rivals))}"
     if controls:
         strongest = max(controls, key=lambda name: means[name])
         found = _apart(rows, best, strongest, seed)
         words += (
-            f"; masked harmonic against {strongest}, the best control, {_told(found, len(order))}"
+            f"; masked harmonic against {strongest}, the best control, {_told(found, len(rivals))}"
         )
     return Winner(emotion, best, masked, ratio, words)
 

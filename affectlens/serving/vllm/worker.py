@@ -59,9 +59,12 @@ class WorkerSteering:
         blocks = find_blocks(model)
         reserved = reserved_places(settings, packs)
         held = {block.layer for block in blocks}
+        spare = max(len(pack.emotions) for pack in packs.values())
+        columns = sum(columns_of(pack) for pack in packs.values())
         capacity = Capacity(
             slots=max_requests,
-            vectors=settings.max_packs * max(columns_of(pack) for pack in packs.values()),
+            # Tables grow with the square of this: maps count where they are, not for every pack.
+            vectors=columns + (settings.max_packs - len(packs)) * spare,
             tokens=max_tokens,
             d_model=d_model,
             projects=any(OPERATORS[name].projects for name in settings.operators)
