@@ -323,7 +323,7 @@ def test_the_documented_requests_work(
     fence = rf'^```{language}(?: test="[^"]*")?\n(.*?)^```$'
     blocks = re.findall(fence, text, re.MULTILINE | re.DOTALL)
     requests = [block for block in blocks if "http://127.0.0.1:8000/" in block]
-    assert len(requests) == {"sh": 5, "python": 2}[language]
+    assert len(requests) == {"sh": 6, "python": 2}[language]
     for block in requests:
         script = tmp_path / "script"
         script.write_text(block.replace("http://127.0.0.1:8000", client.url))
