@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from affectlens.cli.consoles import print_lines, stderr, stdout, told
 from affectlens.core.progress import bar_columns, drawn_by
@@ -63,6 +63,7 @@ def _live() -> Generator[Callable[[str, str], None]]:
 
 def print_sweeps(found: SweepResults, request: SweepRequest, *, as_json: bool) -> None:
     """The chosen site of every sweep, and where everything lies."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     out = stdout()
@@ -70,13 +71,21 @@ def print_sweeps(found: SweepResults, request: SweepRequest, *, as_json: bool) -
     if as_json:
         print_lines(rows)
         return
-    heads = ("model", "corpus", "target", "probe", "site", "score", "value", "95 % interval")
-    table = Table(title="held-out score at the site that cross-validation chose")
+    # What all rows share stands in the title: a terminal is narrow, and names are to be whole.
+    names = ("model", "corpus", "target", "probe", "site", "score")
+    alike = {name for name in names if len({str(row[name]) for row in rows}) == 1} - {"site"}
+    shared = [str(rows[0][name]) for name in names if name in alike]
+    heads = [name for name in names if name not in alike]
+    title = "held-out score at the site that cross-validation chose"
+    table = Table(
+        title=" · ".join([title, *shared]), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for head in heads:
-        table.add_column(head, justify="right" if head in ("value", "95 % interval") else "left")
+        table.add_column(head, no_wrap=True)
+    for head in ("value", "95 %"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
-        names: list[Any] = [row[key] for key in heads[:6]]
-        interval = f"{row['low']:.3f} to {row['high']:.3f}"
-        table.add_row(*map(str, names), f"{row['value']:.3f}", interval)
+        interval = f"{row['low']:.3f}–{row['high']:.3f}"
+        table.add_row(*(str(row[name]) for name in heads), f"{row['value']:.3f}", interval)
     out.print(table)
     out.print(f"Report: {request.out / 'report.html'}", soft_wrap=True)

@@ -297,3 +297,30 @@ def test_options_go_to_the_corpora_they_are_meant_for() -> None:
 def test_results_show_themselves(whole: Any) -> None:
     found: SweepResults = whole[1]
     assert found.brief()["corpora"] == 2 and len(found.to_pandas()) == len(found.table_rows())
+
+
+@pytest.mark.parametrize("models", [("smollm2-135m-instruct",), ("smollm2-135m-instruct", "other")])
+def test_the_table_at_the_end_has_whole_names_in_a_narrow_terminal(
+    models: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from affectlens.cli.sweep_display import print_sweeps
+
+    monkeypatch.setenv("COLUMNS", "80")
+    site = "blocks.14.hook_resid_post"
+    row = {"target": "emotion", "probe": "logistic", "score": "accuracy", "low": 0.9, "high": 1.0}
+    best = [
+        {**row, "model": model, "corpus": corpus, "site": site, "value": 0.95}
+        for model in models
+        for corpus in ("replies", "tones")
+    ]
+    found: Any = SimpleNamespace(best_rows=lambda: best)
+    print_sweeps(found, SimpleNamespace(out=Path("out")), as_json=False)  # type: ignore[arg-type]
+    told = capsys.readouterr().out
+    lines = [line for line in told.splitlines() if site in line]
+    assert len(lines) == len(best) and all(
+        "0.950" in line and "0.900–1.000" in line for line in lines
+    )
+    assert all(name in told for name in (*models, "emotion", "logistic", "accuracy"))
+    assert "…" not in told
