@@ -31,9 +31,6 @@ Counts = Annotated[
 ]
 Draws = Annotated[int, typer.Option("--draws", min=2, help="Random sets of units beside each.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the draws.")]
-PackModel = Annotated[
-    str | None, typer.Option("--model", help="Default: the model the pack was made for.")
-]
 Model = Annotated[str | None, typer.Option("--model", help="Default: the circuit's own, by name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")]
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from affectlens.core import DataError
 from affectlens.core.jsonl import json_line
+from affectlens.serving.asgi import replayed
 from affectlens.serving.contract import KEY
 from affectlens.serving.emotion_events import EventReader, chat_body, read_along
 
@@ -69,7 +70,7 @@ class EventRoute:
             "query_string": b"",
             "headers": headers,
         }
-        await self.app(chat, _once(content, receive), _Events(send, layer))
+        await self.app(chat, replayed(content, receive), _Events(send, layer))
 
 
 class _Events:
@@ -184,22 +185,6 @@ async def _read(receive: Any) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(parts)
-
-
-def _once(content: bytes, receive: Any) -> Any:
-    """A ``receive`` that gives the body, and then what comes after the request's own."""
-    given = False
-
-    async def again() -> Any:
-        nonlocal given
-        while given:
-            message = await receive()
-            if message["type"] != "http.request":  # the request's own body, if nobody has read it
-                return message
-        given = True
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    return again
 
 
 async def _refuse(send: Any, status: int, sentence: str) -> None:

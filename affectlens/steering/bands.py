@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from affectlens.core import DataError
 from affectlens.core.places import layer_range
 from affectlens.steering.classifier import GRADIENT
 from affectlens.steering.low_rank import LOW_RANK
+from affectlens.steering.pack_places import acts_at
 
 if TYPE_CHECKING:
     from affectlens.steering.pack import SteeringPack
@@ -91,24 +92,19 @@ def length_of(pack: SteeringPack, mode: str, emotion: str, layers: Sequence[int]
     index, keep = pack.emotions.index(emotion), set(layers)
     if mode in (LOW_RANK, GRADIENT):
         return float(
-            any(_acts(pack, f"{mode}.{point}", index, keep) for point in pack.points(mode))
+            any(
+                acts and layer in keep
+                for name in (f"{mode}.{point}" for point in pack.points(mode))
+                for layer, acts in zip(
+                    pack.layers[name], acts_at(pack, name)[index].tolist(), strict=True
+                )
+            )
         )
     return sum(
         float(pack.vectors[f"{mode}.{point}"][index, i].norm())
         for point in pack.points(mode)
         for i, layer in enumerate(pack.layers[f"{mode}.{point}"])
         if layer in keep
-    )
-
-
-def _acts(pack: SteeringPack, name: str, emotion: int, layers: Set[int]) -> bool:
-    """Whether a mode whose effect depends on the stream has one at some layers."""
-    maps = pack.low_rank.get(name)
-    return any(
-        bool((pack.vectors[name][emotion, i] != 0).any())
-        or (maps is not None and bool(maps.acts[emotion, i]))
-        for i, layer in enumerate(pack.layers[name])
-        if layer in layers
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from affectlens.core.places import WritePoint, in_order
@@ -62,15 +62,18 @@ def columns_of(pack: SteeringPack) -> int:
     return k + sum(k + 2 * k * maps.rank for maps in pack.low_rank.values())
 
 
+def acts_at(pack: SteeringPack, name: str) -> Bool[Tensor, "emotion layer"]:
+    """Where a mode steers an emotion: by its vector, or by its map."""
+    acts = (pack.vectors[name] != 0).any(-1)
+    return acts | pack.low_rank[name].acts if name in pack.low_rank else acts
+
+
 def beginnings(pack: SteeringPack) -> Mapping[tuple[str, str], WritePoint | None]:
     """The first place where each mode steers each emotion; None if it steers it nowhere."""
     found: dict[tuple[str, str], list[WritePoint]] = {}
-    for name, vectors in pack.vectors.items():
+    for name in pack.vectors:
         mode, _, point = name.partition(".")
-        acts = (vectors != 0).any(-1)
-        if name in pack.low_rank:
-            acts = acts | pack.low_rank[name].acts
-        for emotion, row in zip(pack.emotions, acts.tolist(), strict=True):
+        for emotion, row in zip(pack.emotions, acts_at(pack, name).tolist(), strict=True):
             here = zip(pack.layers[name], row, strict=True)
             places = [WritePoint(layer, point) for layer, writes in here if writes]
             found.setdefault((mode, emotion), []).extend(places)

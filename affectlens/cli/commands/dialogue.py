@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import AsJson, PackModel
+from affectlens.cli.options import AsJson
+from affectlens.cli.pack_options import (
+    Mode,
+    NewTokens,
+    OtherModel,
+    PackModel,
+    PackName,
+    PackRun,
+    System,
+)
 from affectlens.cli.program import DEFAULT_RUN, FIRST, Device, Dtype, example, sentences
 
 
@@ -30,23 +39,18 @@ def dialogue(
             "--policy", help="mirror, or with settings: transition;decay=0.2; see `list policies`."
         ),
     ] = "transition",
-    run_folder: Annotated[
-        Path | None,
-        typer.Option("--run", help=f"Run folder with a pack; default: {DEFAULT_RUN}, or the box."),
-    ] = None,
-    pack: Annotated[
-        str | None, typer.Option("--pack", help="A file, or a name: see `affectlens packs list`.")
-    ] = None,
+    run_folder: PackRun = None,
+    pack: PackName = None,
     model: PackModel = None,
-    mode: Annotated[str | None, typer.Option("--mode", help="circuit or residual.")] = None,
+    mode: Mode = None,
     unit: Annotated[
         str, typer.Option("--unit", help="Of strengths: recommended, heard, …")
     ] = "recommended",
-    system: Annotated[str | None, typer.Option("--system", help="System prompt.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,
+    system: System = None,
+    max_new_tokens: NewTokens = 60,
     device: Device = None,
     dtype: Dtype = None,
-    force: Annotated[bool, typer.Option("--force", help="Use a pack of another model.")] = False,
+    force: OtherModel = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer a user turn by turn: what they are read as, the mood, what is steered, the reply."""

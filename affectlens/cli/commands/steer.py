@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import PackModel
+from affectlens.cli.pack_options import (
+    Mode,
+    NewTokens,
+    OtherModel,
+    PackModel,
+    PackName,
+    PackRun,
+    System,
+)
 from affectlens.cli.program import (
     DEFAULT_RUN,
     FIRST,
@@ -34,23 +41,18 @@ def steer(
         list[str],
         typer.Option("--emotion", "-e", help="anger=0.8,sadness=-0.2; repeatable, they add up."),
     ],
-    run_folder: Annotated[
-        Path | None,
-        typer.Option("--run", help=f"Run folder with a pack; default: {DEFAULT_RUN}, or the box."),
-    ] = None,
-    pack: Annotated[
-        str | None, typer.Option("--pack", help="A file, or a name: see `affectlens packs list`.")
-    ] = None,
+    run_folder: PackRun = None,
+    pack: PackName = None,
     model: PackModel = None,
-    mode: Annotated[str | None, typer.Option("--mode", help="circuit or residual.")] = None,
-    system: Annotated[str | None, typer.Option("--system", help="System prompt.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,
+    mode: Mode = None,
+    system: System = None,
+    max_new_tokens: NewTokens = 60,
     device: Device = None,
     device_map: DeviceMap = None,
     dtype: Dtype = None,
     quantize: Quantize = None,
     template_var: TemplateVar = None,
-    force: Annotated[bool, typer.Option("--force", help="Use a pack of another model.")] = False,
+    force: OtherModel = False,
 ) -> None:
     """Print a steered reply beside the unsteered one."""
     with sentences():

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import AsJson, PackModel, names, numbers
+from affectlens.cli.options import AsJson, names, numbers
+from affectlens.cli.pack_options import PackModel
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 

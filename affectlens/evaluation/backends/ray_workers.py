@@ -10,6 +10,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from affectlens.activations.distributed.job_queue import (
+    LIVES,
+    PATIENCE,
+    lost_too_often,
+    result_of,
+)
 from affectlens.core.errors import MismatchError
 from affectlens.evaluation.backends.base import Advance, BackendKind, BackendRequest, Ids
 
@@ -25,10 +31,6 @@ LEAST = 16
 """Replies of a piece: fewer would not fill a batch."""
 WORKERS = 2
 """Where there is no GPU and nobody says how many."""
-PATIENCE = 60.0
-"""Seconds that workers have to find a place."""
-LIVES = 3
-"""Times that Ray starts a worker, or its piece of work, anew after it was lost."""
 
 
 logger = logging.getLogger(__name__)
@@ -106,8 +108,6 @@ class RayWorkers:
         Raises:
             AffectLensError: As a worker raised it, or if workers are lost again and again.
         """
-        from affectlens.activations.distributed.job_queue import lost_too_often, result_of
-
         size = max(LEAST, -(-len(prompts) // (PARTS * len(self.workers))))
         held = None if pack is None else self.ray.put(pack)
         waiting = list(range(0, len(prompts), size))[::-1]

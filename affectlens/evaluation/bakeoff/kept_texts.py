@@ -88,10 +88,10 @@ class KeptTexts:
             ArtefactError: If a file cannot be read.
         """
         found: list[Reply] = []
-        where = self.where(requests)
-        elsewhere = None if where == HERE else self.elsewhere
-        if elsewhere is not self.elsewhere and self.elsewhere is not None:
-            logger.info("%s is answered here: %s cannot do it.", name, self.elsewhere.name)
+        where, elsewhere = self.where(requests), self.elsewhere
+        if elsewhere is not None and where == HERE:
+            logger.info("%s is answered here: %s cannot do it.", name, elsewhere.name)
+            elsewhere = None
         for start in range(0, len(requests), self.chunk):
             part = requests[start : start + self.chunk]
             file = self.folder / f"{name}-{self._key(part, pack, where)}.jsonl"

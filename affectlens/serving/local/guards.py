@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from affectlens.core import AffectLensError
+from affectlens.serving.asgi import replayed
 from affectlens.serving.local.http_errors import TooLarge, TooSlow, answer
 from affectlens.serving.pack_requests import Forbidden, Unauthorized
 
@@ -59,7 +60,7 @@ class Guards:
             return
         if body is None:  # gone before all was sent
             return
-        await self.app(scope, _replayed(body, receive), send)
+        await self.app(scope, replayed(body, receive), send)
 
     def _check(self, path: str, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "").lower()
@@ -101,17 +102,3 @@ class Guards:
                         return b"".join(parts)
         except TimeoutError:
             raise TooSlow("The body did not arrive in time.") from None
-
-
-def _replayed(body: bytes, receive: Any) -> Any:
-    """A ``receive`` that gives the body once, and then what comes after it."""
-    given = False
-
-    async def again() -> Any:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again

@@ -186,6 +186,35 @@ def strength_of(value: Any) -> float:
     return in_range("strength", value, 0, STRONGEST)
 
 
+@dataclass(frozen=True)
+class OfReading:
+    """Settings of a policy whose strengths follow what is read.
+
+    Attributes:
+        strength: That of an emotion which is read for certain.
+        least: Probability below which an emotion is left alone, in [0, 1].
+
+    Raises:
+        DataError: If a number is out of its range.
+    """
+
+    strength: float = 1.0
+    least: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strength", strength_of(self.strength))
+        object.__setattr__(self, "least", in_range("least", self.least, 0, 1))
+
+    @property
+    def largest(self) -> float:
+        """That of an emotion which is read for certain."""
+        return self.strength
+
+    def begin(self) -> AffectState:
+        """The origin."""
+        return AffectState()
+
+
 def require_within(policy: Policy, emotions: Sequence[str], options: Mapping[str, Any]) -> None:
     """Refuse a policy that may ask for more than its requests can say.
 

@@ -6,47 +6,19 @@ from dataclasses import dataclass
 
 from affectlens.core import DataError
 from affectlens.core.emotions import VAD
-from affectlens.steering.policies.base import (
-    AffectState,
-    Decision,
-    Known,
-    PolicyKind,
-    in_range,
-    strength_of,
-)
+from affectlens.steering.policies.base import Decision, Known, OfReading, PolicyKind
 
 
 @dataclass(frozen=True)
-class Calm:
+class Calm(OfReading):
     """Steer against each unpleasant, aroused emotion as strongly as it is read.
 
     Such are anger, disgust and fear. Sadness, whose arousal is low, is left alone, and so is what
     is pleasant: there is nothing to calm. No strength is above 0, so nothing that was read is
     raised, and the place of the strengths never has more arousal than the origin.
 
-    Attributes:
-        strength: That against an emotion which is read for certain.
-        least: Probability below which an emotion is left alone, in [0, 1].
-
-    Raises:
-        DataError: If a number is out of its range.
+    Settings are those of `OfReading`.
     """
-
-    strength: float = 1.0
-    least: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "strength", strength_of(self.strength))
-        object.__setattr__(self, "least", in_range("least", self.least, 0, 1))
-
-    @property
-    def largest(self) -> float:
-        """That against an emotion which is read for certain."""
-        return self.strength
-
-    def begin(self) -> AffectState:
-        """The origin."""
-        return AffectState()
 
     def decide(self, known: Known) -> Decision:
         """Minus what was read of distress, times the strength.
