@@ -155,7 +155,7 @@ def open_ray(request: BackendRequest) -> Generator[RayWorkers]:
             num_cpus=share.threads,
             num_gpus=share.gpus,
             max_restarts=LIVES,
-            max_task_retries=LIVES,
+            max_task_retries=-1,  # as long as its worker can be started anew
         )
         source = replace(Source.of(model, None, None), name=request.source)
         workers = [options.remote(source, model.fingerprint, share.threads) for _ in range(count)]
