@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +105,3 @@ class Prefill:
 
         for layer, (keys, values) in zip(self.cache.layers, shared.beginning.layers, strict=True):
             layer.update(repeated(keys), repeated(values))
-
-
-def cost(rows: Sequence[Row], start: int) -> int:
-    """Tokens of a pass that runs prompts from some token on, padding included."""
-    return len(rows) * max(len(row.asked.prompt) - start for row in rows)

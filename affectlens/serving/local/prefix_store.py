@@ -77,14 +77,19 @@ class PrefixStore:
             prompt: Token ids.
             untouched: How many of them are computed as without steering.
         """
-        ids = np.array(prompt[: min(untouched, len(prompt) - 1)], dtype=np.int64)
-        lengths = [in_common(ids, one.ids) // STEP * STEP for one in self._kept]
+        lengths = [self.known(one, prompt, untouched) for one in self._kept]
         best = max(lengths, default=0)
         if best == 0:
             return None
         found = self._kept[lengths.index(best)]
         self._use(found)
         return Shared(found, best)
+
+    @staticmethod
+    def known(beginning: Beginning, prompt: Sequence[int], untouched: int) -> int:
+        """How many tokens of a beginning a prompt can be continued from; see `find`."""
+        ids = np.array(prompt[: min(untouched, len(prompt) - 1)], dtype=np.int64)
+        return in_common(ids, beginning.ids) // STEP * STEP
 
     def put(self, prompt: Sequence[int], layers: Sequence[KeysAndValues]) -> None:
         """Keep a beginning; keys and values are copied.

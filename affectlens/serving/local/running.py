@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from affectlens.core import DataError
 from affectlens.serving.contract import KEY
@@ -25,6 +26,7 @@ logger = logging.getLogger("affectlens")
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _USUAL = EngineLimits()
+T = TypeVar("T")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     logger.setLevel(logging.INFO)
     listening = _listen(given.host, given.port)
     with listening:
-        service = _service(given)
+        service = in_a_thread_that_ends(lambda: _service(given))
         door = service.door
         where = f"http://{_written(given.host)}:{listening.getsockname()[1]}"
         with service.engine:
@@ -82,6 +84,17 @@ def main(arguments: Sequence[str]) -> None:
                 server_header=False,
             )
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def in_a_thread_that_ends(job: Callable[[], T]) -> T:
+    """What a job gives.
+
+    OpenMP keeps workers for every thread that ever computed in parallel, and once there are more of
+    them than cores, all of them sleep between two operations instead of waiting awake. So whoever
+    loads the model must be gone when the engine's thread begins.
+    """
+    with ThreadPoolExecutor(1, "affectlens-loading") as loading:
+        return loading.submit(job).result()
 
 
 def _service(given: argparse.Namespace) -> Service:

@@ -11,15 +11,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from affectlens.core import AffectLensError, ModelError
 from affectlens.models.generation.kv_cache import growing_cache
 from affectlens.serving.local.batches import Batch, OneBatch, OneByOne
 from affectlens.serving.local.choosing import Chooser
+from affectlens.serving.local.grouping import WHOLE, Grouping
 from affectlens.serving.local.limits import EngineLimits
-from affectlens.serving.local.prefill import Group, Prefill, cost
-from affectlens.serving.local.prefix_store import PrefixStore, Shared, in_common
+from affectlens.serving.local.prefill import Group, Prefill
+from affectlens.serving.local.prefix_store import PrefixStore
 from affectlens.serving.local.row import Row
 from affectlens.serving.local.running_cache import plain_cache
 from affectlens.serving.local.sharing import rows_can_share
@@ -30,11 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PART, WHOLE = 256, 2048
-"""Tokens of a prompt that are run in a turn while others write, and while nobody does."""
-
-COMMON = 16
-"""So many first tokens in common, and one prompt is run before the others."""
+PART = 256
+"""Tokens of a prompt that are run in a turn while others write."""
 
 
 class Scheduler:
@@ -75,6 +71,7 @@ class Scheduler:
         self._batch: Batch = (OneBatch if self.shares else OneByOne)(model, self.passes)
         self._prefill: Prefill | None = None
         self._beginnings = PrefixStore(self._room // 8 if self._padding.chunks else 0)
+        self._grouping = Grouping(self._beginnings, self._padding, shares=self.shares)
 
     @property
     def running(self) -> list[Row]:
@@ -132,7 +129,7 @@ class Scheduler:
     # Beginning.
 
     def _admit(self) -> None:
-        group = self._group(self._fitting())
+        group = self._grouping(self._fitting())
         if group is None:
             return
         for row in group.rows:
@@ -166,39 +163,6 @@ class Scheduler:
                 break  # nobody overtakes: the longest would wait for ever
             found.append(row)
         return found
-
-    def _group(self, rows: Sequence[Row]) -> Group | None:
-        """The first row, and those that can be run with it."""
-        if not rows:
-            return None
-        first, *others = rows
-        if not self.shares:
-            return Group((first,))
-        shared = self._beginnings.find(first.asked.prompt, first.asked.untouched)
-        if shared is None:
-            if self._padding.chunks and any(_in_common(first, one) >= COMMON for one in others):
-                return Group((first,))  # the others will find what they share with it
-            others = [one for one in others if not self._kept(one)]
-        else:
-            others = [
-                one
-                for one in others
-                if (found := self._kept(one)) is not None
-                and (found.beginning, found.length) == (shared.beginning, shared.length)
-            ]
-        start = 0 if shared is None else shared.length
-        own = len(first.asked.prompt) - start
-        group = [first]
-        for one in others:
-            length = len(one.asked.prompt) - start
-            equal = length == own or (shared is None or self._padding.between)
-            alike = length <= 2 * own + 32 and own <= 2 * length + 32
-            if equal and alike and cost([*group, one], start) <= WHOLE:
-                group.append(one)
-        return Group(tuple(group), shared)
-
-    def _kept(self, row: Row) -> Shared | None:
-        return self._beginnings.find(row.asked.prompt, row.asked.untouched)
 
     def _run_prompts(self, prefill: Prefill) -> None:
         whole = not self._padding.chunks or not self.shares
@@ -234,14 +198,6 @@ class Scheduler:
             elif not row.over:
                 self.generated += 1
                 row.accept(token, passed.scores.get(row.name))
-
-
-def _in_common(first: Row, second: Row) -> int:
-    """How many first tokens two prompts share that steering leaves alone."""
-    texts = [
-        np.array(row.asked.prompt[: row.asked.untouched], dtype=np.int64) for row in (first, second)
-    ]
-    return in_common(*texts)
 
 
 def _bytes_per_token(model: LanguageModel) -> int:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from affectlens.serving.checking import Server
 from affectlens.serving.child_process import HOST, free_port, running
 from affectlens.serving.contract import KEY
 from affectlens.serving.door import Door
-from affectlens.serving.local.running import template_variables_of
+from affectlens.serving.local.running import in_a_thread_that_ends, template_variables_of
 from affectlens.serving.local.server import API_KEY, prepare
 from affectlens.serving.settings import Settings
 from tests.conftest import tiny_hf, tiny_tokenizer
@@ -105,6 +106,13 @@ def test_a_process_serves_and_ends_in_order(folder: Path, tmp_path: Path) -> Non
         assert Server(found.url).ask("/v1/models").status == 401
     assert "Traceback" not in log.read_text()
     assert f"http://{HOST}:{port}" in log.read_text()
+
+
+def test_who_loads_the_model_leaves_no_workers_behind() -> None:
+    loading = in_a_thread_that_ends(threading.current_thread)
+    assert loading is not threading.main_thread() and not loading.is_alive()
+    with pytest.raises(ModelError, match="what the job says"):
+        in_a_thread_that_ends(lambda: (_ for _ in ()).throw(ModelError("what the job says")))
 
 
 @pytest.mark.parametrize(
