@@ -6,7 +6,6 @@ draws whole clusters with replacement, as many as there are, and looks at the ro
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -263,18 +262,6 @@ def _spread(tried: Float[Floats, "draw n"], seen: Int[Ints, " n"]) -> float:
     effects = (tried - np.nanmean(tried, axis=0)) / share
     there = ~np.isnan(effects).all(axis=1)
     return float(np.nanmean(effects[there], axis=1).std(ddof=1)) if there.sum() > 1 else 0.0
-
-
-def orders(n: int, permutations: int, seed: int, *, exact_to: int) -> Int[np.ndarray, "order n"]:
-    """Orders of ``n`` things to hold what there is against; the first is the one there is.
-
-    All of them up to ``exact_to`` things, else so many random ones.
-    """
-    if n <= exact_to:
-        return np.array(list(itertools.permutations(range(n))))
-    generator = np.random.default_rng(seed)
-    random = [generator.permutation(n) for _ in range(permutations)]
-    return np.array([np.arange(n), *random])
 
 
 def holm(p: Float[np.ndarray, " n"] | Sequence[float]) -> Float[Floats, " n"]:

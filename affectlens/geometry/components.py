@@ -16,8 +16,9 @@ from affectlens.activations.store.store import ActivationStore
 from affectlens.core.display import Displayed
 from affectlens.core.emotions import DIMENSIONS, NEUTRAL, VAD
 from affectlens.core.errors import DataError
+from affectlens.core.permutations import orders
 from affectlens.core.places import Site
-from affectlens.core.statistics import orders, times_drawn
+from affectlens.core.statistics import times_drawn
 from affectlens.geometry.displacements import make_estimation, neutral_basis
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -16,8 +16,8 @@ from jaxtyping import Float
 
 from affectlens.core.display import Displayed
 from affectlens.core.errors import DataError
+from affectlens.core.permutations import orders
 from affectlens.core.places import Site
-from affectlens.core.statistics import orders
 from affectlens.geometry.directions import Directions
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -22,7 +22,7 @@ from affectlens.probes.design import Design, make_design
 from affectlens.sweeps.controls.control_task import control_design, memorised
 from affectlens.sweeps.controls.description_length import code_length, portions
 from affectlens.sweeps.controls.keywords import masked_corpus
-from affectlens.sweeps.controls.permutation import permuted, plain_score
+from affectlens.sweeps.controls.permutation import OVER_SITES, permuted, plain_score
 from affectlens.sweeps.controls.text_models import GRID, text_baseline
 from tests.geometry.synthetic import planted
 
@@ -148,6 +148,9 @@ def test_permutation_finds_what_is_there(whole: Any) -> None:
         if r["control"] == "permutation" and r["measure"] == "accuracy" and r["corpus"] == "plain"
     ]
     assert len(rows) == len(setting.sites) and min(r["p"] for r in rows) == pytest.approx(0.1)
+    over = lines(found.controls, "permutation", OVER_SITES, corpus="plain")
+    assert min(over) == pytest.approx(0.1)  # nine orders: none has a site as good as the best
+    assert all(both >= r["p"] for both, r in zip(over, rows, strict=True))
     null = lines(found.controls, "permutation", "accuracy, permuted", corpus="plain")
     assert all(0.1 < value < 0.6 for value in null)
 

@@ -3,7 +3,8 @@
 Where a group shows several labels they change places within it, so that its content stays; else
 whole groups change places. The probe is fitted and scored as ever, at one penalty, the middle one
 of those tried, for the labels as they are and for every other order: nothing was chosen by either,
-so that p is exact. ``p = (1 + orders that do as well) / (1 + orders)``, Holm over the sites.
+so that p is exact. ``p = (1 + orders that do as well) / (1 + orders)``; over all sites, orders of
+which the best site does as well (Westfall and Young), as every order is the same at all of them.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.core.statistics import holm
+from affectlens.core.permutations import westfall_young
 from affectlens.probes.crossval import fit_probes, out_of_fold
 from affectlens.probes.design import Design
 from affectlens.probes.estimators import ProbeKind
 from affectlens.sweeps.controls.base import TOL, Control, Row, Setting
+
+OVER_SITES = "p over all sites"
+"""Measure of the family-wise p."""
 
 
 def permuted(design: Design, random: np.random.Generator) -> Tensor:
@@ -61,24 +65,24 @@ def permutation(setting: Setting) -> list[Row]:
     penalty = float(tried[len(tried) // 2])
     random = np.random.default_rng(setting.fitting.seed)
     orders = [permuted(design, random) for _ in range(setting.fitting.permutations)]
-    found: list[tuple[float, float, float]] = []
-    for site in sites:
+    real, null = np.zeros(len(sites)), np.zeros((len(orders), len(sites)))
+    for i, site in enumerate(sites):
         x = setting.rows.read([site], design)
-        real = float(plain_score(x, design, penalty, setting.probe)[0])
-        null = [
-            float(plain_score(x, replace(design, y=y), penalty, setting.probe)[0]) for y in orders
-        ]
-        p = (1 + sum(one >= real - 1e-9 for one in null)) / (1 + len(null))
-        found.append((real, float(np.mean(null)), p))
-    corrected = holm([p for _, _, p in found])
+        real[i] = float(plain_score(x, design, penalty, setting.probe)[0])
+        for j, y in enumerate(orders):
+            null[j, i] = float(plain_score(x, replace(design, y=y), penalty, setting.probe)[0])
+    alone, corrected = westfall_young(real, null)
     what = "less squared error" if setting.numbers else "accuracy"
     note = f"{len(orders)} orders, C {penalty:g}"
     rows: list[Row] = []
-    for site, (real, null_mean, p), p_holm in zip(sites, found, corrected, strict=True):
+    for i, site in enumerate(sites):
         name = site.hook_name
-        rows.append(setting.row("permutation", what, real, site=name, p=p, note=note))
-        rows.append(setting.row("permutation", f"{what}, permuted", null_mean, site=name))
-        rows.append(setting.row("permutation", "p, Holm over sites", float(p_holm), site=name))
+        p = float(alone[i])
+        rows.append(setting.row("permutation", what, real[i], site=name, p=p, note=note))
+        rows.append(
+            setting.row("permutation", f"{what}, permuted", float(null[:, i].mean()), site=name)
+        )
+        rows.append(setting.row("permutation", OVER_SITES, float(corrected[i]), site=name))
     return rows
 
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from affectlens.core.statistics import holm
+from affectlens.core.permutations import westfall_young
 from affectlens.pipeline.corpus_choice import CorpusChoice
 from affectlens.probes.crossval import cross_validate, fit_probes, out_of_fold
 from affectlens.probes.design import Design, make_design
@@ -256,8 +256,8 @@ class Offsets:
     def _permuted(self, x: Float[Tensor, "1 n d"]) -> list[Row]:
         """The labels of whole texts in other orders, at one penalty, the middle one of those tried.
 
-        Nothing was chosen by the labels as they are or by any other order, so p is exact; Holm over
-        offsets.
+        Nothing was chosen by the labels as they are or by any other order, so p is exact; over the
+        offsets, by the best of each order.
         """
         penalty = self.penalties[len(self.penalties) // 2]
         random = np.random.default_rng(self.fitting.seed)
@@ -268,14 +268,15 @@ class Offsets:
                 for _ in range(self.fitting.permutations)
             ]
         )
-        p = (1 + (null >= real - 1e-9).sum(0)) / (1 + len(null))
+        p, corrected = westfall_young(real, null)
         ends = np.quantile(null, (0.025, 0.975), axis=0)
         measure = "accuracy" if self.texts.classes else "less squared error"
         return [
             line(self.name, PERMUTED, offset, measure, null[:, i].mean(), low=ends[0, i],
-                 high=ends[1, i], p=float(p[i]), p_holm=float(corrected), beside=float(real[i]),
+                 high=ends[1, i], p=float(p[i]), p_over_offsets=float(corrected[i]),
+                 beside=float(real[i]),
                  control="labels as they are", rows=len(self._places(offset)))
-            for i, (offset, corrected) in enumerate(zip(self.tokens.offsets, holm(p), strict=True))
+            for i, offset in enumerate(self.tokens.offsets)
         ]  # fmt: skip
 
     def _by_offset(self, x: Tensor, design: Design, penalty: float) -> np.ndarray[Any, Any]:

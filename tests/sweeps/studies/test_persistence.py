@@ -93,8 +93,8 @@ def test_a_planted_emotion_is_read_until_it_fades(found: list[Row]) -> None:
             assert low[late] <= 1 / 3 <= high[late], series
     p = dict(zip(OFFSETS, values(found, PERMUTED, "p"), strict=True))
     assert p[0] == p[2] == pytest.approx(1 / 10) and min(p[6], p[9]) > 0.1
-    corrected = values(found, PERMUTED, "p_holm")
-    assert corrected[:2] == pytest.approx([0.4, 0.4]) and min(corrected[2:]) > 0.4
+    corrected = values(found, PERMUTED, "p_over_offsets")
+    assert corrected[:2] == pytest.approx([0.1, 0.1]) and min(corrected[2:]) > 0.1
 
 
 def test_controls_are_at_chance(found: list[Row]) -> None:
