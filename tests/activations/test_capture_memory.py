@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     tiny_hf("llama").save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
-    arguments = [str(tmp_path / "model"), str(tmp_path), "150", "1500"]
+    arguments = [str(tmp_path / "model"), str(tmp_path), "750", "1500"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.activations.memory_use", *arguments],
         cwd=ROOT,
@@ -29,7 +29,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     short, long = (json.loads(line) for line in done.stdout.splitlines()[-2:])
-    assert long["stored"] > 8 * short["stored"] > 100
+    assert long["stored"] > 1.9 * short["stored"] > 190
     assert long["above"] < 160
     # What grows is tokens, labels and the plan: a few hundred bytes a row here, of 2,700 stored.
-    assert long["above"] - short["above"] < long["stored"] / 10
+    assert long["above"] - short["above"] < (long["stored"] - short["stored"]) / 10
