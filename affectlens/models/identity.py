@@ -16,7 +16,8 @@ from affectlens.core.artefact import canonical_json, fingerprint, read_json, wri
 from affectlens.core.errors import AffectLensError
 from affectlens.models import fingerprint as weights
 from affectlens.models import registry
-from affectlens.models.chat.chats import TEMPLATE_FACTS, TODAY
+from affectlens.models.chat.chats import TEMPLATE_FACTS
+from affectlens.models.chat.dates import TODAY
 
 WORTH_REMEMBERING = 2**25
 """Bytes; smaller models are hashed sooner than looked up, and leave no trace in the cache."""
@@ -54,7 +55,7 @@ def text_fingerprint(tokenizer: Any) -> str:
         {str(k): str(v) for k, v in tokenizer.special_tokens_map.items()},
         [bool(getattr(tokenizer, f"add_{name}_token", False)) for name in ("bos", "eos")],
         canonical_json(getattr(tokenizer, "chat_template", None)),
-        {k: v for k, v in TEMPLATE_FACTS.items() if not callable(v)},
+        dict(TEMPLATE_FACTS),
         TODAY.isoformat(),
     )
 

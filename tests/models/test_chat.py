@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from affectlens.core import DataError, ModelError, UnknownNameError
 from affectlens.models.chat.chats import encode, render, tokenize
+from affectlens.models.chat.dates import TODAY
 from tests.conftest import tiny_tokenizer
 
 CHATML = (
@@ -355,3 +356,24 @@ def test_a_template_that_prints_the_date_is_the_same_tomorrow() -> None:
     )
     rendered = render(tokenizer, [{"role": "user", "content": "Hi."}], add_generation_prompt=True)
     assert rendered.text.startswith("26 July 2024 26 Jul 2024\n")
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%Y-%m-%d", "%A %-d. %B", "%d/%m/%y %H:%M:%S", "100%% %j %%d", "%b %d, %I %p", "none"],
+)
+def test_dates_are_written_as_python_writes_them(form: str) -> None:
+    """As gpt-oss does: inside a macro of the template's own, behind a first line break."""
+    tokenizer = tiny_tokenizer()
+    template = (
+        "\n  {%- macro head() -%}on {{ strftime_now('" + form + "') }}|{%- endmacro %}{{ head() }}"
+    )
+    tokenizer.chat_template = template + tokenizer.chat_template
+    rendered = render(tokenizer, [{"role": "user", "content": "Hi."}], add_generation_prompt=True)
+    assert rendered.text.startswith(f"on {TODAY.strftime(form)}|")
+    tokenizer.chat_template = "\n\n" + tokenizer.chat_template
+    bare = tokenizer.chat_template.replace(f"{{{{ strftime_now('{form}') }}}}", "X")
+    kept = render(tokenizer, [{"role": "user", "content": "Hi."}], add_generation_prompt=True)
+    tokenizer.chat_template = bare
+    plain = render(tokenizer, [{"role": "user", "content": "Hi."}], add_generation_prompt=True)
+    assert kept.text == plain.text.replace("on X|", f"on {TODAY.strftime(form)}|")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from affectlens.core import DataError, ModelError
 from affectlens.core.errors import unknown
+from affectlens.models.chat.dates import TODAY, with_fixed_date
 from affectlens.models.chat.templates import SEPARATOR, Apply, Span, Turn, write_chat
 from affectlens.models.chat.thoughts import has_thoughts, write_thoughts
 
@@ -20,18 +20,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ROLES = ("system", "user", "assistant", "text")
-TODAY = datetime(2024, 7, 26)
-"""The date that templates print; a fixed one keeps prompts the same tomorrow."""
-
 TEMPLATE_FACTS: Mapping[str, Any] = {
     "date_string": TODAY.strftime("%d %b %Y"),
-    "strftime_now": TODAY.strftime,
     "enable_thinking": False,
 }
 """What templates are told unless a user says otherwise; those that do not ask ignore it.
 
-Llama 3 prints ``date_string``, SmolLM3 and gpt-oss call ``strftime_now``; Qwen 3 answers without a
-chain of thought.
+Llama 3 prints ``date_string``; Qwen 3 answers without a chain of thought. What calls
+``strftime_now`` (SmolLM3, gpt-oss) is told the same day, see `dates`.
 """
 
 
@@ -249,12 +245,14 @@ def _applied(
     tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool, told: Mapping[str, Any]
 ) -> Apply:
     """The tokenizer's template as a function from messages to text."""
+    template = with_fixed_date(tokenizer.get_chat_template())
 
     def apply(chat: Sequence[Mapping[str, Any]]) -> str:
         return cast(
             "str",
             tokenizer.apply_chat_template(
                 [dict(turn) for turn in chat],
+                chat_template=template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 **told,

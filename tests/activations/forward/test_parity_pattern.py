@@ -119,7 +119,11 @@ def test_patterns_are_what_the_attention_did_with_its_soft_cap(side: str) -> Non
     free = eager(gemma2("eager", softcap=None))
     assert (free[0][0] - wanted[0][0]).abs().max() > 0.05
     loose = gemma2("eager")
-    loose.hf.set_attn_implementation("sdpa")  # behind our back: loading would keep the cap
+    try:
+        loose.hf.set_attn_implementation("sdpa")  # behind our back: loading would keep the cap
+    except ValueError as error:  # Transformers 5.23 refuses it
+        assert "does not support" in str(error)
+        return
     assert_equal_patterns(patterns(loose, side), free, slack=20)
 
 
