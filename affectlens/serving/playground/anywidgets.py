@@ -37,8 +37,10 @@ class PlaygroundWidget(anywidget.AnyWidget):
         app: Any,
         stop: Callable[[], object],
         settings: Mapping[str, Any],
+        start: SteeringSpec | None = None,
     ) -> None:
-        super().__init__(_settings=dict(settings))
+        # What is asked holds before a browser has shown it, too: cells below may run at once.
+        super().__init__(_settings=dict(settings), spec_text=str(start or "none"))
         self._pack = pack
         bridge = AsgiBridge(app, self.send)
         self.on_msg(lambda _widget, message, _buffers: bridge.receive(message))

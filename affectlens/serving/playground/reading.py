@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,7 +96,7 @@ def style_class(label: str, index: int) -> str:
 
 @torch.inference_mode()
 def read_text(
-    model: LanguageModel, pack: SteeringPack, text: str, *, force: bool = False
+    model: LanguageModel, pack: SteeringPack | str | Path, text: str, *, force: bool = False
 ) -> ColouredText:
     """Read a plain text with the probe that a pack reads by.
 
@@ -103,16 +104,20 @@ def read_text(
 
     Args:
         model: The pack's.
-        pack: With probes.
+        pack: With probes; or its file or name.
         text: What to read.
         force: Take a pack of another model of the same shape.
 
     Raises:
+        ArtefactError: If a file is no pack.
         DataError: If the pack has no probes, or the text no tokens or too many.
         MismatchError: If the pack is for another model.
     """
-    pack.require_model(model, force=force)
-    readout = pack.readout
+    from affectlens.steering.pack import SteeringPack
+
+    loaded = pack if isinstance(pack, SteeringPack) else SteeringPack.load(pack)
+    loaded.require_model(model, force=force)
+    readout = loaded.readout
     if readout is None:
         raise DataError(
             "This pack holds no probes to read with; make it with pack.with_readout(sweep)."

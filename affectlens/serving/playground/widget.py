@@ -88,7 +88,7 @@ def play(
             }
         ]
     app, stop = _app(model, file, force=force)
-    widget = PlaygroundWidget(loaded, app, stop, settings)
+    widget = PlaygroundWidget(loaded, app, stop, settings, start)
     if folder is not None:
         finalize(widget, folder.cleanup)
     return widget

@@ -90,6 +90,8 @@ def test_a_reply_that_is_cancelled_makes_room(widget: Any) -> None:
 def test_the_last_spec_is_a_python_object(widget: Any, tiny_model: Any) -> None:
     assert widget._settings["columns"][0]["weights"] == {"anger": 0.5}
     assert widget._settings["prompt"] == "Hello"
+    asked = full_pack(tiny_model()).resolve("anger=0.5;mode=residual")
+    assert widget.spec == asked  # no browser has shown it yet
     widget.spec_text = "fear=0.3;mode=residual"
     assert isinstance(widget.spec, SteeringSpec)
     assert widget.spec == full_pack(tiny_model()).resolve("fear=0.3;mode=residual")
@@ -184,7 +186,7 @@ def test_the_module_runs_in_a_browser_against_the_kernel(widget: Any, tmp_path: 
         assert complaints == []
 
 
-def test_a_text_is_shown_in_colours(tiny_model: Any) -> None:
+def test_a_text_is_shown_in_colours(tiny_model: Any, tmp_path: Path) -> None:
     model = tiny_model()
     pack = full_pack(model)
     text = "The train was <cancelled> & I am sad."
@@ -196,6 +198,9 @@ def test_a_text_is_shown_in_colours(tiny_model: Any) -> None:
     assert readout is not None
     by_hand = _last_block(model, ids) @ readout.weights[0].T + readout.bias[0]
     assert found.shares.numpy() == pytest.approx(by_hand.softmax(-1).numpy(), abs=1e-4)
+    pack.save(tmp_path / "pack.safetensors")
+    again = read_text(model, tmp_path / "pack.safetensors", text)
+    assert again.shares.equal(found.shares)
     shown = found._repr_html_()
     assert "&lt;" in shown and "<cancelled>" not in shown and "&amp;" in shown
     assert shown.count('class="al-token ') == len(ids) + 6

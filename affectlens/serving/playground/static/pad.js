@@ -13,6 +13,7 @@ export class Pad {
     this.plane = plane;
     this.changed = changed;
     this.point = [0, 0];
+    this.touched = false;
     this.strength = 1;
     this.reachedMark = svg("circle", { r: 4, class: "al-pad-reached" });
     this.handle = h("div", {
@@ -107,6 +108,7 @@ export class Pad {
 
   /** Put the point somewhere; tell the mixture if a person did. */
   place(valence, arousal, byHand) {
+    this.touched ||= byHand;
     const { points, unplaced } = this.plane;
     const bound = (x) => Math.round(Math.max(-1, Math.min(1, x)) * 100) / 100;
     this.point = [bound(valence), bound(arousal)];
@@ -124,9 +126,11 @@ export class Pad {
     const where = `valence ${number(this.point[0])}, arousal ${number(this.point[1])}`;
     const mixture = said.join(", ") || "nothing is steered";
     this.handle.setAttribute("aria-valuenow", this.point[0]);
-    this.handle.setAttribute("aria-valuetext", `${where}: ${mixture}`);
+    this.handle.setAttribute("aria-valuetext", this.touched ? `${where}: ${mixture}` : where);
     const missing = unplaced.length ? ` Not on the plane: ${unplaced.join(", ")}.` : "";
-    this.told.textContent = `${where}: ${mixture}.${far ? " No mixture lies there; this one comes nearest." : ""}${missing}`;
+    this.told.textContent = !this.touched
+      ? `Drag the point, or move it by the arrow keys; the sliders follow.${missing}`
+      : `${where}: ${mixture}.${far ? " No mixture lies there; this one comes nearest." : ""}${missing}`;
     if (byHand) this.changed(weights);
   }
 }
