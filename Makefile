@@ -15,7 +15,7 @@ LLAMA_CMAKE ?= -DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON 
 
 # The core on the oldest versions that pyproject.toml names, and on the newest.
 VERSIONS := oldest newest
-CORE := tests/models tests/activations tests/circuits tests/steering
+CORE := tests/families tests/models tests/activations tests/circuits tests/steering
 
 .PHONY: quickstart gemma test smoke docs test-families models-table test-vllm test-llama test-harness test-versions lint notebooks clean help
 

@@ -28,6 +28,7 @@ from affectlens.models.hooking.compiled import running_eagerly
 from affectlens.models.hooking.required import required_hooks
 from affectlens.models.hooking.scopes import Scope, opened, owned
 from affectlens.models.hooking.values import first_input, first_output, input_name, replaced
+from affectlens.models.step import accepted
 
 Reader = Callable[[Site, Tensor], None]
 """Called with a site and its value in this forward pass, ``[batch, pos, width]``, not a copy.
@@ -37,6 +38,9 @@ Attention patterns come as ``[batch, head, query, key]``, padding included.
 
 Writer = Callable[[Tensor], Tensor | None]
 """Given the value ``[batch, pos, width]``, returns the one to use instead, or None to keep it."""
+
+
+_ALL_POSITIONS: dict[str, Any] = {"logits_to_keep": 0}
 
 
 class StopForward(Exception):
@@ -204,6 +208,8 @@ class _Hooks:
         self._anatomy, self._scope, self._held = anatomy, scope, held
         self._shapes = local()  # batch and position of a thread's pass
         self._noted: set[int] = set()
+        if accepted(anatomy.base, **_ALL_POSITIONS):
+            self.before(anatomy.base, _every_position)
 
     def before(self, module: nn.Module, hook: Callable[..., Any], *, prepend: bool = False) -> None:
         """Hook the input of a module."""
@@ -296,6 +302,14 @@ class _Hooks:
             self._noted.add(part.layer)
             self.before(part.block, note)
         return lambda value: value.unflatten(0, self._shapes.now) if value.ndim == 2 else value
+
+
+def _every_position(
+    _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Blocks without keys of their own (Gemma 4 E2B, Transformers 5.23) run only the positions
+    whose logits are wanted, unless all are."""
+    return args, {**kwargs, **_ALL_POSITIONS}
 
 
 def _block_of(anatomy: Anatomy, layer: int) -> BlockParts:
