@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from affectlens.cli.consoles import print_lines, stdout
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from affectlens.sweeps.studies import StudyResult
 
-_SHOWN = 40
+Row = Mapping[str, Any]
+_SHOWN, _TURNS = 120, 40
 
 
 def print_study(found: StudyResult, out: Path, *, as_json: bool) -> None:
@@ -26,22 +30,38 @@ def print_study(found: StudyResult, out: Path, *, as_json: bool) -> None:
     console = stdout()
     if turns := found.tables.get("turns"):
         table = Table("dialogue", "turn", "role", "read", "labels", "without those before", "text")
-        for row in turns[:_SHOWN]:
+        for row in turns[:_TURNS]:
             names = ("dialogue", "turn", "role", "read", "labels", "read_alone")
             table.add_row(*(str(row[name]) for name in names), str(row["text"])[:60])
         console.print(table)
-    table = Table(title=f"{found.study}: {found.model}, {found.corpus}")
-    for head in ("about", "what", "where", "measure"):
-        table.add_column(head)
-    for head in ("value", "95 % interval", "beside", "p"):
-        table.add_column(head, justify="right")
     rows = [row for row in found.rows if worth_a_line(row)]
-    for row in rows[:_SHOWN]:
-        ends = f"{row['low']:.3f} to {row['high']:.3f}" if math.isfinite(row["low"]) else ""
-        beside = f"{row['beside']:.3f} ({row['control']})"
-        p = f"{row['p']:.3g}" if math.isfinite(row["p"]) else ""
-        names = (str(row[k]) for k in ("panel", "series", "x", "measure"))
-        table.add_row(*names, f"{row['value']:.3f}", ends, beside, p)
     if rows:
-        console.print(table)
+        console.print(f"{found.study}: {found.model}, {found.corpus}", style="bold")
+        _print_groups(rows[:_SHOWN], console)
+    if len(rows) > _SHOWN:
+        console.print(f"{len(rows) - _SHOWN} more lines stand in the report.")
     console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _print_groups(rows: Sequence[Row], console: Console) -> None:
+    """A table for all lines of one kind; what they share stands above it, so names stay whole."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        shared = tuple(str(row[name]) for name in ("panel", "series", "measure", "control"))
+        groups.setdefault(shared, []).append(row)
+    width = max(len(str(row["x"])) for row in rows)
+    for (panel, series, measure, control), members in groups.items():
+        console.print(f"\n{panel} · {series}: {measure}; beside it: {control}", highlight=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column("", min_width=width)
+        for head, least in (("value", 6), ("95 %", 15), ("beside", 6), ("p", 7)):
+            table.add_column(head, justify="right", no_wrap=True, min_width=least)
+        for row in members:
+            ends = f"{row['low']:.3f} to {row['high']:.3f}" if math.isfinite(row["low"]) else ""
+            p = f"{row['p']:.3g}" if math.isfinite(row["p"]) else ""
+            beside = f"{row['beside']:.3f}"
+            table.add_row(str(row["x"]), f"{row['value']:.3f}", ends, beside, p)
+        console.print(table)
