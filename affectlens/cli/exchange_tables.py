@@ -51,17 +51,13 @@ def _lines(*lines: str) -> None:
 
 
 def print_packs(where: str, packs: Sequence[tuple[str, PackCard]]) -> None:
-    """One pack a row."""
-    from rich.table import Table
-
+    """Each by the name to type, which is never cut, and what it is."""
     if not packs:
         _lines(f"There are no packs with a card in {where}")
         return
-    table = Table("name", "model", "labels", "modes", "licence")
     for name, card in packs:
         modes = ", ".join(card.doses)
-        table.add_row(name, card.model, ", ".join(card.labels), modes, card.told.licence)
-    stdout().print(table)
+        _lines(name, f"  {card.model}: {', '.join(card.labels)}; {modes}; {card.told.licence}")
 
 
 def print_pack(pack: SteeringPack, card: PackCard | None) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def print_held_out(found: Sequence[HeldOutSource], *, as_json: bool = False) -> None:
     """A row per source; below it the mean, and the emotion that is heard least."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from affectlens.core import EMOTIONS
@@ -22,10 +23,15 @@ def print_held_out(found: Sequence[HeldOutSource], *, as_json: bool = False) -> 
         print_lines(one.to_dict() for one in found)
         return
     title = "A judge on the source that it was fitted without: the likeliest of six emotions"
-    table = Table("source", "texts", "six-way", *EMOTIONS, "free verdict", title=title)
-    for one in found:
-        recalls = ["–" if (r := one.recall[e]) is None else f"{r:.2f}" for e in EMOTIONS]
-        table.add_row(one.source, str(one.n), f"{one.six_way:.2f}", *recalls, f"{one.accuracy:.2f}")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
+    for head in ("", *(one.source for one in found)):
+        table.add_column(head, no_wrap=True, justify="right" if head else "left")
+    table.add_row("texts", *(str(one.n) for one in found))
+    table.add_row("named rightly among six", *(f"{one.six_way:.2f}" for one in found))
+    for emotion in EMOTIONS:
+        recalls = (one.recall[emotion] for one in found)
+        table.add_row(f"  {emotion}", *("–" if r is None else f"{r:.2f}" for r in recalls))
+    table.add_row("among eight", *(f"{one.accuracy:.2f}" for one in found))
     out = stdout()
     out.print(table)
     for one in found:
@@ -36,5 +42,6 @@ def print_held_out(found: Sequence[HeldOutSource], *, as_json: bool = False) -> 
     ]
     lowest, emotion, source = min(told)
     out.print(
-        f"Mean of {len(found)} sources: {mean:.2f}. Lowest: {emotion} {lowest:.2f} ({source})."
+        f"Mean of {len(found)} sources, among six: {mean:.2f}. "
+        f"Lowest: {emotion} {lowest:.2f} ({source})."
     )

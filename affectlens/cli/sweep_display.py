@@ -88,4 +88,9 @@ def print_sweeps(found: SweepResults, request: SweepRequest, *, as_json: bool) -
         interval = f"{row['low']:.3f}–{row['high']:.3f}"
         table.add_row(*(str(row[name]) for name in heads), f"{row['value']:.3f}", interval)
     out.print(table)
+    held = (
+        f"{row['rows_held_out']:,} rows of {row['groups_held_out']:,} groups ({row['held_out']})"
+        for row in rows
+    )
+    out.print(f"held out: {'; '.join(dict.fromkeys(held))}", soft_wrap=True)
     out.print(f"Report: {request.out / 'report.html'}", soft_wrap=True)

@@ -208,9 +208,13 @@ def print_label_mapping(mapping: LabelMapping) -> None:
 
 def print_models(models: Sequence[ModelInfo]) -> None:
     """Table of built-in models."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("name", "what", "on disk", "licence", "description")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("name", no_wrap=True)
+    for head in ("what", "on disk", "licence", "description"):
+        table.add_column(head)
     for info in models:
         size = info.kept_bytes if info.cached else info.download_bytes
         state = "cached" if info.cached else "to download"

@@ -80,11 +80,13 @@ class CorpusChoice:
             several if is_file else None,
         )
 
-    def load(self, keep: Sequence[str] = ()) -> Corpus:
+    def load(self, keep: Sequence[str] = (), *, split_file: bool = True) -> Corpus:
         """The records that are wanted.
 
         Args:
             keep: Of a file: columns whose cells go into ``meta``.
+            split_file: Whether a file without a column for it is split into fit, tune and test; if
+                not, all of it is for fitting.
 
         Raises:
             DataError: If an option cannot be read, or the files are wrong.
@@ -92,7 +94,10 @@ class CorpusChoice:
         """
         from affectlens.datasets import load
 
-        corpus = load(self.name, **self._options(), **({"keep": keep} if keep else {}))
+        more: dict[str, Any] = {"keep": keep} if keep else {}
+        if not split_file:
+            more["fractions"] = {"fit": 1.0}
+        corpus = load(self.name, **self._options(), **more)
         wanted = {"split": self.split, "role": self.role, "emotion": self.emotion}
         given = {name: list(values) for name, values in wanted.items() if values}
         return corpus.filter(**given) if given else corpus

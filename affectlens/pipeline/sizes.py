@@ -72,7 +72,11 @@ def _small(full: Settings) -> Settings:
 
 SIZES: Registry[RunSize] = Registry(
     "size of a run",
-    RunSize("full", "what the figures of the README are made with", lambda settings: settings),
+    RunSize(
+        "full",
+        "all texts, the circuit tested; hours on two cores (the README's figures are of small)",
+        lambda settings: settings,
+    ),
     RunSize(
         "small",
         "all stages and arms on a quarter of the texts, a shorter descent, the circuit not tested",

@@ -112,7 +112,11 @@ def _check(texts: Texts, name: str, request: SweepRequest) -> None:
 
 
 def _with_columns(choice: CorpusChoice, names: Sequence[str]) -> Corpus:
-    """A corpus; of a file with the columns that are asked for."""
+    """A corpus; of a file with the columns that are asked for.
+
+    A file that says nothing of splits is scored as a whole, by nested cross-validation.
+    """
     if Path(choice.name).suffix.lower() not in SUFFIXES:
         return choice.load()
-    return choice.load(keep=[name for name in dict.fromkeys(names) if name not in _FIELDS])
+    kept = [name for name in dict.fromkeys(names) if name not in _FIELDS]
+    return choice.load(keep=kept, split_file=False)

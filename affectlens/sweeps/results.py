@@ -86,6 +86,7 @@ class Cell:
                     "held_out": self.sweep.held_out,
                     "rows_fitted": self.sweep.counts["fit"],
                     "rows_held_out": len(held),
+                    "groups_held_out": len(set(held.groups)),
                 }
 
     def against(self, i: int, other: Cell, j: int) -> Difference:

@@ -150,12 +150,17 @@ def report_data(found: SweepResults, summary: SweepsSummary | None = None) -> Re
             date=date.today().isoformat(),
             package_version=package_version(),
             facts={
-                "held out": ", ".join(dict.fromkeys(cell.sweep.held_out for cell in cells)),
+                "held out": ", ".join(dict.fromkeys(map(_held_out, cells))),
                 "targets": ", ".join(dict.fromkeys(cell.target for cell in cells)),
             },
         ),
         sweeps=summary or summarise(found),
     )
+
+
+def _held_out(cell: Cell) -> str:
+    held = cell.sweep.held
+    return f"{cell.sweep.held_out}: {len(held):,} rows of {len(set(held.groups)):,} groups"
 
 
 def _confusion(cell: Cell) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def rows(opening: str = "", groups: int = 12) -> list[dict[str, Any]]:
             "group": f"g{g:02d}",
             "intensity": round(0.1 * (g % 7) + len(words) / 10, 2),
             "size": "big" if g % 3 else "small",
+            "split": "test" if g % 3 == 1 else "fit",
         }
         for g in range(groups)
         for emotion, words in EMOTIONS.items()

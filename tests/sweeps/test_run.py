@@ -310,6 +310,7 @@ def test_the_table_at_the_end_has_whole_names_in_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     site = "blocks.14.hook_resid_post"
     row = {"target": "emotion", "probe": "logistic", "score": "accuracy", "low": 0.9, "high": 1.0}
+    row |= {"rows_held_out": 1234, "groups_held_out": 56, "held_out": "test split"}
     best = [
         {**row, "model": model, "corpus": corpus, "site": site, "value": 0.95}
         for model in models

@@ -81,7 +81,12 @@ def packs_pull(
 )
 def packs_push(
     file: Annotated[Path, typer.Argument(help="The pack.")],
-    name: Annotated[str, typer.Argument(help="file:FOLDER[/NAME] or hub:owner/repo[/file].")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="file:FOLDER, file:FOLDER/NAME, hub:owner/repo or hub:owner/repo/file."
+        ),
+    ],
     licence: Annotated[
         str | None, typer.Option("--licence", help="SPDX name, such as Apache-2.0.")
     ] = None,
