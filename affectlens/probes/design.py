@@ -80,6 +80,11 @@ class Design:
         """In how many folds a class has to lie; of nested ones two may be left out at once."""
         return 3 if self.nested else 2
 
+    @property
+    def spread(self) -> bool:
+        """Whether every class lies in so many folds that no fit lacks one."""
+        return all(self.folds_of(i) >= self.least_folds for i in range(len(self.classes)))
+
     def folds_of(self, label: int) -> int:
         """In how many folds the fitting rows of a class lie."""
         return len(self.fold[self.fit & (self.y == label)].unique())

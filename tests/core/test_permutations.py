@@ -21,16 +21,13 @@ def test_orders() -> None:
 
 
 def test_step_by_step_by_hand() -> None:
-    real = np.array([3.0, 5.0, 1.0])
-    null = np.array([[4.0, 0, 0], [0, 0, 2.0], [0, 6.0, 0], [2.0, 2.0, 0.0]])
+    real = np.array([3.0, 5.0, 1.0])  # of each column 0, 1, 2, 3 and 5, so all spread alike
+    null = np.array([[5.0, 0, 0], [0, 1, 2], [1, 2, 3], [2, 3, 5]])
     alone, corrected = westfall_young(real, null)
-    # By themselves: 4 of the first column, 6 of the second, 2 of the third.
-    np.testing.assert_allclose(alone, [2 / 5, 2 / 5, 2 / 5])
-    # 5 against the best of all three (4, 2, 6, 2); 3 against the best of the first and the third
-    # (4, 2, 0, 2); 1 against the third alone, never below the one before.
-    np.testing.assert_allclose(corrected, [2 / 5, 2 / 5, 2 / 5])
-    _, steep = westfall_young(np.array([3.0, 7.0, -1.0]), null)
-    np.testing.assert_allclose(steep, [2 / 5, 1 / 5, 1.0])
+    np.testing.assert_allclose(alone, [2 / 5, 1 / 5, 4 / 5])
+    # 5 against the best of all three (5, 2, 3, 5); 3 against the best of the first and the third
+    # (5, 2, 3, 5); 1 against the third alone, never below the one before.
+    np.testing.assert_allclose(corrected, [4 / 5, 3 / 5, 4 / 5])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -39,18 +36,30 @@ def test_against_plain_loops(seed: int) -> None:
     real = random.normal(size=6).round(1) + np.linspace(0, 2, 6)
     null = random.normal(size=(19, 6)).round(1)
     alone, corrected = westfall_young(real, null)
+    both = np.vstack([real, null])
+    z = (both - both.mean(0)) / both.std(0)
 
     def highest_left(row: np.ndarray, score: float) -> float:
-        return max(row[k] for k in range(6) if real[k] <= score)
+        return max(row[k] for k in range(6) if z[0, k] <= score)
 
     def step(score: float) -> float:
-        return (1 + sum(highest_left(row, score) >= score - 1e-9 for row in null)) / 20
+        return (1 + sum(highest_left(row, score) >= score - 1e-9 for row in z[1:])) / 20
 
     for i in range(6):
         alike = sum(row[i] >= real[i] - 1e-9 for row in null)
         assert alone[i] == pytest.approx((1 + alike) / 20)
-        assert corrected[i] == pytest.approx(max(step(one) for one in real if one >= real[i]))
+        assert corrected[i] == pytest.approx(max(step(one) for one in z[0] if one >= z[0, i]))
     assert (corrected >= alone).all()
+    for scale in (1e-6, 1e6, random.uniform(0.1, 10, size=6)):  # units change nothing
+        np.testing.assert_allclose(westfall_young(real * scale + 1, null * scale + 1)[1], corrected)
+
+
+def test_a_score_of_wide_spread_hides_no_other() -> None:
+    random = np.random.default_rng(0)
+    null = random.normal(size=(99, 2)) * [0.01, 1.0]
+    alone, corrected = westfall_young(np.array([0.05, 0.3]), null)
+    assert alone[0] == corrected[0] == pytest.approx(0.01)
+    assert corrected[1] == alone[1] > 0.2
 
 
 def test_one_score_is_not_corrected_and_none_stays_none() -> None:
@@ -58,6 +67,16 @@ def test_one_score_is_not_corrected_and_none_stays_none() -> None:
     alone, corrected = westfall_young(real, null)
     assert np.isnan(alone[0]) and np.isnan(corrected[0])
     assert alone[1] == corrected[1] == 2 / 4
+
+
+def test_what_could_not_be_scored_counts_against_the_real_score() -> None:
+    nothing = np.full((4, 1), np.nan)
+    assert westfall_young(np.array([0.5]), nothing)[0][0] == 1
+    alone, corrected = westfall_young(np.array([3.0, 9.0]), np.array([[0, 1.0], [np.nan, 2.0]]))
+    np.testing.assert_allclose(alone, [2 / 3, 1 / 3])
+    assert corrected.min() == pytest.approx(2 / 3)
+    same = westfall_young(np.ones(2), np.ones((5, 2)))
+    np.testing.assert_allclose(same, 1)
 
 
 @pytest.mark.parametrize("together", [0.0, 0.9])

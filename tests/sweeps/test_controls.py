@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from affectlens.activations import ActivationStore
+from affectlens.core.errors import DataError
 from affectlens.core.places import Site
 from affectlens.evaluation.naming import mask_feelings
 from affectlens.probes import PROBES, Labels
@@ -109,7 +110,9 @@ def test_permuted_labels_keep_groups_and_splits() -> None:
         mine = groups == group
         assert sorted(y[mine].tolist()) == sorted(design.y[mine].tolist())
     # Groups that show one label each change places whole.
-    constant = replace(design, y=torch.tensor([hash(g) % 3 for g in design.groups]))
+    numbers = {g: i for i, g in enumerate(dict.fromkeys(design.groups))}
+    two = torch.tensor([numbers[g] % 2 for g in design.groups])
+    constant = replace(design, y=two, classes=design.classes[:2])
     moved = permuted(constant, random)
     for group in set(groups):
         assert len(set(moved[groups == group].tolist())) == 1
@@ -138,6 +141,29 @@ def test_p_of_labels_that_mean_nothing_is_uniform() -> None:
         found.append((1 + sum(one >= real for one in null)) / 20)
     assert stats.kstest(found, "uniform").pvalue > 0.01
     assert np.mean([p <= 0.05 for p in found]) <= 0.2
+
+
+def test_few_groups_do_not_beat_their_own_permutations() -> None:
+    """Labels are only taken where every class lies in folds enough; so must other orders be."""
+    random = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    groups = [f"g{i}" for i in range(6)]
+    below, trials, ridge = 0, 150, PROBES["ridge"]
+    for trial in range(trials):
+        labels = Labels("l", [("a", "b")[i % 2] for i in range(6)], ("a", "b"))
+        for seed in range(trial * 1000, trial * 1000 + 500):
+            try:
+                design = make_design(labels, ["fit"] * 6, groups, 3, seed)
+            except DataError:
+                continue
+            break
+        x = torch.randn(1, 6, 4, generator=generator)
+        orders = [permuted(design, random) for _ in range(19)]
+        assert all(replace(design, y=y).spread for y in orders)
+        real = float(plain_score(x, design, 0.1, ridge)[0])
+        null = [float(plain_score(x, replace(design, y=y), 0.1, ridge)[0]) for y in orders]
+        below += (1 + sum(one >= real - 1e-9 for one in null)) / 20 <= 0.05
+    assert below / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
 
 
 def test_permutation_finds_what_is_there(whole: Any) -> None:

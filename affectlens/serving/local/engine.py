@@ -176,7 +176,11 @@ class Engine:
         def told(event: Piece | Failed) -> None:
             if isinstance(event, Failed) or event.finish:
                 self._closed(name, pack)
-            push(event)
+            try:
+                push(event)
+            except Exception:  # whoever listens no more frees the place, too
+                self._closed(name, pack)
+                raise
 
         row = Row(name, asked, told, self._decode, self.model.eos_ids)
         self._open[name] = row

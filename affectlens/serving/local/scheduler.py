@@ -70,6 +70,7 @@ class Scheduler:
         self.passes.steered_tokens = steered_tokens
         self._batch: Batch = (OneBatch if self.shares else OneByOne)(model, self.passes)
         self._prefill: Prefill | None = None
+        self._between: list[Row] = []  # rows that no longer wait and are not yet written
         self._beginnings = PrefixStore(self._room // 8 if self._padding.chunks else 0)
         self._grouping = Grouping(self._beginnings, self._padding, shares=self.shares)
 
@@ -102,7 +103,7 @@ class Scheduler:
 
     def give_up(self, error: Exception) -> None:
         """Fail everybody, and begin anew."""
-        rows = [*self.running, *self.waiting]
+        rows = list(dict.fromkeys([*self.running, *self._between, *self.waiting]))
         self.waiting.clear()
         self.passes.close()
         self._begin(self.passes.steered_tokens)
@@ -132,6 +133,7 @@ class Scheduler:
         group = self._grouping(self._fitting())
         if group is None:
             return
+        self._between = list(group.rows)
         for row in group.rows:
             self.waiting.remove(row)
         ready: list[Row] = []
@@ -142,6 +144,7 @@ class Scheduler:
             except AffectLensError as error:
                 row.fail(error)
         if not ready:
+            self._between = []
             return
         group = Group(tuple(ready), group.shared)
         if self.shares:
@@ -150,6 +153,7 @@ class Scheduler:
         else:  # it stays the row's own
             cache = growing_cache(self._model.hf, ready[0].asked.longest)
         self._prefill = Prefill(self._model, self.passes, group, cache)
+        self._between = []
 
     def _fitting(self) -> list[Row]:
         """Rows that may begin now, in the order in which they came."""
@@ -171,7 +175,7 @@ class Scheduler:
         if not prefill.done:
             return
         assert prefill.passed is not None
-        self._prefill = None
+        self._prefill, self._between = None, list(prefill.rows)
         if self.shares:
             for i, row in enumerate(prefill.rows):
                 length = row.asked.untouched
@@ -183,6 +187,7 @@ class Scheduler:
                 self.passes.remove(row.name)
             else:
                 self._batch.join(prefill, i)
+        self._between = []
 
     # Going on.
 

@@ -15,12 +15,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.core.errors import DataError
 from affectlens.core.permutations import westfall_young
 from affectlens.probes.crossval import fit_probes, out_of_fold
 from affectlens.probes.design import Design
 from affectlens.probes.estimators import ProbeKind
 from affectlens.sweeps.controls.base import TOL, Control, Row, Setting
 
+_TRIES = 2000
 OVER_SITES = "p over all sites"
 """Measure of the family-wise p."""
 
@@ -28,8 +30,24 @@ OVER_SITES = "p over all sites"
 def permuted(design: Design, random: np.random.Generator) -> Tensor:
     """The target of a design in another order, which could as well have come about.
 
-    Fitting and held-out rows each keep theirs, so that both have the classes that they had.
+    Fitting and held-out rows each keep theirs, so that both have the classes that they had. Only
+    orders count of which every class lies in folds enough: others would have been refused as the
+    labels of a corpus, and real labels that need not fear them would win for that alone.
+
+    Raises:
+        DataError: If there is next to no such order.
     """
+    for _ in range(_TRIES):
+        y = _reordered(design, random)
+        if replace(design, y=y).spread:
+            return y
+    raise DataError(
+        f"The labels of {design.target} have next to no other order in which every class lies in "
+        "folds enough; take fewer folds, or leave out the control permutation."
+    )
+
+
+def _reordered(design: Design, random: np.random.Generator) -> Tensor:
     y = design.y.clone()
     groups = np.array(design.groups)
     for part in (design.fit.numpy(), ~design.fit.numpy()):

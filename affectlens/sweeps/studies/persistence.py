@@ -292,6 +292,5 @@ class Offsets:
 
 
 def _can_be_fitted(design: Design) -> bool:
-    """Whether every class lies in folds enough, as `make_design` asks of whole corpora."""
-    spread = [design.folds_of(i) >= design.least_folds for i in range(len(design.classes))]
-    return all(spread) and int(design.fit.sum()) > design.folds
+    """As `make_design` asks of whole corpora."""
+    return design.spread and int(design.fit.sum()) > design.folds

@@ -15,6 +15,13 @@ from affectlens.core import DataError, MismatchError, ModelError
 from affectlens.models import LanguageModel
 from affectlens.models.generation.decoding import GenerationSettings
 from affectlens.models.generation.generation import generate_ids
+from affectlens.serving.local import (
+    prefill,
+    prefix_store,
+    running_cache,
+    scheduler,
+    steered_passes,
+)
 from affectlens.serving.local.engine import Engine, Ticket
 from affectlens.serving.local.generation import Failed, Generation, Piece, Steered
 from affectlens.serving.local.limits import Busy, EngineLimits
@@ -307,6 +314,63 @@ def test_a_step_that_fails_fails_only_those_under_way(
         assert "out of memory" in str(first.error)
         (second,) = asked_for(engine, [asked])
         assert len(second.tokens()) == 8
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "spec"),
+    [
+        (steered_passes, "_made", "anger=1"),
+        (scheduler, "Prefill", None),
+        (scheduler, "plain_cache", None),
+        (prefill.Prefill, "_recall", None),
+        (prefix_store.PrefixStore, "put", None),
+        (running_cache.RunningCache, "_grow", None),
+        (running_cache.RunningCache, "leave", None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_nobody_is_forgotten_when_something_fails_on_the_way(
+    place: Any, name: str, spec: str | None, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    pack, real, calls = reading_pack(model), getattr(place, name), list[Any]()
+
+    def flaky(*given: Any, **options: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory")
+        return real(*given, **options)
+
+    prompt = tuple(range(5, 41))
+    settings = GenerationSettings(max_new_tokens=4)
+    wanted = [Generation((*prompt, 50 + i), settings, steered_by(pack, spec)) for i in range(2)]
+    with Engine(model, EngineLimits(rows=2, waiting=1)) as engine:
+        warm = asked_for(engine, [Generation(prompt, settings)])
+        assert warm[0].ended.wait(30)
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, flaky)
+            for one in asked_for(engine, wanted, staggered=False):
+                assert one.ended.wait(30)
+            engine.run(lambda: None).result(30)  # whatever was under way is dealt with
+        assert calls
+        assert engine.state()["running"] == engine.state()["waiting"] == engine.users("pack") == 0
+        again = asked_for(engine, wanted)
+        assert [one.tokens() for one in again] == [alone(model, one) for one in wanted]
+
+
+def test_who_listens_no_more_frees_the_place(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    asked = Generation((5, 6, 7), GenerationSettings(max_new_tokens=8))
+
+    def deaf(event: Any) -> None:
+        raise OSError("gone")
+
+    with Engine(model, EngineLimits(rows=1, waiting=1)) as engine:
+        for _ in range(4):  # more than there are places
+            engine.submit([(asked, deaf)])
+            (heard,) = asked_for(engine, [asked])
+            assert heard.tokens() == alone(model, asked)
+        assert engine.state()["running"] == engine.state()["waiting"] == 0
 
 
 def test_limits_are_kept(tiny_model: Any) -> None:
