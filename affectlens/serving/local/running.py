@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from affectlens.core import DataError
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str]) -> None:
         service = in_a_thread_that_ends(lambda: _service(given))
         door = service.door
         where = f"http://{_written(given.host)}:{listening.getsockname()[1]}"
+        _hear(listening, given.port)
         with service.engine:
             logger.info(
                 "Serving %s with %s at %s (POST %s/v1/chat/completions).",
@@ -91,10 +93,21 @@ def in_a_thread_that_ends(job: Callable[[], T]) -> T:
 
     OpenMP keeps workers for every thread that ever computed in parallel, and once there are more of
     them than cores, all of them sleep between two operations instead of waiting awake. So whoever
-    loads the model must be gone when the engine's thread begins.
+    loads the model must be gone when the engine's thread begins. Ctrl-C does not wait for it.
     """
-    with ThreadPoolExecutor(1, "affectlens-loading") as loading:
-        return loading.submit(job).result()
+    done: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(job())
+        except BaseException as error:  # whoever waits for it has to know
+            done.set_exception(error)
+
+    thread = threading.Thread(target=work, name="affectlens-loading", daemon=True)
+    thread.start()
+    found = done.result()
+    thread.join()
+    return found
 
 
 def _service(given: argparse.Namespace) -> Service:
@@ -165,6 +178,17 @@ def _listen(host: str, port: int) -> socket.socket:
             "running there? Choose another with --port."
         ) from error
     return made
+
+
+def _hear(listening: socket.socket, port: int) -> None:
+    """Take the port for good; until now another server could do the same."""
+    try:
+        listening.listen(2048)
+    except OSError as error:
+        raise DataError(
+            f"Another server took port {port} while the model was being loaded; choose another "
+            "with --port."
+        ) from error
 
 
 def _json(text: str) -> Any:

@@ -370,6 +370,7 @@ def test_who_listens_no_more_frees_the_place(tiny_model: Any) -> None:
             engine.submit([(asked, deaf)])
             (heard,) = asked_for(engine, [asked])
             assert heard.tokens() == alone(model, asked)
+        engine.run(lambda: None).result(30)
         assert engine.state()["running"] == engine.state()["waiting"] == 0
 
 

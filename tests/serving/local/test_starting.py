@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +151,47 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(folder: Path) -
     assert done.returncode == 1
     assert f"Cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_meanwhile_is_said_in_a_sentence(folder: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((HOST, 0))
+        port = other.getsockname()[1]
+        launch = prepare(
+            [str(folder / "mine.safetensors")], str(folder / "tiny"), extra=["--port", str(port)]
+        )
+        process = started(launch)
+        other.listen()  # the server has bound it, or finds it taken at once
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in told
+    assert str(port) in told.splitlines()[-1] and "choose another" in told.lower()
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_ctrl_c_ends_it_at_once_and_without_a_traceback(ready: bool, folder: Path) -> None:
+    port = free_port()
+    launch = prepare(
+        [str(folder / "mine.safetensors")], str(folder / "tiny"), extra=["--port", str(port)]
+    )
+    process = started(launch)
+    assert process.stderr is not None
+    if ready:
+        for line in process.stderr:
+            if "Serving" in line:
+                break
+    else:
+        time.sleep(2.5)  # among its imports, or loading
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and told.endswith("Stopped.\n")
+    assert "Traceback" not in told
+
+
+def started(launch: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        launch.command, env=launch.environment, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_the_template_is_told_what_it_was_told_when_the_packs_were_made(
