@@ -60,7 +60,10 @@ def print_circuit(circuit: Circuit, file: Path, folder: Path, *, as_json: bool) 
         if name != "evidence":
             out.print(f"{name:<9} {value}", soft_wrap=True, markup=False)
     if evidence is None:
-        out.print(f"evidence  {UNTESTED}; test it with `affectlens circuit evidence`.")
+        out.print(
+            f"evidence  {UNTESTED}; test it with `affectlens circuit evidence --circuit {file}`.",
+            soft_wrap=True,
+        )
         return
     print_verdict(evidence)
     if folder.is_dir():

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 _N = TypeVar("_N", int, float)
+MAX_SEED = 2**32 - 1
 
 Out = Annotated[Path, typer.Option("--out", help="Run folder with the circuit.")]
 CircuitFile = Annotated[
@@ -30,7 +31,7 @@ Counts = Annotated[
     ),
 ]
 Draws = Annotated[int, typer.Option("--draws", min=2, help="Random sets of units beside each.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the draws.")]
 Model = Annotated[str | None, typer.Option("--model", help="Default: the circuit's own, by name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")]
 

@@ -21,5 +21,5 @@ PackModel = Annotated[
 ]
 Mode = Annotated[str | None, typer.Option("--mode", help="circuit or residual.")]
 System = Annotated[str | None, typer.Option("--system", help="System prompt.")]
-NewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1)]
+NewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")]
 OtherModel = Annotated[bool, typer.Option("--force", help="Use a pack of another model.")]

@@ -20,6 +20,10 @@ PARTS = "Activations, models, corpora"
 """Groups of the commands, in the order of ``--help``."""
 
 
+_FOREIGN = ("torchao", "torchao.kernel.intmm", "torch.utils._pytree")
+"""Libraries that warn at import of what no command of ours uses."""
+
+
 def example(*lines: str) -> str:
     """What ``--help`` ends with."""
     return f"Example{'s' if len(lines) > 1 else ''}: {'; '.join(lines)}"
@@ -79,6 +83,8 @@ def _options(
         raise typer.Exit
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    for name in _FOREIGN if level == logging.WARNING else ():
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Hours of work that nobody watches leave a line every half minute, asked for or not.
     logging.getLogger("affectlens.core.progress").setLevel(min(level, logging.INFO))
 

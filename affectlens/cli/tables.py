@@ -90,7 +90,8 @@ def _print_evidence(folder: Path) -> None:
     if found is not None and found.provenance.inputs:
         print_verdict(found)
     else:
-        stdout().print(f"Circuit: {UNTESTED}; test it with `affectlens circuit evidence`.")
+        how = f"affectlens circuit evidence --out {folder}"
+        stdout().print(f"Circuit: {UNTESTED}; test it with `{how}`.", soft_wrap=True)
 
 
 def print_steered(replies: SideBySide) -> None:

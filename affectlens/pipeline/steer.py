@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from affectlens.core import DataError
+
 
 @dataclass(frozen=True)
 class SideBySide:
@@ -70,6 +72,8 @@ def steer_beside(request: SteerRequest) -> SideBySide:
     pack = SteeringPack.load(existing(request.pack_file))
     asked = request.emotion
     parts: list[Any] = [asked] if isinstance(asked, str) else list(asked)
+    if any(isinstance(part, str) and not part.strip(" ;,") for part in parts):
+        raise DataError("An empty --emotion steers nothing; write anger=0.8, or none.")
     if request.mode is not None:
         parts.append({"mode": request.mode})
     spec = pack.resolve(SteeringSpec.combined(parts, pack.emotions))

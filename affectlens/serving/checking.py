@@ -65,8 +65,12 @@ class Server:
     timeout: float = 120
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            sound = parts.scheme in ("http", "https") and bool(parts.netloc)
+        except ValueError:  # half an IPv6 address
+            sound = False
+        if not sound:
             raise DataError(
                 f"Give the server's address such as http://127.0.0.1:8000, not {self.url!r}."
             )

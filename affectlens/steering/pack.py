@@ -207,7 +207,8 @@ class SteeringPack(PackDisplay, PackBuilding):
             raise MismatchError(
                 f"This pack is for a model of {self.n_layers} layers and width {self.d_model} "
                 f"({self.provenance.model or 'no fingerprint'}); {model.name} has {model.n_layers} "
-                f"and {model.d_model} ({model.fingerprint}). Make a pack for it."
+                f"and {model.d_model} ({model.fingerprint}). Make a pack for it: "
+                "`affectlens run --model NAME`, or from directions in Python."
             )
         self.provenance.require_model(model.fingerprint, model.name, force=force)
 

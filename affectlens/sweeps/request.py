@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,11 @@ class SweepRequest:
             raise DataError("A transfer matrix needs two corpora or more; name another.")
         if self.fitting.permutations < 1 or self.fitting.draws < 1:
             raise DataError("Draws and permutations are whole numbers above zero.")
+        for value in (*self.fitting.penalties, *self.fitting.number_penalties):
+            if not 0 < value < math.inf:
+                raise DataError(f"Penalties are finite numbers above zero, not {value:g}.")
+        if self.fitting.seed < 0:
+            raise DataError(f"A seed is a whole number from 0 on, not {self.fitting.seed}.")
 
     @property
     def wanted_controls(self) -> tuple[str, ...]:

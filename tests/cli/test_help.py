@@ -80,3 +80,10 @@ def test_a_stage_with_commands_of_its_own_takes_what_other_stages_take() -> None
 
     for name in GROUPS:
         assert options(name) == options("directions")
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_every_command_can_be_asked_and_explains_every_option(path: tuple[str, ...]) -> None:
+    shown(*path, "--help")
+    for option in EVERY[path].params:
+        assert option.help or option.name in ("help", "version"), (path, option.name)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from affectlens.cli.generating_options import Backend, Url, VllmPython
-from affectlens.cli.options import AsJson, names
+from affectlens.cli.options import MAX_SEED, AsJson, names
 from affectlens.cli.program import DEFAULT_RUN, FIRST, Device, Dtype, example, sentences
 
 
@@ -54,7 +54,7 @@ def bakeoff(
         int | None,
         typer.Option("--ray-workers", min=1, help="With ray: processes with a model each."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the bootstrap.")] = 0,
     save: Annotated[
         Path | None, typer.Option("--save", help="Folder; default: bakeoff in the run folder.")
     ] = None,

@@ -23,7 +23,7 @@ def events(
         str | None, typer.Option("--emotion", "-e", help="What to steer with: anger=0.8.")
     ] = None,
     pack: Annotated[str | None, typer.Option("--pack", help="Default: the server's first.")] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1)] = 60,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest reply.")] = 60,
     layer: Annotated[
         int | None, typer.Option("--layer", help="Block that is read behind; default: the last.")
     ] = None,

@@ -34,7 +34,11 @@ def models_list() -> None:
 
 
 @models_app.command("pull", epilog=example("affectlens models pull smollm2-135m-instruct"))
-def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
+def models_pull(
+    name: Annotated[
+        str, typer.Argument(help="Of `affectlens models list`, a hub id, or a folder.")
+    ] = DEFAULT_MODEL,
+) -> None:
     """Fetch and convert a built-in model now."""
     with sentences():
         from affectlens.models.registry import pull
@@ -43,7 +47,11 @@ def models_pull(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
 
 
 @models_app.command("info", epilog=example("affectlens models info smollm2-135m-instruct"))
-def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
+def models_info(
+    name: Annotated[
+        str, typer.Argument(help="Of `affectlens models list`, a hub id, or a folder.")
+    ] = DEFAULT_MODEL,
+) -> None:
     """Layers, widths, dtype and fingerprint of a model, and what can be read in each layer."""
     with sentences():
         from affectlens.cli.tables import print_facts
@@ -54,7 +62,9 @@ def models_info(name: Annotated[str, typer.Argument()] = DEFAULT_MODEL) -> None:
 
 @models_app.command("check", epilog=example("affectlens models check smollm2-135m-instruct"))
 def models_check(
-    name: Annotated[str, typer.Argument()] = DEFAULT_MODEL,
+    name: Annotated[
+        str, typer.Argument(help="Of `affectlens models list`, a hub id, or a folder.")
+    ] = DEFAULT_MODEL,
     prompt: Annotated[
         str | None, typer.Option(help="Text to run; default: an English sentence.")
     ] = None,

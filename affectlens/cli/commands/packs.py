@@ -40,10 +40,10 @@ def packs_info(name: PackName) -> None:
     with sentences():
         from affectlens.cli.exchange_tables import print_pack
         from affectlens.steering import SteeringPack
-        from affectlens.steering.packs import located
+        from affectlens.steering.packs import existing
         from affectlens.steering.packs.card import check_card
 
-        path = located(name)
+        path = existing(name)
         print_pack(SteeringPack.load(path), check_card(path))
 
 

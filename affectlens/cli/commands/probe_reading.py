@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import AsJson
+from affectlens.cli.options import MAX_SEED, AsJson
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 Run = Annotated[Path, typer.Option("--run", help="Run folder with a store of activations.")]
@@ -17,7 +17,7 @@ Position = Annotated[str | None, typer.Option("--position", help="Which tokens a
 Kind = Annotated[str, typer.Option("--probe", help="See `affectlens list probes`.")]
 How = Annotated[str, typer.Option("--calibration", help="See `affectlens list calibrations`.")]
 HeldOut = Annotated[float, typer.Option("--held-out", help="Share of the groups that calibrate.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of groups and folds.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of groups and folds.")]
 
 
 def add_reading_commands(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import names
+from affectlens.cli.options import MAX_SEED, names
 from affectlens.cli.program import DEFAULT_RUN, PARTS, Columns, example, sentences
 
 
@@ -33,7 +33,10 @@ def rate(
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Texts at most.")] = 60,
     rater: Annotated[str, typer.Option("--rater", help="Your name.")] = "me",
-    seed: Annotated[int, typer.Option("--seed", help="Of the order, the same for all raters.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, max=MAX_SEED, help="Of the order, the same for all raters."),
+    ] = 0,
 ) -> None:
     """Rate replies blind, two keys each, and see how far you agree with the judges (kappa)."""
     with sentences():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from affectlens.cli.generating_options import Backend, Url, VllmPython
+from affectlens.cli.options import MAX_SEED
 from affectlens.cli.program import (
     DEFAULT_MODEL,
     DEFAULT_RUN,
@@ -42,7 +43,7 @@ Size = Annotated[str, typer.Option("--size", help="How much is done; see `affect
 Style = Annotated[
     str, typer.Option("--style", help="Named or only shown; see `affectlens list styles`.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of everything random.")]
 Force = Annotated[bool, typer.Option("--force", help="Redo stages even if nothing changed.")]
 
 Corpus = Annotated[
@@ -213,7 +214,7 @@ def _add(
 
 def _leave_out(command: Callable[..., None], names: Collection[str]) -> None:
     """Take options from a command, which have their defaults then: typer reads its signature."""
-    signature = inspect.signature(command)
+    signature = inspect.signature(command, eval_str=True)  # as strings they would lose their help
     kept = [one for name, one in signature.parameters.items() if name not in names]
     vars(command)["__signature__"] = signature.replace(parameters=kept)
 

@@ -54,7 +54,7 @@ def serve(
     host: Annotated[
         str, typer.Option("--host", help="0.0.0.0 to serve other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="To listen on.")] = 8000,
     pack_folder: Annotated[
         Path | None,
         typer.Option("--pack-folder", help="Allow packs of this folder to be loaded over HTTP."),

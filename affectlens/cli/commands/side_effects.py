@@ -43,7 +43,9 @@ def side_effects(
         int | None, typer.Option("--items", min=1, help="Most prompts of a suite; default: all.")
     ] = None,
     mode: Annotated[str | None, typer.Option("--mode", help="circuit or residual.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 40,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")
+    ] = 40,
     device: Device = None,
     dtype: Dtype = None,
     as_json: AsJson = False,

@@ -193,6 +193,13 @@ def _checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
             raise unknown("message role", turn["role"], _ROLES)
         if not isinstance(turn["content"], str):
             raise DataError(_not_a_text(turn["role"], turn["content"]))
+        try:
+            turn["content"].encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"The {turn['role']} message holds half a character or bytes that are no UTF-8; "
+                "give it as UTF-8 text."
+            ) from None
     roles = [turn["role"] for turn in turns]
     if "text" in roles and len(roles) > 1:
         raise DataError("A plain text cannot be mixed with chat messages; use one or the other.")

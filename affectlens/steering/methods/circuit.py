@@ -11,7 +11,7 @@ CIRCUIT = Method(
     "the trained values",
     "Wang et al. 2025, with the values trained",
     "the circuit and a descent for all emotions at once",
-    "the default of packs",
+    "few units, each of which can be tested alone",
     likely,
     "circuit",
     strengths=REFINED,

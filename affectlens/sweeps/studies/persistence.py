@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from affectlens.core.errors import DataError
 from affectlens.core.permutations import westfall_young
 from affectlens.pipeline.corpus_choice import CorpusChoice
 from affectlens.probes.crossval import cross_validate, fit_probes, out_of_fold
@@ -74,6 +75,11 @@ class PersistenceRequest:
     fitting: Fitting = field(default_factory=Fitting)
     device: str | None = None
     dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        for offset in self.offsets:
+            if offset < 0:
+                raise DataError(f"Offsets are tokens of the reply, from 0 on, not {offset}.")
 
     def sweep(self) -> SweepRequest:
         """The sweep that reads the same."""
