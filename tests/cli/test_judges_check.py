@@ -15,7 +15,7 @@ from affectlens.evaluation.judges.training_data import SOURCES
 
 
 def said(*given: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["judges", "check", *given], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, ["judges", "check", *given], env={"COLUMNS": "80"})
     return done.exit_code, done.output
 
 
@@ -23,14 +23,24 @@ def test_the_table_is_that_of_the_shipped_judge() -> None:
     facts = shipped_adapter().facts["leave_one_out"]
     code, text = said()
     assert code == 0
+    cells = [line.split() for line in text.splitlines()]
+    assert [row["source"] for row in facts] in cells
+    lines = {" ".join(words[: -len(facts)]): words[-len(facts) :] for words in cells}
+    assert lines["texts"] == [str(row["n"]) for row in facts]
+    assert lines["named rightly among six"] == [f"{row['six_way']:.2f}" for row in facts]
+    assert lines["among eight"] == [f"{row['accuracy']:.2f}" for row in facts]
+    for emotion in EMOTIONS:
+        recalls = [row["recall"][emotion] for row in facts]
+        assert lines[emotion] == ["–" if r is None else f"{r:.2f}" for r in recalls]
     for row in facts:
-        line = next(line for line in text.splitlines() if f" {row['source']} " in line)
-        assert f"{row['six_way']:.2f}" in line and str(row["n"]) in line
         assert f"{row['source']}: {SOURCES[row['source']]}" in text
     mean = sum(row["six_way"] for row in facts) / len(facts)
     told = [(row["recall"][e], e) for row in facts for e in EMOTIONS]
     lowest, emotion = min((r, e) for r, e in told if r is not None)
-    assert f"Mean of {len(facts)} sources: {mean:.2f}. Lowest: {emotion} {lowest:.2f}" in text
+    assert (
+        f"Mean of {len(facts)} sources, among six: {mean:.2f}. Lowest: {emotion} {lowest:.2f}"
+        in text
+    )
 
 
 def test_the_same_as_json() -> None:
