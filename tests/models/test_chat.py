@@ -367,6 +367,7 @@ def test_dates_are_written_as_python_writes_them(form: str) -> None:
     tokenizer = tiny_tokenizer()
     template = (
         "\n  {%- macro head() -%}on {{ strftime_now('" + form + "') }}|{%- endmacro %}{{ head() }}"
+        "{#- and by name -#}{{ strftime_now(format='') }}"
     )
     tokenizer.chat_template = template + tokenizer.chat_template
     rendered = render(tokenizer, [{"role": "user", "content": "Hi."}], add_generation_prompt=True)

@@ -27,8 +27,8 @@ def with_fixed_date(template: str) -> str:
     )
     percent = json.dumps("\0")
     macro = (
-        "{%- macro strftime_now(form) -%}"
-        f"{{{{ form.replace('%%', {percent}){written}.replace({percent}, '%') }}}}"
+        "{%- macro strftime_now(format) -%}"
+        f"{{{{ format.replace('%%', {percent}){written}.replace({percent}, '%') }}}}"
         "{%- endmacro %}"
     )
     return macro + "{{- '' }}" + template  # a template's own first line break stays
