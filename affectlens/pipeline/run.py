@@ -52,6 +52,7 @@ def run(
     """
     require(PACKAGES, "A run")
     context = RunContext(config, settings)
+    _ = context.settings  # an unknown size or style is said before anything is written
     for notice in () if context.own is None else context.own.notices:
         on_notice(notice)
     with writing_alone(config.out):

@@ -75,11 +75,9 @@ class RunConfig(BaseModel):
 
         Raises:
             DataError: If an option is unknown or out of range.
-            UnknownNameError: If there is no such back end, size or style.
+            UnknownNameError: If there is no such back end.
         """
         from affectlens.evaluation.backends import BACKENDS
-        from affectlens.pipeline.sizes import SIZES
-        from affectlens.pipeline.styles import STYLES
 
         try:
             config = cls(**options)
@@ -89,7 +87,6 @@ class RunConfig(BaseModel):
                 for p in error.errors()
             )
             raise DataError(f"These run options do not work: {problems}.") from None
-        _ = SIZES[config.size], STYLES[config.style]  # before anything is written
         kind = BACKENDS[config.backend]
         if (config.url and not kind.has_address) or (config.vllm_python and kind.name != "vllm"):
             raise DataError("--url and --vllm-python are for --backend vllm; give that as well.")
