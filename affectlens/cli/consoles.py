@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def stdout() -> Console:
@@ -14,6 +15,17 @@ def stdout() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def narrow_table(*heads: str, **options: Any) -> Table:
+    """A table that fits into 80 columns: no frame, whole names, the first column on the left."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), **options)
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="right" if i else "left", no_wrap=True)
+    return table
 
 
 def print_lines(rows: Iterable[Mapping[str, Any]]) -> None:

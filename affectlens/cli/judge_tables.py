@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import print_lines, stdout
+from affectlens.cli.consoles import narrow_table, print_lines, stdout
 
 if TYPE_CHECKING:
     from affectlens.evaluation.judges.leave_one_out import HeldOutSource
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
 def print_held_out(found: Sequence[HeldOutSource], *, as_json: bool = False) -> None:
     """A row per source; below it the mean, and the emotion that is heard least."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from affectlens.core import EMOTIONS
     from affectlens.evaluation.judges.training_data import SOURCES
 
@@ -23,9 +20,7 @@ def print_held_out(found: Sequence[HeldOutSource], *, as_json: bool = False) -> 
         print_lines(one.to_dict() for one in found)
         return
     title = "A judge on the source that it was fitted without: the likeliest of six emotions"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
-    for head in ("", *(one.source for one in found)):
-        table.add_column(head, no_wrap=True, justify="right" if head else "left")
+    table = narrow_table("", *(one.source for one in found), title=title)
     table.add_row("texts", *(str(one.n) for one in found))
     table.add_row("named rightly among six", *(f"{one.six_way:.2f}" for one in found))
     for emotion in EMOTIONS:

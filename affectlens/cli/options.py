@@ -31,7 +31,8 @@ Counts = Annotated[
     ),
 ]
 Draws = Annotated[int, typer.Option("--draws", min=2, help="Random sets of units beside each.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of everything random.")]
+DrawsSeed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the draws.")]
 Model = Annotated[str | None, typer.Option("--model", help="Default: the circuit's own, by name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")]
 

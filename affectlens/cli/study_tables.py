@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli.consoles import print_lines, stdout
+from affectlens.cli.consoles import narrow_table, print_lines, stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,9 +45,6 @@ def print_study(found: StudyResult, out: Path, *, as_json: bool) -> None:
 
 def _print_groups(rows: Sequence[Row], console: Console) -> None:
     """A table for all lines of one kind; what they share stands above it, so names stay whole."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         shared = tuple(str(row[name]) for name in ("panel", "series", "measure", "control"))
@@ -55,7 +52,7 @@ def _print_groups(rows: Sequence[Row], console: Console) -> None:
     width = max(len(str(row["x"])) for row in rows)
     for (panel, series, measure, control), members in groups.items():
         console.print(f"\n{panel} · {series}: {measure}; beside it: {control}", highlight=False)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table = narrow_table(show_edge=False)
         table.add_column("", min_width=width)
         for head, least in (("value", 6), ("95 %", 15), ("beside", 6), ("p", 7)):
             table.add_column(head, justify="right", no_wrap=True, min_width=least)

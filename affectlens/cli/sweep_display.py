@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import print_lines, stderr, stdout, told
+from affectlens.cli.consoles import narrow_table, print_lines, stderr, stdout, told
 from affectlens.core.progress import bar_columns, drawn_by
 
 if TYPE_CHECKING:
@@ -63,9 +63,6 @@ def _live() -> Generator[Callable[[str, str], None]]:
 
 def print_sweeps(found: SweepResults, request: SweepRequest, *, as_json: bool) -> None:
     """The chosen site of every sweep, and where everything lies."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     out = stdout()
     rows = found.best_rows()
     if as_json:
@@ -77,9 +74,7 @@ def print_sweeps(found: SweepResults, request: SweepRequest, *, as_json: bool) -
     shared = [str(rows[0][name]) for name in names if name in alike]
     heads = [name for name in names if name not in alike]
     title = "held-out score at the site that cross-validation chose"
-    table = Table(
-        title=" · ".join([title, *shared]), box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = narrow_table(title=" · ".join([title, *shared]))
     for head in heads:
         table.add_column(head, no_wrap=True)
     for head in ("value", "95 %"):

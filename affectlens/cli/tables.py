@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affectlens.cli.consoles import print_lines, stderr, stdout
+from affectlens.cli.consoles import narrow_table, print_lines, stderr, stdout
 from affectlens.core.artefact import read_json
 from affectlens.core.jsonl import json_line
 
@@ -209,11 +209,7 @@ def print_label_mapping(mapping: LabelMapping) -> None:
 
 def print_models(models: Sequence[ModelInfo]) -> None:
     """Table of built-in models."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("name", no_wrap=True)
+    table = narrow_table("name")
     for head in ("what", "on disk", "licence", "description"):
         table.add_column(head)
     for info in models:

@@ -62,12 +62,12 @@ def _in_own_spread(
     real: Float[Floats, " n"], null: Float[Floats, "order n"]
 ) -> tuple[Float[Floats, " n"], Float[Floats, "order n"]]:
     both = np.concatenate([real[None], null])
-    known = np.where(np.isfinite(both), both, 0.0)
-    count = np.maximum(np.isfinite(both).sum(0), 1)
-    mean = known.sum(0) / count
-    away = np.where(np.isfinite(both), both - mean, 0.0)
+    finite = np.isfinite(both)
+    count = np.maximum(finite.sum(0), 1)
+    mean = np.where(finite, both, 0.0).sum(0) / count
+    away = np.where(finite, both - mean, 0.0)
     spread = np.sqrt((away**2).sum(0) / count)
-    scaled = np.where(np.isfinite(both), away / np.where(spread > 0, spread, 1.0), both)
+    scaled = np.where(finite, away / np.where(spread > 0, spread, 1.0), both)
     return scaled[0], np.where(np.isnan(scaled[1:]), np.inf, scaled[1:])
 
 

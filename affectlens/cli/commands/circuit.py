@@ -13,12 +13,12 @@ from affectlens.cli.options import (
     CircuitFile,
     Counts,
     Draws,
+    DrawsSeed,
     MeansCorpus,
     MeansRole,
     Model,
     Out,
     Role,
-    Seed,
     TaskCorpus,
     TaskName,
     circuit_file,
@@ -60,7 +60,7 @@ def ablate(
     groups: Annotated[
         int | None, typer.Option("--groups", min=2, help="At most so many items of the task.")
     ] = None,
-    seed: Seed = 0,
+    seed: DrawsSeed = 0,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,

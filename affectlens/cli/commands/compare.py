@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import MAX_SEED
+from affectlens.cli.options import Seed
 from affectlens.cli.program import (
     PARTS,
     Columns,
@@ -59,9 +59,7 @@ def compare(
     dtype: Dtype = None,
     quantize: Quantize = None,
     template_var: TemplateVar = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of everything random.")
-    ] = 0,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as one JSON object.")] = False,
     save: Annotated[
         Path | None, typer.Option("--save", help="Write that JSON to a file as well.")

@@ -16,6 +16,10 @@ from affectlens.cli.program import (
     sentences,
 )
 
+ModelName = Annotated[
+    str, typer.Argument(help="Of `affectlens models list`, a hub id, or a folder.")
+]
+
 models_app = typer.Typer(
     help="Names, weights and anatomy of models.",
     no_args_is_help=True,
@@ -35,9 +39,7 @@ def models_list() -> None:
 
 @models_app.command("pull", epilog=example("affectlens models pull smollm2-135m-instruct"))
 def models_pull(
-    name: Annotated[
-        str, typer.Argument(help="Of `affectlens models list`, a hub id, or a folder.")
-    ] = DEFAULT_MODEL,
+    name: ModelName = DEFAULT_MODEL,
 ) -> None:
     """Fetch and convert a built-in model now."""
     with sentences():
@@ -48,9 +50,7 @@ def models_pull(
 
 @models_app.command("info", epilog=example("affectlens models info smollm2-135m-instruct"))
 def models_info(
-    name: Annotated[
-        str, typer.Argument(help="Of `affectlens models list`, a hub id, or a folder.")
-    ] = DEFAULT_MODEL,
+    name: ModelName = DEFAULT_MODEL,
 ) -> None:
     """Layers, widths, dtype and fingerprint of a model, and what can be read in each layer."""
     with sentences():
@@ -62,9 +62,7 @@ def models_info(
 
 @models_app.command("check", epilog=example("affectlens models check smollm2-135m-instruct"))
 def models_check(
-    name: Annotated[
-        str, typer.Argument(help="Of `affectlens models list`, a hub id, or a folder.")
-    ] = DEFAULT_MODEL,
+    name: ModelName = DEFAULT_MODEL,
     prompt: Annotated[
         str | None, typer.Option(help="Text to run; default: an English sentence.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import AsJson, Model, Role, Seed, names, whole_numbers
+from affectlens.cli.options import AsJson, DrawsSeed, Model, Role, names, whole_numbers
 from affectlens.cli.program import DEFAULT_RUN, Device, Dtype, example, sentences
 
 
@@ -43,7 +43,7 @@ def causal(
     draws: Annotated[
         int, typer.Option("--draws", min=2, help="Random directions beside each.")
     ] = 3,
-    seed: Seed = 0,
+    seed: DrawsSeed = 0,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,

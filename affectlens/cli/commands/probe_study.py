@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affectlens.cli.options import MAX_SEED, AsJson, whole_numbers
+from affectlens.cli.options import AsJson, Seed, whole_numbers
 from affectlens.cli.program import (
     DEFAULT_MODEL,
     Columns,
@@ -29,7 +29,6 @@ Out = Annotated[Path, typer.Option("--out", help="Folder; what is finished there
 Tokens = Annotated[int, typer.Option("--tokens", min=1, help="Longest reply that is generated.")]
 Draws = Annotated[int, typer.Option("--draws", min=2, help="Bootstrap draws.")]
 Folds = Annotated[int, typer.Option("--folds", min=2, help="Folds of groups.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of everything random.")]
 
 study_app = typer.Typer(
     help="What becomes of an emotion: in replies, under prompts, in dialogues.",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import MAX_SEED, AsJson, names, numbers
+from affectlens.cli.options import AsJson, Seed, names, numbers
 from affectlens.cli.program import (
     Columns,
     CorpusPath,
@@ -82,9 +82,7 @@ def sweep(
     permutations: Annotated[
         int, typer.Option("--permutations", min=1, help="Of labels, for that control.")
     ] = 99,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of everything random.")
-    ] = 0,
+    seed: Seed = 0,
     column: Columns = None,
     path: CorpusPath = None,
     labels: Labels = None,

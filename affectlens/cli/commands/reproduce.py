@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from affectlens.cli.options import MAX_SEED
+from affectlens.cli.options import Seed
 from affectlens.cli.program import (
     DEFAULT_MODEL,
     FIRST,
@@ -75,9 +75,7 @@ def reproduce(
         str, typer.Option("--dtype", help="bfloat16, float16, float32 (as published).")
     ] = "float32",
     template_var: TemplateVar = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of everything random.")
-    ] = 0,
+    seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Do steps again.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of tables.")] = False,
 ) -> None:

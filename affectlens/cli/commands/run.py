@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from affectlens.cli.generating_options import Backend, Url, VllmPython
-from affectlens.cli.options import MAX_SEED
+from affectlens.cli.options import Seed
 from affectlens.cli.program import (
     DEFAULT_MODEL,
     DEFAULT_RUN,
@@ -43,7 +43,6 @@ Size = Annotated[str, typer.Option("--size", help="How much is done; see `affect
 Style = Annotated[
     str, typer.Option("--style", help="Named or only shown; see `affectlens list styles`.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of everything random.")]
 Force = Annotated[bool, typer.Option("--force", help="Redo stages even if nothing changed.")]
 
 Corpus = Annotated[

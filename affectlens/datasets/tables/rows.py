@@ -10,6 +10,7 @@ from typing import Any
 
 from affectlens.core import VALENCES, DataError, UnknownNameError
 from affectlens.core.errors import unknown
+from affectlens.core.utf8 import require_utf8
 from affectlens.datasets.schema import SPLITS, Message, scenario_of
 from affectlens.datasets.tables.cells import missing, turns
 from affectlens.datasets.tables.labels import read_label
@@ -132,12 +133,7 @@ def _string(where: str, column: str, value: Any, *, words: bool) -> str:
         raise DataError(f"{where}: {column} is {value!r}, not a text.")
     if not isinstance(value, (str, int, float)):
         raise DataError(f"{where}: {column} is a {type(value).__name__}, not a name.")
-    text = str(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: {column} holds half a character (a lone surrogate).") from None
-    return text
+    return require_utf8(f"{where}: {column}", str(value))
 
 
 def _messages(where: str, values: Mapping[str, str], chat: Any) -> tuple[Message, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from affectlens.core import DataError, ModelError
 from affectlens.core.errors import unknown
+from affectlens.core.utf8 import require_utf8
 from affectlens.models.chat.dates import TODAY, with_fixed_date
 from affectlens.models.chat.templates import SEPARATOR, Apply, Span, Turn, write_chat
 from affectlens.models.chat.thoughts import has_thoughts, write_thoughts
@@ -193,13 +194,7 @@ def _checked(messages: Sequence[Mapping[str, str]]) -> list[Turn]:
             raise unknown("message role", turn["role"], _ROLES)
         if not isinstance(turn["content"], str):
             raise DataError(_not_a_text(turn["role"], turn["content"]))
-        try:
-            turn["content"].encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"The {turn['role']} message holds half a character or bytes that are no UTF-8; "
-                "give it as UTF-8 text."
-            ) from None
+        require_utf8(f"The {turn['role']} message", turn["content"])
     roles = [turn["role"] for turn in turns]
     if "text" in roles and len(roles) > 1:
         raise DataError("A plain text cannot be mixed with chat messages; use one or the other.")

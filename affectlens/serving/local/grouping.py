@@ -12,7 +12,7 @@ import numpy as np
 
 from affectlens.models.anatomy.padding import Padding
 from affectlens.serving.local.prefill import Group
-from affectlens.serving.local.prefix_store import PrefixStore, Shared, in_common
+from affectlens.serving.local.prefix_store import PrefixStore, Shared, in_common, reusable
 from affectlens.serving.local.row import Row
 
 WHOLE = 2048
@@ -66,11 +66,8 @@ class Grouping:
         """From where a row could be run with others; None if it shares nothing with them."""
         if shared is None:
             return 0
-        asked = row.asked
-        return (
-            min(start, self._beginnings.known(shared.beginning, asked.prompt, asked.untouched))
-            or None
-        )
+        known = shared.beginning.known(reusable(row.asked.prompt, row.asked.untouched))
+        return min(start, known) or None
 
     def _fits(self, group: Sequence[Row], row: Row, start: int) -> bool:
         own, length = (len(one.asked.prompt) - start for one in (group[0], row))

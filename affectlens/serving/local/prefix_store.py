@@ -35,6 +35,10 @@ class Beginning:
     ids: NDArray[np.int64]
     layers: tuple[KeysAndValues, ...]
 
+    def known(self, ids: NDArray[np.int64]) -> int:
+        """How many first tokens of a text need not be run again."""
+        return in_common(ids, self.ids) // STEP * STEP
+
 
 @dataclass(frozen=True, eq=False)
 class Shared:
@@ -47,6 +51,16 @@ class Shared:
 
     beginning: Beginning
     length: int
+
+
+def reusable(prompt: Sequence[int], untouched: int) -> NDArray[np.int64]:
+    """What of a prompt may be taken from a beginning; the last token is never part of it.
+
+    Args:
+        prompt: Token ids.
+        untouched: How many of them are computed as without steering.
+    """
+    return np.array(prompt[: min(untouched, len(prompt) - 1)], dtype=np.int64)
 
 
 def in_common(first: NDArray[np.int64], second: NDArray[np.int64]) -> int:
@@ -77,19 +91,14 @@ class PrefixStore:
             prompt: Token ids.
             untouched: How many of them are computed as without steering.
         """
-        lengths = [self.known(one, prompt, untouched) for one in self._kept]
+        ids = reusable(prompt, untouched)
+        lengths = [one.known(ids) for one in self._kept]
         best = max(lengths, default=0)
         if best == 0:
             return None
         found = self._kept[lengths.index(best)]
         self._use(found)
         return Shared(found, best)
-
-    @staticmethod
-    def known(beginning: Beginning, prompt: Sequence[int], untouched: int) -> int:
-        """How many tokens of a beginning a prompt can be continued from; see `find`."""
-        ids = np.array(prompt[: min(untouched, len(prompt) - 1)], dtype=np.int64)
-        return in_common(ids, beginning.ids) // STEP * STEP
 
     def put(self, prompt: Sequence[int], layers: Sequence[KeysAndValues]) -> None:
         """Keep a beginning; keys and values are copied.

@@ -70,7 +70,6 @@ class Scheduler:
         self.passes.steered_tokens = steered_tokens
         self._batch: Batch = (OneBatch if self.shares else OneByOne)(model, self.passes)
         self._prefill: Prefill | None = None
-        self._between: list[Row] = []  # rows that no longer wait and are not yet written
         self._beginnings = PrefixStore(self._room // 8 if self._padding.chunks else 0)
         self._grouping = Grouping(self._beginnings, self._padding, shares=self.shares)
 
@@ -78,7 +77,7 @@ class Scheduler:
     def running(self) -> list[Row]:
         """Rows that have a place."""
         prefill = self._prefill  # others ask, too
-        return [*self._batch.rows, *(prefill.rows if prefill else ())]
+        return list(dict.fromkeys([*self._batch.rows, *(prefill.rows if prefill else ())]))
 
     @property
     def busy(self) -> bool:
@@ -103,7 +102,7 @@ class Scheduler:
 
     def give_up(self, error: Exception) -> None:
         """Fail everybody, and begin anew."""
-        rows = list(dict.fromkeys([*self.running, *self._between, *self.waiting]))
+        rows = [*self.running, *self.waiting]
         self.waiting.clear()
         self.passes.close()
         self._begin(self.passes.steered_tokens)
@@ -133,18 +132,15 @@ class Scheduler:
         group = self._grouping(self._fitting())
         if group is None:
             return
-        self._between = list(group.rows)
-        for row in group.rows:
-            self.waiting.remove(row)
         ready: list[Row] = []
         for row in group.rows:
             try:
                 self.passes.add(row.name, row.asked.steered, len(row.asked.prompt))
                 ready.append(row)
             except AffectLensError as error:
+                self.waiting.remove(row)
                 row.fail(error)
         if not ready:
-            self._between = []
             return
         group = Group(tuple(ready), group.shared)
         if self.shares:
@@ -153,7 +149,8 @@ class Scheduler:
         else:  # it stays the row's own
             cache = growing_cache(self._model.hf, ready[0].asked.longest)
         self._prefill = Prefill(self._model, self.passes, group, cache)
-        self._between = []
+        for row in ready:  # only now: whoever waits or runs is told if something fails
+            self.waiting.remove(row)
 
     def _fitting(self) -> list[Row]:
         """Rows that may begin now, in the order in which they came."""
@@ -175,7 +172,6 @@ class Scheduler:
         if not prefill.done:
             return
         assert prefill.passed is not None
-        self._prefill, self._between = None, list(prefill.rows)
         if self.shares:
             for i, row in enumerate(prefill.rows):
                 length = row.asked.untouched
@@ -187,7 +183,7 @@ class Scheduler:
                 self.passes.remove(row.name)
             else:
                 self._batch.join(prefill, i)
-        self._between = []
+        self._prefill = None
 
     # Going on.
 

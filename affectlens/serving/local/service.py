@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from affectlens.core import AffectLensError, DataError
+from affectlens.core.utf8 import require_utf8
 from affectlens.serving.contract import KEY
 from affectlens.serving.door import Door
 from affectlens.serving.local.engine import Engine
@@ -132,7 +133,7 @@ class Service:
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Tokens of a plain text, as `/v1/completions` continues it."""
-        turns = [{"role": "text", "content": require_text("prompt", text)}]
+        turns = [{"role": "text", "content": require_utf8("The prompt", text)}]
         with self._encoding:
             return self._texts.encode_chat(turns, add_generation_prompt=False).ids
 
@@ -167,16 +168,3 @@ class Service:
     def json(value: Any, status: int = 200) -> Json:
         """A JSON response that can be sent whatever its texts hold."""
         return Json(value, status_code=status)
-
-
-def require_text(what: str, text: str) -> str:
-    """A text that can be encoded.
-
-    Raises:
-        DataError: If it holds half a character, which JSON can write and UTF-8 cannot.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"The {what} holds half a character (a lone surrogate).") from None
-    return text

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from affectlens.core import DataError
+from affectlens.core.utf8 import require_utf8
 from affectlens.models.generation.decoding import GenerationSettings
 from affectlens.serving.local.generation import Generation
 from affectlens.serving.local.refused_fields import check_other_fields
@@ -17,7 +18,7 @@ from affectlens.serving.local.request_body import (
     Message,
     TextBody,
 )
-from affectlens.serving.local.service import Service, require_text
+from affectlens.serving.local.service import Service
 
 COMPLETION_TOKENS = 16
 """What a completion gets that does not say; OpenAI's number."""
@@ -90,8 +91,8 @@ def _turn(message: Message) -> Mapping[str, Any]:
         if all(part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts):
             content = "".join(str(part["text"]) for part in parts)
     if isinstance(content, str):
-        require_text("message", content)
-    role = require_text("role", message.role)
+        require_utf8("The message", content)
+    role = require_utf8("The role", message.role)
     return {"role": "system" if role == "developer" else role, "content": content}
 
 
@@ -122,7 +123,7 @@ def _stops(given: str | list[str] | None) -> tuple[str, ...]:
     found = () if given is None else (given,) if isinstance(given, str) else tuple(given)
     if len(found) > MAX_STOPS or not all(found):
         raise DataError(f"stop takes up to {MAX_STOPS} strings, none of them empty.")
-    return tuple(require_text("stop string", one) for one in found)
+    return tuple(require_utf8("The stop string", one) for one in found)
 
 
 def _logprobs(body: TextBody) -> int | None:
