@@ -121,7 +121,7 @@ def all_heads(model: Any, task: Any, means: Any) -> None:
 
 def eap_ig(model: Any, task: Any, count: int) -> None:
     pairs = {e: _pairs(task, e) for e in task.emotions}
-    each = max(1, count // len(pairs))
+    each = -(-count // sum(bool(found) for found in pairs.values()))
     kept = {e: found[:each] for e, found in pairs.items() if found}
     n = sum(map(len, kept.values()))
     before = peak()
@@ -219,7 +219,7 @@ def main() -> None:
     all_heads(model, task, means)
     head_scores(model, some, directions)
     pushes(model, directions)
-    eap_ig(model, task, given.pairs)
+    eap_ig(model, al.CarryOver.of(model, replies, emotions), given.pairs)
     circuit = al.Circuit.load(f"{given.run}/circuit.safetensors")
     k_curve(model, task.first(given.curve), circuit, means)
     chosen = list(emotions[: given.emotions])

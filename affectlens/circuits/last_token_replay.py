@@ -194,6 +194,18 @@ def repeated(layer: Any, rows: int, dtype: torch.dtype | None = None) -> Any:
     return own
 
 
+def copies_of(cache: Any, rows: int) -> Any:
+    """A cache of one row, copied for many; what is written to the copies does not reach it.
+
+    None, where there is none.
+    """
+    if cache is None:
+        return None
+    own = copy.copy(cache)
+    own.layers = [repeated(layer, rows) for layer in cache.layers]
+    return own
+
+
 def in_float(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Call a module with its weights widened to fp32 for this call; hooks on it run as ever.
 
@@ -234,9 +246,7 @@ def last_token(model: LanguageModel, ids: Sequence[int]) -> LastToken:
 
     with reading(anatomy, sites, read):
         one = _calls(anatomy, tokens[:, -1:], running)
-    twice = copy.copy(prefix)
-    twice.layers = [repeated(layer, 2) for layer in prefix.layers]
-    two = _calls(anatomy, tokens[:, -1:].expand(2, -1), twice)
+    two = _calls(anatomy, tokens[:, -1:].expand(2, -1), copies_of(prefix, 2))
     stacked = {
         kind: torch.stack([states[Site(layer, kind)] for layer in range(anatomy.n_layers)])
         for kind in kinds

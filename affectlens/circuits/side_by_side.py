@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -87,18 +87,19 @@ class TokenRuns:
         """See `Runs.most`."""
         return None
 
-    def __call__(self, copies: int = 1) -> Float[Tensor, " copy"]:
-        """See `Runs.__call__`."""
-        base = self.model.anatomy.base
-        if self.mask.ndim == 4:
-            mask = self.mask.expand(copies, -1, -1, -1)
-        else:
-            mask = self.mask.repeat(copies, 1)
-        hidden = base(
-            input_ids=self.ids.repeat(copies, 1),
-            attention_mask=mask,
-            **accepted(base, position_ids=self.places.repeat(copies, 1), use_cache=False),
-        ).last_hidden_state
+    def keep(self) -> Any:
+        """What the model keeps of one copy, for rows that go on from it."""
+        return self._run(1, use_cache=True).past_key_values
+
+    def __call__(self, copies: int = 1, cache: Any = None) -> Float[Tensor, " copy"]:
+        """See `Runs.__call__`.
+
+        Args:
+            copies: How many.
+            cache: Of the tokens before, in as many copies; the pass writes to it.
+        """
+        more = {"use_cache": False} if cache is None else {"past_key_values": cache}
+        hidden = self._run(copies, **more).last_hidden_state
         first = torch.arange(copies, device=hidden.device) * self.rows
         row = (first[:, None] + self.at[:, 0]).flatten()
         pos, told = self.at[:, 1].repeat(copies), self.told.repeat(copies)
@@ -109,6 +110,18 @@ class TokenRuns:
             wanted = told[part].to(logits.device)
             each.append(-torch.nn.functional.cross_entropy(logits, wanted, reduction="none").cpu())
         return (torch.cat(each).unflatten(0, (copies, -1)) * self.weights).sum(1)
+
+    def _run(self, copies: int, **options: Any) -> Any:
+        base = self.model.anatomy.base
+        if self.mask.ndim == 4:
+            mask = self.mask.expand(copies, -1, -1, -1)
+        else:
+            mask = self.mask.repeat(copies, 1)
+        return base(
+            input_ids=self.ids.repeat(copies, 1),
+            attention_mask=mask,
+            **accepted(base, position_ids=self.places.repeat(copies, 1), **options),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +168,12 @@ def prepare(
     if _packs(model, longest):
         return [(packed(model, text),) for text in texts]
     return [tuple(row_runs(model, text)) for text in texts]
+
+
+def agree(model: LanguageModel, found: float, wanted: float) -> bool:
+    """Whether two ways to run a text give one margin, but for rounding."""
+    bound = _TOLERANCE if model.dtype in (torch.float32, torch.float64) else 50 * _TOLERANCE
+    return abs(found - wanted) <= bound * max(1.0, abs(wanted))
 
 
 def packed(model: LanguageModel, text: Text) -> TokenRuns:
@@ -249,5 +268,4 @@ def _packs(model: LanguageModel, text: Text) -> bool:
         found = float(packed(model, text)())
     except (TypeError, ValueError, RuntimeError, IndexError):  # a family with masks of its own
         return False
-    bound = _TOLERANCE if model.dtype in (torch.float32, torch.float64) else 50 * _TOLERANCE
-    return abs(found - wanted) <= bound * max(1.0, abs(wanted))
+    return agree(model, found, wanted)

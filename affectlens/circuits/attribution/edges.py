@@ -126,11 +126,12 @@ def edge_scores(
         raise DataError("A path over inputs runs from another text to its own; give pairs.")
     table = _Table.of(model, receivers(model), settings.into)
     values = torch.zeros(len(emotions), len(table.senders), len(table.ends))
+    apart = settings.into == "attention" and not settings.corrected  # heads run again, whole
     with float32_gradients(model):
         for e, emotion in enumerate(emotions):
             count = len(against.texts(task, emotion))
             with progress(f"{settings.method}, {emotion}", count) as advance:
-                for parts in against.compared(model, task, emotion):
+                for parts in against.compared(model, task, emotion, apart=apart):
                     for part in parts:
                         values[e] += table.scores(part, settings) / count
                     advance(1)

@@ -21,6 +21,8 @@ from affectlens.circuits.interventions.base import Change, Intervention
 from affectlens.circuits.interventions.head_receivers import HeadReceiver, heads_reading_otherwise
 from affectlens.circuits.interventions.intervening import intervening
 from affectlens.circuits.interventions.receivers import Read, Reading, Receiver, reading_otherwise
+from affectlens.circuits.shared_start import apart as begun_apart
+from affectlens.circuits.shared_start import may_begin_apart
 from affectlens.circuits.side_by_side import Runs, prepare
 from affectlens.circuits.tasks.pairs import Pair
 from affectlens.core.errors import DataError
@@ -77,9 +79,16 @@ class Against:
         return found
 
     def compared(
-        self, model: LanguageModel, task: Task, emotion: str
+        self, model: LanguageModel, task: Task, emotion: str, *, apart: bool = False
     ) -> Iterator[tuple[Compared, ...]]:
         """Text by text what to run.
+
+        Args:
+            model: The model.
+            task: Whose texts they are.
+            emotion: Whose margin.
+            apart: Of pairs only what follows the tokens that both texts share, where the model can
+                go on from there; these tokens' values do not differ.
 
         Raises:
             DataError: If there is no text, or a pair is of unequal length.
@@ -93,11 +102,12 @@ class Against:
         both = [text for pair in self.pairs[emotion] for text in (pair.clean, pair.corrupt)]
         _require_equal(self.pairs[emotion])
         ready = prepare(model, task, emotion, both)
-        for clean, corrupt in zip(ready[::2], ready[1::2], strict=True):
-            yield tuple(
-                Compared(one, values_of_run(model, other))
-                for one, other in zip(clean, corrupt, strict=True)
-            )
+        of = [list(zip(*two, strict=True)) for two in zip(ready[::2], ready[1::2], strict=True)]
+        longest = max((two for parts in of for two in parts), key=lambda two: two[0].tokens)
+        apart = apart and may_begin_apart(*longest)
+        for parts in of:
+            ways = [begun_apart(*two) if apart else two for two in parts]
+            yield tuple(Compared(one, values_of_run(model, other)) for one, other in ways)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ below the lowest unit.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from affectlens.circuits.evidence.items import Ids, Item, Question
 from affectlens.circuits.interventions import Intervention, intervening, replace
-from affectlens.circuits.last_token_replay import repeated
+from affectlens.circuits.last_token_replay import copies_of, repeated
 from affectlens.circuits.replay import Seen, beginning_at, lowest, watching
 from affectlens.core.places import WritePoint
 from affectlens.models.anatomy.padding import TOLERANCE
@@ -219,12 +218,12 @@ class _Text:
         self.clean: Any = None
         if layers:
             inside = [layer for layer in layers if layer < self.model.n_layers]
-            cache = self._many(self.cache, 1)
+            cache = copies_of(self.cache, 1)
             with watching(self.model, inside) as self.between:
                 cache = self._first(1, cache)
-            self.clean = self._many(cache, 1)
+            self.clean = copies_of(cache, 1)
             with watching(self.model, inside) as self.below:
-                hidden = self._rest(1, self._many(cache, len(told)))
+                hidden = self._rest(1, copies_of(cache, len(told)))
             self.unchanged = self._nll(hidden, 1)
 
     def run(self, masks: Masks, lowest: int) -> Float[Tensor, "condition told"]:
@@ -234,7 +233,7 @@ class _Text:
             return -self.unchanged.expand(count, -1)
         layer = lowest if self.clean is not None and lowest < self.model.n_layers else 0
         split = len(self.before) - 1
-        cache = self._many(self.cache, count)
+        cache = copies_of(self.cache, count)
         if split > self.start:
             with self._inside(masks, range(self.start, split), 1, self.between, layer, count):
                 cache = self._first(count, cache)
@@ -287,14 +286,6 @@ class _Text:
             **accepted(self.base, position_ids=self.model.position_ids(full)[:, done:]),
         )
         return output.last_hidden_state, output.past_key_values
-
-    def _many(self, cache: Any, rows: int) -> Any:
-        """A copy of a cache of one row for many."""
-        if cache is None:
-            return None
-        copied = copy.copy(cache)
-        copied.layers = [repeated(layer, rows) for layer in cache.layers]
-        return copied
 
     def _nll(self, hidden: Tensor, count: int) -> Float[Tensor, "condition told"]:
         told = list(self.told) * count
