@@ -41,6 +41,11 @@ TINY_SPECS: Mapping[str, str | None] = {
     "gate below": "anger=2;gate=anger<0.15;positions=all",
     "gated circuit": "fear=2;mode=circuit;gate=happiness>0.1;positions=all",
     "gated clamp": "fear=2;operator=clamp;gate=disgust>0.15",
+    "rises": "anger=2;schedule=rise:6",
+    "falls in a circuit": "fear=2;mode=circuit;positions=all;schedule=fall:5",
+    "a curve that keeps the norm": "happiness=2;operator=add_keep_norm;schedule=0:0.3,4:1,8:0",
+    "clamps less and less": "surprise=2;operator=clamp;positions=all;schedule=0:0.8,9:0.1",
+    "a gate and a curve": "anger=2;gate=anger>0.15;positions=all;schedule=0:0.5,6:1",
 }
 """Name to spec; every name is a request of one mixed batch."""
 
@@ -52,6 +57,7 @@ MAPPED_SPECS: Mapping[str, str | None] = {
     "directions beside maps": "anger=1;mode=residual",
     "clamps beside maps": "surprise=2;mode=residual;operator=clamp",
     "circuit beside maps": "sadness=1.5;mode=circuit",
+    "map that rises": "fear=1;mode=low_rank;positions=all;schedule=0:0.4,5:1",
 }
 """For a pack that has low-rank maps, too."""
 

@@ -28,6 +28,8 @@ SPECS = (
     "anger=1;gate=fear>0.12;positions=all",
     "anger=1;gate=fear<0.12;positions=all",
     "fear=1;positions=generated",
+    "anger=1;positions=generated;schedule=rise:5",
+    "anger=1;positions=all;schedule=0:0.5,8:1",
 )
 LENGTH = 3 * BLOCK - 6
 
@@ -106,6 +108,7 @@ def test_the_same_tokens_as_prompt_and_as_reply(eager: Any, uncached: Any) -> No
         "anger=1.5;positions=generated",
         "anger=1.5;positions=prompt",
         "anger=1.5;positions=all",
+        "anger=1.5;positions=all;schedule=0:0.2,20:1",
     ):
         eager.reset_prefix_cache()
         (first,) = ask(eager, [request(base, spec, 60)])

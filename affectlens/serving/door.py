@@ -16,7 +16,7 @@ from affectlens.core.errors import unknown
 from affectlens.serving.coefficients import require_served
 from affectlens.serving.contract import KEY
 from affectlens.serving.loaded_packs import probes_of
-from affectlens.serving.request_fields import NAMES, PACK, PROMPT, READ, Asked
+from affectlens.serving.request_fields import BY_TOKEN, NAMES, PACK, PROMPT, READ, Asked
 from affectlens.serving.settings import Settings
 from affectlens.steering.pack import SteeringPack
 from affectlens.steering.spec import SteeringSpec
@@ -75,11 +75,6 @@ class Door:
         if spec and spec.operator not in self.settings.operators:
             raise unknown("operator of this server", spec.operator, self.settings.operators)
         require_served(spec)
-        if spec.schedule is not None:
-            raise DataError(
-                f"This server steers all tokens of a reply alike; leave schedule={spec.schedule} "
-                "out, or steer in Python (pack.steer)."
-            )
         if read and pack.readout is None:
             raise DataError(f"Pack {pack_name} holds no probes, so nothing can be read with it.")
         if (read or (spec and spec.gate)) and not self.reads:
@@ -208,8 +203,14 @@ def require_name(name: str) -> None:
 
 
 def cache_key(pack: SteeringPack, spec: SteeringSpec) -> str:
-    """Equal for requests whose steered tokens have the same keys and values, wherever they are."""
-    return f"{pack.fingerprint}:{spec.changed(positions=None).fingerprint}" if spec else ""
+    """Equal for requests whose steered tokens have the same keys and values, wherever they are.
+
+    With a schedule that depends on where the reply begins, which its end says.
+    """
+    if not spec:
+        return ""
+    key = f"{pack.fingerprint}:{spec.changed(positions=None).fingerprint}"
+    return key if spec.schedule is None else key + BY_TOKEN
 
 
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

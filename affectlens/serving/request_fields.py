@@ -16,6 +16,8 @@ from affectlens.serving.contract import KEY
 
 PACK, READ, CACHE_KEY, PROMPT = f"{KEY}_pack", f"{KEY}_read", f"{KEY}_key", f"{KEY}_prompt"
 NAMES = (KEY, PACK, READ, CACHE_KEY, PROMPT)
+BY_TOKEN = "@"
+"""At the end of keys of requests whose steering changes from token to token of the reply."""
 
 
 @dataclass(frozen=True)

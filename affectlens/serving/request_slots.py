@@ -7,7 +7,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 
 from affectlens.core import DataError
 from affectlens.serving.loaded_packs import Shelf
@@ -15,6 +16,7 @@ from affectlens.serving.readings import Readings
 from affectlens.serving.slot_tables import Slots
 from affectlens.steering.gates import Gate
 from affectlens.steering.positions import interval
+from affectlens.steering.schedules import Schedule
 from affectlens.steering.spec import SteeringSpec
 
 
@@ -24,6 +26,7 @@ class Entry:
 
     Attributes:
         start, stop: Absolute positions that are steered.
+        prompt: Tokens of its prompt, from which a schedule counts.
         pack: Name on the shelf.
         spec: What it asks for, resolved.
         key: Equal for requests that can share a slot.
@@ -31,6 +34,7 @@ class Entry:
 
     start: int
     stop: int
+    prompt: int
     pack: str
     spec: SteeringSpec
     key: tuple[str, str]
@@ -83,7 +87,9 @@ class Ledger:
         """
         self.remove(request)
         start, stop = interval(str(spec.positions), prompt_length)
-        entry = self._entries[request] = Entry(start, stop, pack, spec, (pack, str(spec)))
+        entry = self._entries[request] = Entry(
+            start, stop, prompt_length, pack, spec, (pack, str(spec))
+        )
         self._uses[entry.key] += 1
 
     def remove(self, request: str) -> None:
@@ -115,22 +121,40 @@ class Ledger:
         Raises:
             DataError: If the step holds more different requests than there are slots.
         """
-        if not self._entries:
-            return None
-        found = [self._entries.get(request) for request in requests]
+        found = [self._entries.get(request) for request in requests] if self._entries else []
         if not any(found):
             return None
         now = {entry.key for entry in found if entry}
         slots = np.array([self._bound(e, now) if e else 0 for e in found], dtype=np.int64)
-        # A token's position is absolute, so chunks, preemption and prefix hits change nothing.
-        ends = np.cumsum(scheduled)
-        first = np.repeat(computed - (ends - scheduled), scheduled)
-        positions = np.arange(ends[-1]) + first
+        positions = _positions(computed, scheduled)
         starts = np.repeat([e.start if e else 0 for e in found], scheduled)
         stops = np.repeat([e.stop if e else 0 for e in found], scheduled)
         rows = np.repeat(slots, scheduled)
         rows[(positions < starts) | (positions >= stops)] = 0
+        shares = self.shares(requests, computed, scheduled)
+        if shares is not None:
+            rows[shares == 0] = 0  # bit for bit what the model gives, not a sum with nothing
         return rows if rows.any() else None
+
+    def shares(
+        self,
+        requests: Sequence[str],
+        computed: Int[np.ndarray, " request"],
+        scheduled: Int[np.ndarray, " request"],
+    ) -> Float[np.ndarray, " token"] | None:
+        """How much of its steering every token of a step gets; None if all of it, as `rows`."""
+        found = [self._entries.get(request) for request in requests] if self._entries else []
+        curves = [(i, e) for i, e in enumerate(found) if e and e.spec.schedule is not None]
+        if not curves:
+            return None
+        positions, ends = _positions(computed, scheduled), np.cumsum(scheduled)
+        shares = np.ones(len(positions), dtype=np.float32)
+        for i, entry in curves:
+            own = slice(int(ends[i] - scheduled[i]), int(ends[i]))
+            assert isinstance(entry.spec.schedule, Schedule)
+            tokens = torch.from_numpy(positions[own] - entry.prompt)
+            shares[own] = entry.spec.schedule.shares(tokens).numpy()
+        return shares
 
     def _bound(self, entry: Entry, now: Set[tuple[str, str]]) -> int:
         """The slot of a request in this step, taken from one outside it if need be."""
@@ -164,3 +188,11 @@ class Ledger:
         if self._readings is not None:
             self._readings.clear(slot)
         self._free.append(slot)
+
+
+def _positions(
+    computed: Int[np.ndarray, " request"], scheduled: Int[np.ndarray, " request"]
+) -> Int[np.ndarray, " token"]:
+    """Absolute ones, so that chunks, preemption and prefix hits change nothing."""
+    ends = np.cumsum(scheduled)
+    return np.arange(ends[-1]) + np.repeat(computed - (ends - scheduled), scheduled)

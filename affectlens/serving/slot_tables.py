@@ -72,6 +72,8 @@ class Slots(nn.Module):
         self.keeps = torch.zeros(rows, dtype=torch.bool, device=device) if capacity.turns else None
         self.rows = torch.zeros(capacity.tokens, dtype=torch.long, device=device)
         self.open: Tensor | None = None
+        self.shares = torch.ones(capacity.tokens, device=device)
+        self.sharing = False
         self.busy = False
         self.always = capacity.recorded
         # Slots in use of each kind: eager code skips what nobody asks for.
@@ -168,8 +170,10 @@ class Slots(nn.Module):
     def _moved(self, index: int, plain: Float[Tensor, "token d"], gated: bool) -> Tensor:
         n = plain.shape[0]
         step = self._known(n)
+        share = self.shares[:n, None] if self.always or self.sharing else None
         if step is not None and not (self.projecting or self.turning):
             weights = step.weights[index]
+            weights = weights if share is None else weights * share
             if gated and self.open is not None and self.gating:
                 weights = weights * self.open[:n, None]
             return torch.addmm(plain, weights, self._vectors[index])
@@ -180,19 +184,38 @@ class Slots(nn.Module):
             weights = weights + _each(projections, self.scale[index][rows])
         if gated and self.open is not None and (self.always or self.gating):
             weights = weights * self.open[:n, None]
+        if self.keeps is None or not (self.always or self.turning):
+            return plain + _mixed(weights if share is None else weights * share, vectors)
+        keeps = self.keeps[rows][:, None]
+        if share is not None:  # what keeps its norm goes its share of the way when it has turned
+            weights, share = weights * torch.where(keeps, 1.0, share), torch.where(keeps, share, 1)
         moved = plain + _mixed(weights, vectors)
-        if self.keeps is not None and (self.always or self.turning):
-            norms = moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-            turned = moved * (plain.norm(dim=-1, keepdim=True) / norms)
-            moved = torch.where(self.keeps[rows][:, None], turned, moved)
-        return moved
+        norms = moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        turned = moved * (plain.norm(dim=-1, keepdim=True) / norms)
+        moved = torch.where(keeps, turned, moved)
+        if share is None:
+            return moved
+        return torch.where(share == 1, moved, plain + share * (moved - plain))
 
-    def set_rows(self, rows: Int[Tensor, " token"]) -> None:
-        """Say which slot each token of the next step belongs to; 0 = leave it alone."""
+    def set_rows(
+        self, rows: Int[Tensor, " token"], shares: Float[Tensor, " token"] | None = None
+    ) -> None:
+        """Say which slot each token of the next step belongs to; 0 = leave it alone.
+
+        Args:
+            rows: Slots.
+            shares: How far each token goes from what it is to what it would become; None: all the
+                way.
+        """
         self.rows.zero_()  # a step may be padded beyond its tokens
         self.rows[: len(rows)].copy_(rows, non_blocking=True)
         if self.open is not None:
             self.open.fill_(1.0)
+        if self.sharing:
+            self.shares.fill_(1.0)
+        self.sharing = shares is not None
+        if shares is not None:
+            self.shares[: len(shares)].copy_(shares, non_blocking=True)
         self.busy = True
         if not self.always:  # code that runs anew looks its weights up once, not at every place
             now = self.rows[: len(rows)]

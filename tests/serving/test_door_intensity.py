@@ -9,6 +9,7 @@ import pytest
 
 from affectlens.core import DataError
 from affectlens.serving.door import Door
+from affectlens.serving.request_fields import BY_TOKEN
 from affectlens.serving.settings import Settings
 from affectlens.steering import SteeringPack
 from affectlens.steering.intensity import DoseResponse
@@ -47,6 +48,15 @@ def test_places_are_mixtures(door: Door) -> None:
     assert asked is not None and asked.spec.startswith("fear=1;")
 
 
-def test_schedules_are_refused_in_a_sentence(door: Door) -> None:
-    with pytest.raises(DataError, match=r"leave schedule=rise:20 out"):
-        door.understand({"affectlens": "anger=1;schedule=rise:20"})
+def test_schedules_are_passed_on_and_told_apart(door: Door) -> None:
+    """Their keys say that keys and values depend on where the reply begins."""
+    plain, rising, falling, again = (
+        door.understand({"affectlens": f"anger=1{more}"})
+        for more in ("", ";schedule=rise:20", ";schedule=fall:20", ";schedule=0:0,20:1")
+    )
+    assert plain and rising and falling and again
+    assert rising.spec.endswith(";schedule=rise:20") and rising == again
+    assert len({plain.key, rising.key, falling.key}) == 3
+    assert [one.key.endswith(BY_TOKEN) for one in (plain, rising, falling)] == [False, True, True]
+    with pytest.raises(DataError, match="Cannot read the schedule"):
+        door.understand({"affectlens": "anger=1;schedule=rise"})

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from affectlens.serving.request_fields import Asked
+from affectlens.serving.request_fields import BY_TOKEN, Asked
 from affectlens.serving.vllm.prefix_cache import block_key
 from affectlens.steering.spec import POSITIONS
 from tests.steering.oracle import steered_at
@@ -30,7 +30,12 @@ def chain(specs: tuple[str, str], prompt: int, beam: int | None) -> list[tuple[o
 def contents(specs: tuple[str, str], prompt: int) -> list[tuple[object, ...]]:
     """What decides the keys and values of each block: who steered every token up to its end."""
     name, positions = specs
-    marks = [name if steered_at(positions, i, prompt) else None for i in range(TOKENS)]
+    marks = [
+        (name, max(i - prompt, -1) if name.endswith(BY_TOKEN) else 0)
+        if steered_at(positions, i, prompt)
+        else None
+        for i in range(TOKENS)
+    ]
     return [tuple(marks[:end]) for end in range(SIZE, TOKENS + 1, SIZE)]
 
 
@@ -40,7 +45,7 @@ def test_the_same_block_means_the_same_steering_before_its_end() -> None:
     for _ in range(6000):
         texts = []
         for _ in range(2):
-            specs = chance.choice(("anger", "fear")), chance.choice(POSITIONS)
+            specs = chance.choice(("anger", "fear", f"fear{BY_TOKEN}")), chance.choice(POSITIONS)
             prompt = chance.randint(1, TOKENS)
             beam = chance.choice((None, prompt))
             seen = prompt if beam is None else chance.randint(prompt, TOKENS)

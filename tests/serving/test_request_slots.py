@@ -71,6 +71,33 @@ def test_every_token_of_random_chunks(pack: SteeringPack) -> None:
     assert steered > 20
 
 
+def test_shares_follow_the_tokens_of_the_reply(pack: SteeringPack) -> None:
+    """Whatever chunks they come in; where nothing is left of the steering there is no slot."""
+    _, _, ledger = make(pack)
+    text = "anger=1;mode=residual;positions={};schedule=0:0.5,2:0,6:1"
+    specs = [pack.resolve(text.format(positions)) for positions in ("all", "generated")]
+    for name, spec in zip("ab", specs, strict=True):
+        ledger.add(name, "demo", spec, 4)
+    ledger.add("c", "demo", pack.resolve("fear=1;mode=residual;positions=all"), 2)
+    curve = [0.5] * 5 + [0.25, 0, 0.25, 0.5, 0.75, 1, 1]
+    for first, count in ((0, 12), (0, 5), (5, 1), (6, 6)):
+        batch, computed, counts = list("acb"), np.array([first] * 3), np.array([count] * 3)
+        own = curve[first : first + count]
+        shares = ledger.shares(batch, computed, counts)
+        assert shares is not None and shares.dtype == np.float32
+        np.testing.assert_allclose(shares, [*own, *[1.0] * count, *own], atol=1e-6)
+        rows = ledger.rows(batch, computed, counts)
+        assert rows is not None
+        slots = [ledger.slot_of(name) for name in "acb"]
+        after = [int(first + i >= 4 and share > 0) for i, share in enumerate(own)]
+        wanted = [slots[0] * int(share > 0) for share in own]
+        wanted += [slots[1]] * count + [slots[2] * one for one in after]
+        assert rows.tolist() == wanted
+    assert ledger.shares(["c"], np.array([0]), np.array([3])) is None
+    ledger.remove("a"), ledger.remove("b")
+    assert ledger.shares(["c"], np.array([0]), np.array([3])) is None
+
+
 def test_equal_requests_share_a_slot_and_free_it_last(pack: SteeringPack) -> None:
     tables, _, ledger = make(pack, slots=2)
     spec, other = pack.resolve("anger=1"), pack.resolve("fear=1")

@@ -74,6 +74,47 @@ def test_every_request_at_every_place_as_in_transformers(
         assert not torch.allclose(got[~still].float(), hidden[~still].float())
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_every_request_goes_its_share_of_the_way(pack: SteeringPack, recorded: bool) -> None:
+    """Nothing and all of it bit for bit, and a later step without shares is whole again."""
+    slots = slots_for(pack, recorded=recorded)
+    for slot, text in enumerate(REQUESTS, start=1):
+        write(slots, pack, slot, text)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(1, len(REQUESTS) + 1, (40,), generator=generator)
+    shares = torch.rand(40, generator=generator)
+    shares[:8] = 1.0
+    table = pack.table(list(REQUESTS))
+    for place, index in slots.places.items():
+        hidden = torch.randn(40, pack.d_model, generator=generator) * 2
+        slots.set_rows(rows)
+        whole = slots.apply_at(index, hidden)
+        slots.set_rows(rows, shares)
+        got = slots.apply_at(index, hidden)
+        wanted = table.sites[place].apply(hidden[:, None], rows, None, shares[:, None])[:, 0]
+        torch.testing.assert_close(got, wanted, rtol=2e-5, atol=2e-5)
+        assert torch.equal(got[:8], whole[:8]) and not torch.allclose(got[8:], whole[8:])
+        slots.set_rows(rows)
+        assert torch.equal(slots.apply_at(index, hidden), whole)
+
+
+@pytest.mark.parametrize("text", [REQUESTS[0], REQUESTS[1]])
+def test_sums_looked_up_once_go_their_share_of_the_way(pack: SteeringPack, text: str) -> None:
+    """Where nothing projects or keeps norms, eager code takes another way."""
+    slots = slots_for(pack)
+    write(slots, pack, 1, text)
+    shares = torch.linspace(0.1, 1, 10)
+    table = pack.table([text])
+    rows = torch.ones(10, dtype=torch.long)
+    slots.set_rows(rows, shares)
+    for place, index in slots.places.items():
+        if place not in table.sites:
+            continue
+        hidden = torch.randn(10, pack.d_model)
+        wanted = table.sites[place].apply(hidden[:, None], rows, None, shares[:, None])[:, 0]
+        torch.testing.assert_close(slots.apply_at(index, hidden), wanted, rtol=2e-5, atol=2e-5)
+
+
 def test_a_slot_written_again_forgets_what_it_was(pack: SteeringPack) -> None:
     slots = slots_for(pack)
     fresh = slots_for(pack)
@@ -103,7 +144,8 @@ def test_compiled_once_for_all_requests_and_lengths(pack: SteeringPack) -> None:
     for step, text in enumerate(REQUESTS):
         write(slots, pack, 1 + step % 3, text)
         hidden = torch.randn(5 + 3 * step, pack.d_model, generator=generator)
-        slots.set_rows(torch.randint(0, 4, (len(hidden),), generator=generator))
+        shares = torch.rand(len(hidden), generator=generator) if step % 2 else None
+        slots.set_rows(torch.randint(0, 4, (len(hidden),), generator=generator), shares)
         got, wanted = run(hidden), slots.apply_at(0, hidden)
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
     assert graphs == 1

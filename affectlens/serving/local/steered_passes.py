@@ -201,9 +201,10 @@ class SteeredPasses:
             slots.rest()
             return readers
         self.steered_tokens += int(np.count_nonzero(found))
-        rows = torch.zeros(span.real.numel(), dtype=torch.long, device=span.real.device)
-        rows[span.real.flatten()] = torch.from_numpy(found).to(rows.device)
-        slots.set_rows(rows)
+        shares = self._tables.ledger.shares(span.names, span.before, counts)
+        slots.set_rows(
+            _spread(span, found, 0), None if shares is None else _spread(span, shares, 1.0)
+        )
         return readers
 
     def _read(self, span: Span, readers: Mapping[int, Columns]) -> dict[str, Scores]:
@@ -219,6 +220,14 @@ class SteeredPasses:
             where = slice(columns.first, columns.first + len(columns.classes))
             found[span.names[i]] = values[layers, at, where].tolist()
         return found
+
+
+def _spread(span: Span, values: np.ndarray, padding: float) -> Tensor:
+    """Values of real tokens among all of a pass."""
+    told = torch.from_numpy(values).to(span.real.device)
+    found = torch.full((span.real.numel(),), padding, dtype=told.dtype, device=told.device)
+    found[span.real.flatten()] = told
+    return found
 
 
 def _made(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from affectlens.serving.request_fields import Asked
+from affectlens.serving.request_fields import BY_TOKEN, Asked
 from affectlens.steering.positions import interval
 
 
@@ -30,4 +30,6 @@ def block_key(request: Any, end: int) -> tuple[str, str] | None:
     # The same tokens may be prompt in one request and reply in another, or a longer prompt: which
     # of them were steered is part of the key.
     bounds = f"{start}" if stop >= end else f"{start}-{stop}"
+    if asked.key.endswith(BY_TOKEN):
+        bounds += f":{prompt}"
     return ("affectlens", f"{asked.key}:{bounds}")

@@ -143,11 +143,13 @@ class WorkerSteering:
             self.slots.rest()
             return
         self.steered_tokens += int(np.count_nonzero(rows))
-        staged = torch.from_numpy(rows)
-        if self.slots.rows.is_cuda:
-            # Pinned memory of its own: the copy of the step before may still be under way.
-            staged = staged.pin_memory()
-        self.slots.set_rows(staged)
+        shares = self.ledger.shares(requests, computed, scheduled)
+        self.slots.set_rows(self._staged(rows), None if shares is None else self._staged(shares))
+
+    def _staged(self, values: np.ndarray) -> torch.Tensor:
+        staged = torch.from_numpy(values)
+        # Pinned memory of its own: the copy of the step before may still be under way.
+        return staged.pin_memory() if self.slots.rows.is_cuda else staged
 
     def after_step(self) -> Pending | None:
         """Scores at the last token of every request that wants to be read; None if none does."""

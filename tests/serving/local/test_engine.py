@@ -40,6 +40,10 @@ SPECS = (
     "anger=1;operator=add_keep_norm;unit=natural",
     "happiness=1.5;mode=residual;gate=anger>0.25",
     "fear=1;mode=circuit;gate=happiness<0.3",
+    "anger=2;schedule=rise:4",
+    "fear=2;mode=circuit;positions=all;schedule=0:1,3:0.25,6:0.5",
+    "anger=2;operator=add_keep_norm;unit=natural;schedule=fall:5",
+    "happiness=2;mode=residual;gate=anger>0.25;positions=all;schedule=0:0.5,5:1",
 )
 
 
@@ -169,7 +173,7 @@ def test_rows_that_notice_each_other_are_written_one_by_one(
     pack = reading_pack(model)
     wanted = [
         Generation(p, GenerationSettings(max_new_tokens=9), steered_by(pack, spec, read=True))
-        for p, spec in zip(prompts_of(model, 8, 1), SPECS, strict=True)
+        for p, spec in zip(prompts_of(model, len(SPECS), 1), SPECS, strict=True)
     ]
     with Engine(model, EngineLimits(rows=4)) as engine:
         assert "each in passes of its own" in caplog.text
