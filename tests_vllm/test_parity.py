@@ -60,7 +60,9 @@ def test_all_in_one_batch(llm: Any, cases: list[Case]) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_maps_of_a_pack_that_has_them(mode: str, mapped_cases: list[Case], own_caches: Path) -> None:
+def test_maps_of_a_pack_that_has_them(
+    mode: str, mapped_cases: list[Case], own_caches: Path
+) -> None:
     packs = {"mapped": str(FOLDER / "mapped.safetensors")}
     llm = start(settings={"packs": packs}, **OPTIONS[mode])
     require_equal(ask(llm, [of_case(case) for case in mapped_cases]), mapped_cases)
