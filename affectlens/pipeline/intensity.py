@@ -244,11 +244,8 @@ class Calibrating:
         plain = self._heard(self._plain("test", self.test))
         checks: list[EmotionCheck] = []
         for emotion, response in found.items():
-            asked = [
-                Request(event, emotion, self._within(pack, emotion, x, response))
-                for x in ASKED
-                for event in self.test
-            ]
+            specs = [self._within(pack, emotion, x, response) for x in ASKED]
+            asked = [Request(event, emotion, spec) for spec in specs for event in self.test]
             name = f"asked_{emotion}_{fingerprint(response.doses, response.values)}"
             replies = self._replies(name, asked, pack)
             column = self.pack.emotions.index(emotion)

@@ -173,7 +173,9 @@ class SteeringPack(PackDisplay, PackBuilding):
             specs: Anything `SteeringSpec.parse` reads, one per row of a batch.
             device: Where the model runs.
         """
-        return build_table(self, [self.resolve(spec) for spec in specs]).to(device)
+        parsed = [SteeringSpec.parse(spec, self.emotions) for spec in specs]
+        found = {spec: self.resolve(spec) for spec in dict.fromkeys(parsed)}  # each warns once
+        return build_table(self, [found[spec] for spec in parsed]).to(device)
 
     @contextmanager
     def steer(

@@ -120,6 +120,23 @@ class TestEncoderJudge:
             assert found["called_garbled"] <= 0.03
             assert np.sum(found["confusion"]) == found["n"] == len({**unseen, **unnamed}[name])
 
+    def test_people_s_texts_are_scored_as_arms_are(self, judge, unseen):
+        """By the functions that measure arms, on the same texts as if they were replies."""
+        corpus = unseen["replies"].filter(emotion=EMOTIONS)
+        found = judge_report(judge, {"replies": unseen["replies"]})["corpora"]["replies"]["as_arm"]
+        masked = [mask_feelings(record.text) for record in corpus]
+        for name, texts in (
+            ("accuracy", [record.text for record in corpus]),
+            ("masked_accuracy", masked),
+        ):
+            verdicts = judge([text or "." for text in texts]).chosen
+            hits = [
+                bool(text) and said == record.emotion
+                for text, said, record in zip(texts, verdicts, corpus, strict=True)
+            ]
+            assert found[name] == pytest.approx(np.mean(hits))
+        assert found["masked_accuracy"] == pytest.approx(0.76, abs=0.02)  # as judging.md says
+
     def test_happiness_is_heard_without_a_happy_word(self, judge, unnamed):
         found = judge_report(judge, unnamed)["corpora"]
         assert found["vignettes"]["recall"]["happiness"] >= 0.5

@@ -257,6 +257,7 @@ def judged(name: str, labels: Sequence[str], **corpora: Any) -> dict[str, Any]:
             "chance": 0.15,
             "labels": list(labels),
             "confusion": counts.tolist(),
+            "as_arm": {"accuracy": right, "masked_accuracy": 0.8 * right},
         }
     return {"judge": name, "prior": 1 / len(labels), "corpora": found}
 

@@ -141,6 +141,10 @@ def test_beyond_the_range_is_told(pack: SteeringPack, caplog: Any) -> None:
         assert not caplog.text
         assert not pack.resolve("anger=0.04;unit=heard")
     assert "is there without steering" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        pack.table(["anger=0.95;unit=heard", "anger=0.04;unit=heard"] * 20)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2  # not of every row
 
 
 def test_what_was_not_measured_is_refused(pack: SteeringPack) -> None:

@@ -14,6 +14,7 @@ from affectlens.core import EMOTIONS, NEUTRAL, TONES, DataError
 from affectlens.evaluation.judges.base import GARBLED, UNJUDGED, Judge
 from affectlens.evaluation.judges.corruptions import HELD_OUT, TRAINED
 from affectlens.evaluation.judges.garbling import garble
+from affectlens.evaluation.naming import mask_feelings
 
 if TYPE_CHECKING:
     from affectlens.datasets.schema import Corpus, Record
@@ -43,7 +44,9 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
         ``accuracy``, ``chance`` (what its own verdicts would score
         if dealt to the texts at random), ``called_garbled`` (share, should be near 0), ``recall``
         and ``precision`` per label of the corpus, ``accuracy_by_theme``, ``labels`` and
-        ``confusion`` (rows: truth, columns: ``labels``).
+        ``confusion`` (rows: truth, columns: ``labels``). Of a judge of our tones also ``as_arm``:
+        what the emotional texts would score as an arm of steering, in ``accuracy`` and
+        ``masked_accuracy``.
 
     Raises:
         DataError: If a corpus has records without a label, or with one that the judge lacks.
@@ -71,7 +74,25 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
             "unjudged": 1 - len(told) / len(tones),
             "accuracy_by_theme": _by_theme([corpus.records[i] for i in told], said),
         }
+        if ours and any(tone in EMOTIONS for tone in tones):
+            found[name]["as_arm"] = _as_arm(judge, [record.text for record in corpus], tones)
     return {"judge": judge.name, "prior": 1 / len(judge.labels), "corpora": found}
+
+
+def _as_arm(judge: Judge, texts: Sequence[str], tones: Sequence[str]) -> dict[str, float]:
+    """What people's texts score where the replies of a model do: the most to be hoped for."""
+    found: dict[str, float] = {}
+    chosen = [i for i, tone in enumerate(tones) if tone in EMOTIONS]
+    for name, change in (("accuracy", str), ("masked_accuracy", mask_feelings)):
+        given = [change(texts[i]) for i in chosen]
+        left = [text for text in given if text]
+        verdicts = iter(judge(left).chosen if left else ())
+        said = [next(verdicts) if text else NEUTRAL for text in given]
+        hits = [
+            heard == tones[i] for i, heard in zip(chosen, said, strict=True) if heard != UNJUDGED
+        ]
+        found[name] = sum(hits) / len(hits) if hits else math.nan
+    return found
 
 
 def permutation_chance(truth: Sequence[str], chosen: Sequence[str]) -> float:

@@ -71,6 +71,19 @@ def _share(arm: ArmMetrics, name: str, best: float | None) -> Cell:
     return Cell(f"{percent(value, 1)}{interval}", value, value == best)
 
 
+def _scale(data: ReportData) -> str:
+    """What texts of people score with the judge of the arms."""
+    corpora = data.judges[0]["corpora"] if data.judges else {}
+    found = next((one["as_arm"] for one in corpora.values() if "as_arm" in one), None)
+    if found is None:
+        return ""
+    return (
+        f" For scale: of emotional texts of people, on scenarios it has not seen, the judge names "
+        f"{percent(found['accuracy'], 1)} rightly, {percent(found['masked_accuracy'], 1)} with "
+        "feeling words masked."
+    )
+
+
 def arms(data: ReportData) -> str:
     """Arms compared: bars, table, pairs, per emotion."""
     found = data.arms
@@ -94,6 +107,7 @@ def arms(data: ReportData) -> str:
             f"{len(targets(found))}."
         )
     diamond = " Diamonds: the same with feeling words masked." if masked else ""
+    scale = _scale(data)
     out = card(
         "Emotion heard, and what it costs",
         plot(
@@ -103,7 +117,8 @@ def arms(data: ReportData) -> str:
         ),
         finding=finding + ".",
         explain="<b>Reading it.</b> Left: the share of replies in which a judge that does not "
-        f"know the target hears it, with its 95 % interval over scenarios.{diamond}{line} Right: "
+        f"know the target hears it, with its 95 % interval over scenarios.{diamond}{line}"
+        f"{scale} Right: "
         "how much more the text surprises the unsteered model. <b>Limits.</b> Accuracy without "
         "fluency is easy: read both. Controls leave one thing out each: the refining, the choice "
         "of units, the direction.",

@@ -38,6 +38,11 @@ def _confusion_card(index: int, judged: Mapping[str, Any]) -> str:
     )
 
 
+def _of_arm(found: Mapping[str, Any], name: str) -> Cell:
+    value = found.get("as_arm", {}).get(name)
+    return Cell("–") if value is None else Cell(percent(value, 1), value)
+
+
 def judges(data: ReportData) -> str:
     """How good the rulers are."""
     if not data.judges:
@@ -56,6 +61,7 @@ def judges(data: ReportData) -> str:
                 Cell(text(FITTED_ON.get(judged["judge"], "–"))),
                 Cell(text(asked)),
                 Cell(percent(found["accuracy"], 1), found["accuracy"]),
+                *(_of_arm(found, name) for name in ("accuracy", "masked_accuracy")),
                 Cell(str(found["n"]), found["n"]),
             ],
         )
@@ -66,12 +72,22 @@ def judges(data: ReportData) -> str:
         out += card(
             "Judges across corpora",
             table(
-                ["judge", "fitted on", "asked about", "accuracy", "texts"],
+                [
+                    "judge",
+                    "fitted on",
+                    "asked about",
+                    "accuracy",
+                    "emotional texts",
+                    "feeling words masked",
+                    "texts",
+                ],
                 rows,
                 sortable=True,
                 words=3,
             ),
             explain="<b>Reading it.</b> A judge that only works on the corpus it was fitted on "
-            "hears that corpus's style, not the emotion.",
+            "hears that corpus's style, not the emotion. <b>Emotional texts</b>, plain and with "
+            "feeling words masked, are measured as the arms are: what people's own texts score is "
+            "the most that steered replies can be expected to.",
         )
     return out
