@@ -61,8 +61,9 @@ class IntensitySettings:
         doses: Shares of the recommended dose that are tried, beside none.
         extensions: How many stronger doses may be tried of an emotion that is heard below
             ``PLENTY`` and whose text does not break, each as much stronger as the last step was.
-        events: Tuning events that are answered at each dose.
-        test_events: Test events on which the result is checked; 0 leaves the check out.
+        events: Tuning events that are answered at each dose; None: all, at most 16.
+        test_events: Test events on which the result is checked; 0 leaves the check out, None takes
+            all, at most 40.
         kl_events: Of the tuning events, on how many the distance to the unsteered distribution is
             measured; 0 leaves the unit ``kl`` out.
         max_perplexity_ratio: Doses that cost more, and all above them, are out of range.
@@ -72,10 +73,10 @@ class IntensitySettings:
 
     mode: str | None = None
     emotions: tuple[str, ...] = ()
-    doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    doses: tuple[float, ...] = (0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.4)
     extensions: int = 2
-    events: int = 12
-    test_events: int = 10
+    events: int | None = None
+    test_events: int | None = None
     kl_events: int = 4
     max_perplexity_ratio: float = 4.0
     masked: bool = False
@@ -86,8 +87,8 @@ class IntensitySettings:
         if not self.doses or not rising or not 0 < self.doses[0] <= self.doses[-1] < np.inf:
             raise DataError(f"Doses to try must be rising shares above 0, not {list(self.doses)}.")
         for name, least in (("extensions", 0), ("events", 1), ("test_events", 0), ("kl_events", 0)):
-            if getattr(self, name) < least:
-                raise DataError(f"{name} must be {least} or more, not {getattr(self, name)}.")
+            if (value := getattr(self, name)) is not None and value < least:
+                raise DataError(f"{name} must be {least} or more, not {value}.")
         if not self.max_perplexity_ratio > 1:
             raise DataError(
                 f"The perplexity ratio must be above 1, not {self.max_perplexity_ratio}."
@@ -172,7 +173,7 @@ class Calibrating:
         pack = self.pack.with_responses("heard", self.mode, found)
         if asked.kl_events:
             pack = pack.with_responses("kl", self.mode, self._kl())
-        checks = self._checks(pack, found) if asked.test_events else []
+        checks = self._checks(pack, found) if self.test else []
         return Calibration(pack, self.mode, points, silent, checks)
 
     def doses(self, emotion: str) -> list[float]:

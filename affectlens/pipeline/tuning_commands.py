@@ -72,8 +72,13 @@ class PackChoice:
             )
         )
 
-    def events(self, split: str, n: int) -> list[Record]:
+    def events(self, split: str, n: int | None, most: int = 0) -> list[Record]:
         """So many scenario-events of a split, spread over scenarios.
+
+        Args:
+            split: Of the events.
+            n: How many; None takes all that there are, at most ``most``.
+            most: See ``n``.
 
         Raises:
             DataError: If there are fewer.
@@ -81,6 +86,7 @@ class PackChoice:
         from affectlens.datasets import spread
 
         corpus = self.context.corpus("events").filter(split=split)
+        n = min(most, len(corpus)) if n is None else n
         if n > len(corpus):
             raise DataError(
                 f"There are {len(corpus)} events to {split} on, not {n}; ask for fewer."
@@ -102,8 +108,8 @@ def calibrate(
         What came of it, and the file.
     """
     pack = choice.pack
-    events = choice.events("tune", settings.events)
-    test = choice.events("test", settings.test_events)
+    events = choice.events("tune", settings.events, most=16)
+    test = choice.events("test", settings.test_events, most=40)
     pack.require_model(choice.context.model)
     found = Calibrating(
         model=choice.context.model,
@@ -119,7 +125,7 @@ def calibrate(
             "mode": found.mode,
             "judge": choice.context.judge.fingerprint,
             "masked": settings.masked,
-            "events": settings.events,
+            "events": len(events),
             "max_perplexity_ratio": settings.max_perplexity_ratio,
         }
     }

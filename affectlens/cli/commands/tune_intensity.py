@@ -37,16 +37,24 @@ def intensity(
     ] = None,
     doses: Annotated[
         str, typer.Option("--doses", help="Shares of the recommended dose that are tried.")
-    ] = "0.25,0.5,0.75,1,1.25,1.5",
+    ] = "0.3,0.45,0.6,0.75,0.9,1.1,1.4",
     extensions: Annotated[
         int, typer.Option("--extensions", min=0, help="Stronger doses, while more can be heard.")
     ] = 2,
     events: Annotated[
-        int, typer.Option("--events", min=1, help="Tuning events answered at each dose.")
-    ] = 12,
+        int | None,
+        typer.Option(
+            "--events", min=1, help="Tuning events answered at each dose; default: 16, or all."
+        ),
+    ] = None,
     test_events: Annotated[
-        int, typer.Option("--test-events", min=0, help="Test events of the check; 0: none.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            "--test-events",
+            min=0,
+            help="Test events of the check; 0: none, default: 40, or all.",
+        ),
+    ] = None,
     kl_events: Annotated[
         int, typer.Option("--kl-events", min=0, help="Events for the unit kl; 0: leave it out.")
     ] = 4,
