@@ -18,6 +18,8 @@ from affectlens.circuits.last_token_replay import copies_of
 from affectlens.circuits.side_by_side import TokenRuns, agree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from affectlens.circuits.side_by_side import Runs
 
 FEWEST = 8
@@ -57,19 +59,23 @@ class Continued:
 
 
 @torch.no_grad()
-def may_begin_apart(first: Runs, second: Runs) -> bool:
-    """Whether the model gives of two texts the same margins when it goes on from what they share.
+def may_begin_apart(pairs: Sequence[tuple[Runs, Runs]]) -> bool:
+    """Whether the model gives the same margins when it goes on from what two texts share.
 
     Args:
-        first, second: Of the same model, the longest that are asked about.
+        pairs: Of the same model; the longest of those that share enough is tried.
     """
-    if shared(first, second) < FEWEST:
+    sharing = [two for two in pairs if shared(*two) >= FEWEST]
+    if not sharing:
+        return False
+    first, second = max(sharing, key=lambda two: two[0].tokens)
+    assert isinstance(first, TokenRuns)
+    if not first.model.padding.upto(1 + int(first.places.max())).chunks:
         return False
     try:
         found = [float(one()) for one in apart(first, second)]
-    except (TypeError, ValueError, RuntimeError, IndexError):  # a family with a cache of its own
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # its own cache
         return False
-    assert isinstance(first, TokenRuns)
     whole = [float(one()) for one in (first, second)]
     return all(agree(first.model, one, other) for one, other in zip(found, whole, strict=True))
 

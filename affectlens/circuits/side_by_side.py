@@ -4,7 +4,7 @@ A text has one context and a continuation in every tone. Written one after the o
 row: continuations see their context and themselves, by the attention mask, and are counted on from
 it, by their positions. Then the context runs once instead of once per continuation. Families for
 which masks and positions are not all there is (ALiBi, windows shorter than the text) run a row per
-continuation: `prepare` holds one against the other on the longest text.
+continuation: `prepare` holds one against the other on the longest texts.
 """
 
 from __future__ import annotations
@@ -164,8 +164,10 @@ def prepare(
     """
     if not (isinstance(task, TextTask) and type(task).objective is TextTask.objective):
         return [_by_objective(model, task, emotion, text) for text in texts]
-    longest = max(texts, key=lambda text: sum(len(c) + len(t) for _, (c, t) in text))
-    if _packs(model, longest):
+    # A window is a matter of the longest row, and all else of the longest text.
+    by_row = max(texts, key=lambda text: max(len(c) + len(t) for _, (c, t) in text))
+    by_text = max(texts, key=lambda text: sum(len(c) + len(t) for _, (c, t) in text))
+    if all(_packs(model, text) for text in dict.fromkeys((by_row, by_text))):
         return [(packed(model, text),) for text in texts]
     return [tuple(row_runs(model, text)) for text in texts]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affectlens.cli.consoles import print_lines, stdout
+from affectlens.cli.consoles import narrow_table, print_lines, stdout
 from affectlens.core.errors import ArtefactError
 
 if TYPE_CHECKING:
@@ -102,17 +102,46 @@ def print_hypotheses(curve: FaithfulnessCurve, *, as_json: bool) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, object]], title: str, *, as_json: bool) -> None:
-    """Rows as JSON lines, or as a table."""
-    from rich.table import Table
-
+    """Rows as JSON lines, or as tables: columns that do not fit come in one more, below."""
     if as_json:
         print_lines(rows)
         return
-    table = Table(*rows[0], title=title)
-    for one in rows:
-        table.add_row(*map(_cell, (one.get(head, "") for head in rows[0])))
-    stdout().print(table)
+    console = stdout()
+    console.print(title, soft_wrap=True)
+    cells = {head: [_cell(row.get(head, "")) for row in rows] for head in rows[0]}
+    names = [head for head in cells if isinstance(rows[0][head], str)]
+    for heads in _fitting(cells, names, console.width):
+        table = narrow_table()
+        for head in heads:
+            right = "left" if head in names else "right"
+            table.add_column(
+                head.replace("_", "\n"), justify=right, no_wrap=True, vertical="bottom"
+            )
+        for row in zip(*(cells[head] for head in heads), strict=True):
+            table.add_row(*row)
+        console.print(table)
+
+
+def _fitting(
+    cells: Mapping[str, Sequence[str]], names: Sequence[str], width: int
+) -> list[list[str]]:
+    """The columns of each table, those of names in all of them."""
+
+    def wide(head: str) -> int:
+        return 2 + max(map(len, [*head.split("_"), *cells[head]]))
+
+    taken = sum(map(wide, names))
+    tables, left = [list(names)], width - taken - 1
+    for head in (head for head in cells if head not in names):
+        if wide(head) > left and len(tables[-1]) > len(names):
+            tables.append(list(names))
+            left = width - taken - 1
+        tables[-1].append(head)
+        left -= wide(head)
+    return tables
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"

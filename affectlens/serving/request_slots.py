@@ -7,7 +7,6 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
 from affectlens.core import DataError
@@ -38,6 +37,19 @@ class Entry:
     pack: str
     spec: SteeringSpec
     key: tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What tables are told of a step.
+
+    Attributes:
+        rows: The slot of every token; 0 leaves it alone.
+        shares: How much of its steering every token gets; None: all of it.
+    """
+
+    rows: Int[np.ndarray, " token"]
+    shares: Float[np.ndarray, " token"] | None
 
 
 class Ledger:
@@ -102,12 +114,12 @@ class Ledger:
             del self._uses[entry.key]
             self._release(entry.key)
 
-    def rows(
+    def marks(
         self,
         requests: Sequence[str],
         computed: Int[np.ndarray, " request"],
         scheduled: Int[np.ndarray, " request"],
-    ) -> Int[np.ndarray, " token"] | None:
+    ) -> Marks | None:
         """The slot of every token of a step, in the order of the requests.
 
         Args:
@@ -116,45 +128,30 @@ class Ledger:
             scheduled: Tokens of each in this step.
 
         Returns:
-            Slots; None if no token is steered.
+            None if no token is steered.
 
         Raises:
             DataError: If the step holds more different requests than there are slots.
         """
-        found = [self._entries.get(request) for request in requests] if self._entries else []
+        if not self._entries:
+            return None
+        found = [self._entries.get(request) for request in requests]
         if not any(found):
             return None
         now = {entry.key for entry in found if entry}
         slots = np.array([self._bound(e, now) if e else 0 for e in found], dtype=np.int64)
-        positions = _positions(computed, scheduled)
+        # A token's position is absolute, so chunks, preemption and prefix hits change nothing.
+        ends = np.cumsum(scheduled)
+        first = np.repeat(computed - (ends - scheduled), scheduled)
+        positions = np.arange(ends[-1]) + first
         starts = np.repeat([e.start if e else 0 for e in found], scheduled)
         stops = np.repeat([e.stop if e else 0 for e in found], scheduled)
         rows = np.repeat(slots, scheduled)
         rows[(positions < starts) | (positions >= stops)] = 0
-        shares = self.shares(requests, computed, scheduled)
+        shares = _shares(found, positions, scheduled)
         if shares is not None:
             rows[shares == 0] = 0  # bit for bit what the model gives, not a sum with nothing
-        return rows if rows.any() else None
-
-    def shares(
-        self,
-        requests: Sequence[str],
-        computed: Int[np.ndarray, " request"],
-        scheduled: Int[np.ndarray, " request"],
-    ) -> Float[np.ndarray, " token"] | None:
-        """How much of its steering every token of a step gets; None if all of it, as `rows`."""
-        found = [self._entries.get(request) for request in requests] if self._entries else []
-        curves = [(i, e) for i, e in enumerate(found) if e and e.spec.schedule is not None]
-        if not curves:
-            return None
-        positions, ends = _positions(computed, scheduled), np.cumsum(scheduled)
-        shares = np.ones(len(positions), dtype=np.float32)
-        for i, entry in curves:
-            own = slice(int(ends[i] - scheduled[i]), int(ends[i]))
-            assert isinstance(entry.spec.schedule, Schedule)
-            tokens = torch.from_numpy(positions[own] - entry.prompt)
-            shares[own] = entry.spec.schedule.shares(tokens).numpy()
-        return shares
+        return Marks(rows, shares) if rows.any() else None
 
     def _bound(self, entry: Entry, now: Set[tuple[str, str]]) -> int:
         """The slot of a request in this step, taken from one outside it if need be."""
@@ -190,9 +187,23 @@ class Ledger:
         self._free.append(slot)
 
 
-def _positions(
-    computed: Int[np.ndarray, " request"], scheduled: Int[np.ndarray, " request"]
-) -> Int[np.ndarray, " token"]:
-    """Absolute ones, so that chunks, preemption and prefix hits change nothing."""
-    ends = np.cumsum(scheduled)
-    return np.arange(ends[-1]) + np.repeat(computed - (ends - scheduled), scheduled)
+def _shares(
+    found: Sequence[Entry | None],
+    positions: Int[np.ndarray, " token"],
+    scheduled: Int[np.ndarray, " request"],
+) -> Float[np.ndarray, " token"] | None:
+    """Equal schedules at once: most requests of a batch have none, or one of a few."""
+    curves: dict[Schedule, list[int]] = {}
+    for i, entry in enumerate(found):
+        if entry is not None and isinstance(entry.spec.schedule, Schedule):
+            curves.setdefault(entry.spec.schedule, []).append(i)
+    if not curves:
+        return None
+    tokens = positions - np.repeat([e.prompt if e else 0 for e in found], scheduled)
+    shares = np.ones(len(tokens), dtype=np.float32)
+    for schedule, requests in curves.items():
+        mine = np.zeros(len(found), dtype=bool)
+        mine[requests] = True
+        mine = np.repeat(mine, scheduled)
+        shares[mine] = schedule.shares_at(tokens[mine])
+    return None if (shares == 1).all() else shares

@@ -48,6 +48,11 @@ def resolved(pack: SteeringPack, spec: Any) -> SteeringSpec:
         )
     if isinstance(found.gate, Gate):
         pack.decider(found)
+    if found.schedule is not None and positions == "prompt":
+        raise DataError(
+            f"schedule={found.schedule} runs over the tokens of the reply, of which "
+            "positions=prompt steers none; leave one of the two out."
+        )
     return found
 
 

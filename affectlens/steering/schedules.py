@@ -14,6 +14,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -21,6 +23,8 @@ from affectlens.core import DataError
 
 LONGEST = 1_000_000
 """A token beyond is a typing error."""
+MOST_POINTS = 64
+"""More are no curve that anybody draws, and every token of a server would pay for them."""
 _HOW = (
     "write rise:TOKENS, fall:TOKENS or a curve of token:share with commas between, for example "
     "rise:20 or 0:0,10:1,40:0.3"
@@ -43,6 +47,10 @@ class Schedule:
         if not (tokens and rising and tokens[0] >= 0 and tokens[-1] <= LONGEST):
             raise DataError(
                 f"Tokens of a schedule must rise from 0 on, each once, not {tokens}; {_HOW}."
+            )
+        if len(tokens) > MOST_POINTS:
+            raise DataError(
+                f"A schedule has at most {MOST_POINTS} points, not {len(tokens)}; {_HOW}."
             )
         for _, share in self.points:
             if not 0 <= share <= 1:  # also catches NaN
@@ -89,8 +97,16 @@ class Schedule:
         at = tokens.float()
         found = at.new_full(at.shape, self.points[0][1])
         for (start, low), (end, high) in itertools.pairwise(self.points):
-            found = found + (high - low) * ((at - start) / (end - start)).clamp(0, 1)
-        return found.clamp(0, 1)
+            # (`lerp` gives both ends exactly: behind a last share of 0 nothing is left.)
+            way = ((at - start) / (end - start)).clamp(0, 1)
+            part = torch.lerp(at.new_tensor(low), at.new_tensor(high), way)
+            found = torch.where(at >= start, part, found)
+        return found
+
+    def shares_at(self, tokens: Int[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
+        """`shares` without a tensor, which is what a server asks for at every step."""
+        x, y = zip(*self.points, strict=True)
+        return np.interp(tokens, x, y).astype(np.float32)
 
 
 def _whole(text: str) -> int:

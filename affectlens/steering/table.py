@@ -53,15 +53,17 @@ class SiteTable:
             shares: How far each token goes from what it is to what it would become; None: all the
                 way.
         """
-        moved = hidden
+        plain = moved = hidden if shares is None else hidden.float()  # rounded once, at the end
         for affine in self.operators.values():
             moved = affine.apply(moved, rows, on)
         if shares is None:
             return moved
-        plain, share = hidden.float(), shares[..., None]
-        partly = (plain + share * (moved.float() - plain)).to(hidden.dtype)
+        share = shares[..., None]
+        partly = plain + share * (moved - plain)
         # All the way and not at all are bit for bit what they are without a schedule.
-        return torch.where(share == 1, moved, torch.where(share == 0, hidden, partly))
+        return torch.where(
+            share == 0, hidden, torch.where(share == 1, moved, partly).to(hidden.dtype)
+        )
 
     def to(self, device: torch.device | str) -> SiteTable:
         """The same on another device."""

@@ -107,7 +107,7 @@ def made(family: str) -> LanguageModel:
         ("gpt_neo", 64, Padding(between=False)),
         ("mpt", 32, Padding(between=False)),
         ("phi3", 32, Padding()),
-        ("phi3", 64, Padding(left=False, right=False)),
+        ("phi3", 64, Padding(left=False, right=False, between=False, chunks=False)),
         ("by column", 32, Padding(left=False, between=False)),
     ],
 )

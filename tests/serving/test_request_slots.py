@@ -56,7 +56,8 @@ def test_every_token_of_random_chunks(pack: SteeringPack) -> None:
         if chance.random() < 0.1:
             computed[batch[0]] = 0  # preempted: everything is computed again
         counts = [chance.randint(1, min(7, requests[r][1] - computed[r])) for r in batch]
-        rows = ledger.rows(batch, np.array([computed[r] for r in batch]), np.array(counts))
+        marks = ledger.marks(batch, np.array([computed[r] for r in batch]), np.array(counts))
+        rows = None if marks is None else marks.rows
         wanted = []
         for request, count in zip(batch, counts, strict=True):
             prompt, _, spec = requests[request]
@@ -81,21 +82,20 @@ def test_shares_follow_the_tokens_of_the_reply(pack: SteeringPack) -> None:
     ledger.add("c", "demo", pack.resolve("fear=1;mode=residual;positions=all"), 2)
     curve = [0.5] * 5 + [0.25, 0, 0.25, 0.5, 0.75, 1, 1]
     for first, count in ((0, 12), (0, 5), (5, 1), (6, 6)):
-        batch, computed, counts = list("acb"), np.array([first] * 3), np.array([count] * 3)
+        marks = ledger.marks(list("acb"), np.array([first] * 3), np.array([count] * 3))
+        assert marks is not None and marks.shares is not None and marks.shares.dtype == np.float32
         own = curve[first : first + count]
-        shares = ledger.shares(batch, computed, counts)
-        assert shares is not None and shares.dtype == np.float32
-        np.testing.assert_allclose(shares, [*own, *[1.0] * count, *own], atol=1e-6)
-        rows = ledger.rows(batch, computed, counts)
-        assert rows is not None
+        np.testing.assert_allclose(marks.shares, [*own, *[1.0] * count, *own], atol=1e-6)
         slots = [ledger.slot_of(name) for name in "acb"]
         after = [int(first + i >= 4 and share > 0) for i, share in enumerate(own)]
         wanted = [slots[0] * int(share > 0) for share in own]
         wanted += [slots[1]] * count + [slots[2] * one for one in after]
-        assert rows.tolist() == wanted
-    assert ledger.shares(["c"], np.array([0]), np.array([3])) is None
+        assert marks.rows.tolist() == wanted
+    done = ledger.marks(list("ab"), np.array([10, 30]), np.array([1, 4]))
+    assert done is not None and done.shares is None  # behind its last point nothing is left to do
     ledger.remove("a"), ledger.remove("b")
-    assert ledger.shares(["c"], np.array([0]), np.array([3])) is None
+    alone = ledger.marks(["c"], np.array([0]), np.array([3]))
+    assert alone is not None and alone.shares is None
 
 
 def test_equal_requests_share_a_slot_and_free_it_last(pack: SteeringPack) -> None:
@@ -137,7 +137,8 @@ def test_preempted_requests_lend_their_slots(pack: SteeringPack) -> None:
 
 def step(ledger: Ledger, requests: str) -> Any:
     """One generated token of each request."""
-    return ledger.rows(list(requests), np.full(len(requests), 5), np.ones(len(requests), int))
+    marks = ledger.marks(list(requests), np.full(len(requests), 5), np.ones(len(requests), int))
+    return None if marks is None else marks.rows
 
 
 def test_packs_come_and_go(pack: SteeringPack) -> None:
@@ -177,4 +178,4 @@ def test_a_gate_is_never_left_out(pack: SteeringPack) -> None:
     _, _, ledger = make(gated)
     ledger.add("r", "demo", gated.resolve("anger=1;positions=all;gate=a>0.9"), 4)
     with pytest.raises(DataError, match=r"no probes, which the gate a>0.9 needs"):
-        ledger.rows(["r"], np.array([0]), np.array([4]))
+        ledger.marks(["r"], np.array([0]), np.array([4]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,3 +133,42 @@ def test_half_way_is_half_way(pack: SteeringPack) -> None:
             wanted = hidden + shares[..., None] * (whole - hidden)
             torch.testing.assert_close(found, wanted)
             assert found[0, 0].equal(hidden[0, 0]) and found[0, 2].equal(whole[0, 2])
+
+
+@pytest.mark.parametrize(
+    "text", ["0:0.8,2:0.1,9:0", "0:0.6,2:0.2,9:0", "3:0.3,5:0.9,6:1", "rise:7"]
+)
+def test_points_are_met_exactly_with_and_without_tensors(text: str) -> None:
+    """Behind a last share of 0 nothing is left, not a rest of rounding."""
+    schedule = Schedule.parse(text)
+    assert schedule is not None
+    tokens = torch.arange(-5, 200)
+    by_tensor, by_array = schedule.shares(tokens), schedule.shares_at(tokens.numpy())
+    np.testing.assert_allclose(by_tensor.numpy(), by_array, atol=1e-6)
+    for found in (by_tensor.numpy(), by_array):
+        for token, share in schedule.points:
+            assert found[5 + token] == np.float32(share)
+        assert (found[5 + schedule.points[-1][0] :] == np.float32(schedule.points[-1][1])).all()
+        assert (found[: 5 + schedule.points[0][0]] == np.float32(schedule.points[0][1])).all()
+
+
+def test_curves_of_more_points_than_anybody_draws_are_refused() -> None:
+    points = ",".join(f"{i}:{i % 2}" for i in range(100))
+    with pytest.raises(DataError, match="at most 64 points, not 100"):
+        Schedule.parse(points)
+
+
+def test_a_schedule_that_meets_no_steered_token_is_refused(pack: SteeringPack) -> None:
+    with pytest.raises(DataError, match="of which positions=prompt steers none"):
+        pack.resolve("anger=1;mode=residual;positions=prompt;schedule=rise:5")
+
+
+def test_half_precision_is_rounded_once(model: Any, pack: SteeringPack) -> None:
+    """As in float32, and then rounded: what a server's tables do, too."""
+    spec = "anger=3;unit=natural;mode=residual;positions=all;schedule=0:0.37"
+    table = pack.table([spec])
+    rows, shares = torch.ones(1, dtype=torch.long), torch.full((1, 6), 0.37)
+    for site in table.sites.values():
+        hidden = torch.randn(1, 6, pack.d_model).to(torch.bfloat16)
+        wanted = site.apply(hidden.float(), rows, None, shares).to(torch.bfloat16)
+        assert torch.equal(site.apply(hidden, rows, None, shares), wanted)

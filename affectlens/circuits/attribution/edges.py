@@ -201,7 +201,9 @@ class _Table:
             found = integrated(self.model, part, asked, EMBEDDING, settings.steps)
         else:
             found = slopes(self.model, part.runs, asked)
-        read, values = torch.stack([found.reads[end] for end in self.ends]), found.values
+        values, shape = found.values, found.values[EMBEDDING].shape
+        # (OPT's MLPs read all tokens as rows.)
+        read = torch.stack([found.reads[end].reshape(shape) for end in self.ends])
         scores = torch.zeros(self.forward.shape)
         for at, first, moved in self._moved(values, part):
             through = read if at == EMBEDDING else self._before_norm(at, values[at], read)

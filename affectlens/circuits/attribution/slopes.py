@@ -103,8 +103,7 @@ class Against:
         _require_equal(self.pairs[emotion])
         ready = prepare(model, task, emotion, both)
         of = [list(zip(*two, strict=True)) for two in zip(ready[::2], ready[1::2], strict=True)]
-        longest = max((two for parts in of for two in parts), key=lambda two: two[0].tokens)
-        apart = apart and may_begin_apart(*longest)
+        apart = apart and may_begin_apart([two for parts in of for two in parts])
         for parts in of:
             ways = [begun_apart(*two) if apart else two for two in parts]
             yield tuple(Compared(one, values_of_run(model, other)) for one, other in ways)

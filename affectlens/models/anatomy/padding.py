@@ -89,16 +89,21 @@ def _check(model: LanguageModel, columns: int) -> Padding:
         found = {
             "right": probe.padded_right(masked=True),
             "left": _tried(probe.padded_left),
+            "apart": _tried(probe.far_apart),
             "between": _tried(lambda: probe.in_chunks(columns - len(row))),
             "chunks": _tried(lambda: probe.in_chunks(0)),
         }
         if model.anatomy.causal:  # then capture leaves the mask away
             found["unmasked"] = probe.padded_right(masked=False)
-        alone = probe.alone()
+        alone, far = probe.alone(), None if found["apart"] is None else probe.far_alone()
+        if far is not None:  # (and the tables back where they were)
+            probe.alone()
     errors = {
         name: float("inf") if value is None else _error(value, alone[-len(value) :])
         for name, value in found.items()
     }
+    if far is not None and found["apart"] is not None:
+        errors["apart"] = _error(found["apart"], far[-len(found["apart"]) :])
     bound = TOLERANCE.get(alone.dtype, max(0.05, 2 * min(errors["chunks"], 0.1)))
     fine = {name: error <= bound for name, error in errors.items()}
     if not all(fine.values()):
@@ -106,8 +111,8 @@ def _check(model: LanguageModel, columns: int) -> Padding:
     return Padding(
         left=fine["left"],
         right=fine["right"] and fine.get("unmasked", True),
-        between=fine["between"] and fine["chunks"],
-        chunks=fine["chunks"],
+        between=fine["between"] and fine["chunks"] and fine["apart"],
+        chunks=fine["chunks"] and fine["apart"],
     )
 
 
@@ -196,6 +201,40 @@ class _Probe:
             mask = torch.nn.functional.pad(mask, (0, between))
         mask = torch.nn.functional.pad(mask, (0, _REST), value=1)
         return step(self.hf, self.row[:, _FIRST:], mask, cache)
+
+    def far_alone(self) -> Float[Tensor, "token vocab"]:
+        """All at once, the last tokens as far away as there are columns."""
+        output = self.hf(
+            input_ids=self.row,
+            attention_mask=torch.ones_like(self.row),
+            use_cache=False,
+            **accepted(self.hf, position_ids=self._apart()),
+        )
+        return output.logits[0]
+
+    def far_apart(self) -> Float[Tensor, "token vocab"]:
+        """The same, the first tokens before the others are known: rotary factors that depend on
+        how long a text is are then those of a short one."""
+        from affectlens.models.generation.kv_cache import growing_cache
+
+        cache, places = growing_cache(self.hf, self.row.shape[1]), self._apart()
+        logits: list[Tensor] = []
+        for part in (slice(0, _FIRST), slice(_FIRST, None)):
+            end = self.row[:, part].shape[1] + (part.start or 0)
+            output = self.hf(
+                input_ids=self.row[:, part],
+                attention_mask=torch.ones_like(self.row[:, :end]),
+                use_cache=True,
+                **accepted(self.hf, position_ids=places[:, part]),
+                **cached(self.hf, cache),
+            )
+            logits.append(output.logits[0])
+        return logits[-1]
+
+    def _apart(self) -> Int[Tensor, "1 pos"]:
+        places = torch.arange(self.row.shape[1], device=self.row.device)[None]
+        places[:, _FIRST:] += self.columns - self.row.shape[1]
+        return places
 
     def _beside(
         self, padded: Int[Tensor, "1 pos"], side: str

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from affectlens.core import AffectLensError, DataError
+from affectlens.core.errors import unknown
 from affectlens.core.utf8 import require_utf8
 from affectlens.serving.contract import KEY
 from affectlens.serving.door import Door
@@ -18,7 +19,7 @@ from affectlens.serving.local.generation import Steered
 from affectlens.serving.local.guards import GuardSettings
 from affectlens.serving.local.http_errors import Json, NoSuchModel
 from affectlens.serving.local.metrics import LocalMetrics
-from affectlens.serving.request_fields import READ
+from affectlens.serving.request_fields import CACHE_KEY, PACK, PROMPT, READ
 from affectlens.steering.spec import SteeringSpec
 
 T = TypeVar("T")
@@ -89,6 +90,9 @@ class Service:
         """
         try:
             given = dict(xargs)
+            for name in (CACHE_KEY, PROMPT):  # what vLLM's front end passes on to its workers
+                if name in given:
+                    raise unknown("steering option", name, (KEY, PACK, READ))
             if steering is not None:
                 if KEY in given:
                     raise DataError(

@@ -196,15 +196,13 @@ class SteeredPasses:
         if readings is not None:
             readings.wanted = bool(readers)
         counts = span.real.sum(-1).cpu().numpy()
-        found = self._tables.ledger.rows(span.names, span.before, counts)
-        if found is None:
+        marks = self._tables.ledger.marks(span.names, span.before, counts)
+        if marks is None:
             slots.rest()
             return readers
-        self.steered_tokens += int(np.count_nonzero(found))
-        shares = self._tables.ledger.shares(span.names, span.before, counts)
-        slots.set_rows(
-            _spread(span, found, 0), None if shares is None else _spread(span, shares, 1.0)
-        )
+        self.steered_tokens += int(np.count_nonzero(marks.rows))
+        shares = None if marks.shares is None else _spread(span, marks.shares, 1.0)
+        slots.set_rows(_spread(span, marks.rows, 0), shares)
         return readers
 
     def _read(self, span: Span, readers: Mapping[int, Columns]) -> dict[str, Scores]:

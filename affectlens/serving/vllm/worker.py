@@ -138,13 +138,13 @@ class WorkerSteering:
         if self.readings is not None:
             self.readings.wanted = any(request in self.readers for request in requests)
             self.last = tuple(requests), np.cumsum(scheduled) - 1
-        rows = self.ledger.rows(requests, computed, scheduled)
-        if rows is None:
+        marks = self.ledger.marks(requests, computed, scheduled)
+        if marks is None:
             self.slots.rest()
             return
-        self.steered_tokens += int(np.count_nonzero(rows))
-        shares = self.ledger.shares(requests, computed, scheduled)
-        self.slots.set_rows(self._staged(rows), None if shares is None else self._staged(shares))
+        self.steered_tokens += int(np.count_nonzero(marks.rows))
+        shares = None if marks.shares is None else self._staged(marks.shares)
+        self.slots.set_rows(self._staged(marks.rows), shares)
 
     def _staged(self, values: np.ndarray) -> torch.Tensor:
         staged = torch.from_numpy(values)

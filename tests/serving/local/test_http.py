@@ -67,6 +67,7 @@ def sentence(told: Any) -> str:
         ({"vllm_xargs": {"affectlens": "anger=21"}}, "must lie between -20 and 20"),
         ({"vllm_xargs": {"affectlens_pack": "nope"}}, "Unknown steering pack 'nope'"),
         ({"vllm_xargs": {"affectlens_stength": 1}}, "Unknown steering option"),
+        ({"vllm_xargs": {"affectlens": "anger=1", "affectlens_prompt": 3}}, "Unknown steering"),
         ({"vllm_xargs": {"affectlens_read": "perhaps"}}, "must be true or false"),
         ({"vllm_xargs": {"affectlens_read": True}, "n": 2}, "n=1"),
         ({"vllm_xargs": "anger=1"}, "vllm_xargs"),
