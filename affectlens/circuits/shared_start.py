@@ -96,7 +96,7 @@ def apart(first: Runs, second: Runs) -> tuple[Runs, Runs]:
 def shared(first: Runs, second: Runs) -> int:
     """How many tokens come before all that differs between two texts, and all that is told.
 
-    None if they are not each one row with a mask of who sees whom.
+    0 if they are not each one row with a mask of who sees whom.
     """
     for one in (first, second):
         if not (isinstance(one, TokenRuns) and one.rows == 1 and one.mask.ndim == 4):

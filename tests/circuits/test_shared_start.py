@@ -49,12 +49,13 @@ def both(model: Any, pair: Any) -> Any:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("path", ["none", "inputs", "activations"])
+@pytest.mark.parametrize("path", ["none", "inputs", "activations", "drop"])
 def test_scores_are_those_of_whole_texts(monkeypatch: Any, family: str, path: str) -> None:
     """In float64, so that no ReLU is on the other side of its kink by rounding."""
     model = load_model(tiny_hf(family).double(), tokenizer=tiny_tokenizer())
     task = task_of(model)
-    against, settings = Against(pairs={"fear": alike(task)}), GradientSettings(path, 3)
+    against = Against(pairs={"fear": alike(task)})
+    settings = GradientSettings(drop=True) if path == "drop" else GradientSettings(path, 3)
     found = gradient_scores(model, task, against, ["fear"], settings)
     monkeypatch.setattr(shared_start, "FEWEST", 10**6)
     wanted = gradient_scores(model, task, against, ["fear"], settings)

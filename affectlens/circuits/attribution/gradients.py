@@ -107,14 +107,12 @@ def gradient_scores(
             "path='activations'."
         )
     work = _Work(model, settings)
-    # What reads the stream with its slope dropped would count earlier tokens' keys as given, too.
-    apart = not settings.drop
     total = {at: torch.zeros(len(emotions), width) for at, width in work.widths.items()}
     with float32_gradients(model):
         for e, emotion in enumerate(emotions):
             count = len(against.texts(task, emotion))
             with progress(f"{settings.method}, {emotion}", count) as advance:
-                for parts in against.compared(model, task, emotion, apart=apart):
+                for parts in against.compared(model, task, emotion, apart=True):
                     for part in parts:
                         for at, score in work.scores(part).items():
                             total[at][e] += score.cpu() / count
