@@ -122,6 +122,16 @@ def _normed_stream(name: str, kind: str) -> bool:
     return name in ("minimax", "opt_postnorm350m", "rwkv") and kind in ("attn_out", "mlp_out")
 
 
+def test_its_base_ends_with_hidden_states(tried: Tried) -> None:
+    """Those that the unembedding makes logits of: perplexity and refining begin there."""
+    model, ids = tried.model, torch.tensor([list(tried.ids[0])])
+    with torch.no_grad():
+        hidden = model.anatomy.base(input_ids=ids).last_hidden_state
+        wanted, found = model.hf(input_ids=ids).logits, model.logits(hidden)
+    assert hidden.shape == (1, ids.shape[1], hidden.shape[-1])
+    assert error(found, wanted) < TOLERANCE
+
+
 def test_units_sum_to_their_projection(tried: Tried) -> None:
     seen = tried.reference.run(tried.ids[0])[0]
     for part in tried.model.anatomy.blocks:

@@ -219,10 +219,14 @@ def _around(hf: nn.Module, block: nn.Module) -> list[nn.Module]:
 
 
 def _base(seen: _Seen, anatomy: Anatomy) -> nn.Module:
-    """The outermost module that the model calls and that takes token ids."""
-    for module in seen.called:
-        if "input_ids" in inspect.signature(module.forward).parameters:
-            return module
+    """The outermost module that the model calls and that takes token ids and makes no logits.
+
+    (Llama 4 with its eyes calls a whole language model, unembedding and all.)
+    """
+    called = [m for m in seen.called if "input_ids" in inspect.signature(m.forward).parameters]
+    inner = [m for m in called if all(part is not anatomy.unembed for part in m.modules())]
+    if inner or called:
+        return (inner or called)[0]
     raise ModelError(
         f"{anatomy.family} calls no module that runs all its blocks from token ids, so it cannot "
         "be run without its unembedding; this variant of the architecture is not supported."

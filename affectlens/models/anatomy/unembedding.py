@@ -27,6 +27,9 @@ def unembed(hf: Any, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "...
     if head is None:
         raise ModelError(f"{type(hf).__name__} has no output embedding, so it gives no logits.")
     config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
+    before = getattr(hf, "lm_head", None)  # ModernBERT's decoder calls a head before the matrix so
+    if before is not None and before is not head and hasattr(before, "dense"):
+        hidden = before(hidden)
     logits = head(hidden)
     scale = getattr(config, "logit_scale", None)  # Cohere
     if scale is not None:
