@@ -189,8 +189,13 @@ def test_ctrl_c_ends_it_at_once_and_without_a_traceback(ready: bool, folder: Pat
 
 
 def started(launch: Any) -> subprocess.Popen[str]:
+    """As from a terminal: what runs in the background passes on that it ignores Ctrl-C."""
     return subprocess.Popen(
-        launch.command, env=launch.environment, stderr=subprocess.PIPE, text=True
+        launch.command,
+        env=launch.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
