@@ -7,14 +7,11 @@ texts whole: `may_begin_apart` holds one way against the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from affectlens.circuits.last_token_replay import copies_of
 from affectlens.circuits.side_by_side import TokenRuns, agree
 
 if TYPE_CHECKING:
@@ -24,38 +21,6 @@ if TYPE_CHECKING:
 
 FEWEST = 8
 """Tokens that two texts share, below which a pass of their own costs more than it saves."""
-
-
-@dataclass(frozen=True, eq=False)
-class Continued:
-    """Rows after tokens that have been run; see `affectlens.circuits.side_by_side.Runs`.
-
-    Attributes:
-        rest: From there on; its mask tells of the tokens before, too.
-        cache: Of the tokens before, in one copy.
-    """
-
-    rest: TokenRuns
-    cache: Any
-
-    @property
-    def rows(self) -> int:
-        """See `Runs.rows`."""
-        return self.rest.rows
-
-    @property
-    def tokens(self) -> int:
-        """See `Runs.tokens`."""
-        return self.rest.tokens
-
-    @property
-    def most(self) -> int | None:
-        """See `Runs.most`."""
-        return self.rest.most
-
-    def __call__(self, copies: int = 1) -> Float[Tensor, " copy"]:
-        """See `Runs.__call__`."""
-        return self.rest(copies, copies_of(self.cache, copies))
 
 
 @torch.no_grad()
@@ -90,7 +55,7 @@ def apart(first: Runs, second: Runs) -> tuple[Runs, Runs]:
     assert isinstance(second, TokenRuns)
     beginning = replace(first, ids=first.ids[:, :start], places=first.places[:, :start])
     cache = replace(beginning, mask=first.mask[..., :start, :start]).keep()
-    return Continued(_after(first, start), cache), Continued(_after(second, start), cache)
+    return _after(first, start, cache), _after(second, start, cache)
 
 
 def shared(first: Runs, second: Runs) -> int:
@@ -112,11 +77,12 @@ def shared(first: Runs, second: Runs) -> int:
     return int(unlike[0].long().argmax())
 
 
-def _after(runs: TokenRuns, start: int) -> TokenRuns:
+def _after(runs: TokenRuns, start: int, cache: Any) -> TokenRuns:
     return replace(
         runs,
         ids=runs.ids[:, start:],
         places=runs.places[:, start:],
         mask=runs.mask[:, :, start:],
         at=runs.at - torch.tensor([0, start], device=runs.at.device),
+        before=cache,
     )

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from affectlens.circuits.last_token_replay import copies_of
 from affectlens.circuits.tasks.base import Row, Task, Text, TextTask
 from affectlens.models.step import accepted
 
@@ -62,6 +63,8 @@ class TokenRuns:
         at: Row and position from which each told token is told.
         told: The tokens.
         weights: Of each token's log-probability in the margin.
+        before: The cache of tokens that come before and have been run, in one copy; the mask tells
+            of them, too.
     """
 
     model: LanguageModel
@@ -71,6 +74,7 @@ class TokenRuns:
     at: Int[Tensor, "told 2"]
     told: Int[Tensor, " told"]
     weights: Float[Tensor, " told"]
+    before: Any = None
 
     @property
     def rows(self) -> int:
@@ -91,13 +95,9 @@ class TokenRuns:
         """What the model keeps of one copy, for rows that go on from it."""
         return self._run(1, use_cache=True).past_key_values
 
-    def __call__(self, copies: int = 1, cache: Any = None) -> Float[Tensor, " copy"]:
-        """See `Runs.__call__`.
-
-        Args:
-            copies: How many.
-            cache: Of the tokens before, in as many copies; the pass writes to it.
-        """
+    def __call__(self, copies: int = 1) -> Float[Tensor, " copy"]:
+        """See `Runs.__call__`."""
+        cache = copies_of(self.before, copies)  # the pass writes to it
         more = {"use_cache": False} if cache is None else {"past_key_values": cache}
         hidden = self._run(copies, **more).last_hidden_state
         first = torch.arange(copies, device=hidden.device) * self.rows

@@ -67,7 +67,8 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
             )
         ours = judge.labels[: len(TONES)] == TONES
         known = TONES if ours else corpus.label_set
-        chosen = judge([record.text for record in corpus]).chosen
+        texts = [record.text for record in corpus]
+        chosen = judge(texts).chosen
         told = [i for i, said in enumerate(chosen) if said != UNJUDGED]
         truth, said = [tones[i] for i in told], [chosen[i] for i in told]
         found[name] = _scores(truth, said, known, judge.labels) | {
@@ -75,24 +76,27 @@ def judge_report(judge: Judge, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
             "accuracy_by_theme": _by_theme([corpus.records[i] for i in told], said),
         }
         if ours and any(tone in EMOTIONS for tone in tones):
-            found[name]["as_arm"] = _as_arm(judge, [record.text for record in corpus], tones)
+            found[name]["as_arm"] = _as_arm(judge, texts, tones, chosen)
     return {"judge": judge.name, "prior": 1 / len(judge.labels), "corpora": found}
 
 
-def _as_arm(judge: Judge, texts: Sequence[str], tones: Sequence[str]) -> dict[str, float]:
+def _as_arm(
+    judge: Judge, texts: Sequence[str], tones: Sequence[str], chosen: Sequence[str]
+) -> dict[str, float]:
     """What people's texts score where the replies of a model do: the most to be hoped for."""
-    found: dict[str, float] = {}
-    chosen = [i for i, tone in enumerate(tones) if tone in EMOTIONS]
-    for name, change in (("accuracy", str), ("masked_accuracy", mask_feelings)):
-        given = [change(texts[i]) for i in chosen]
-        left = [text for text in given if text]
-        verdicts = iter(judge(left).chosen if left else ())
-        said = [next(verdicts) if text else NEUTRAL for text in given]
-        hits = [
-            heard == tones[i] for i, heard in zip(chosen, said, strict=True) if heard != UNJUDGED
-        ]
-        found[name] = sum(hits) / len(hits) if hits else math.nan
-    return found
+    rows = [i for i, tone in enumerate(tones) if tone in EMOTIONS]
+    masked = [mask_feelings(texts[i]) for i in rows]
+    left = [text for text in masked if text]
+    heard = iter(judge(left).chosen if left else ())
+    found = {
+        "accuracy": [chosen[i] for i in rows],
+        "masked_accuracy": [next(heard) if text else NEUTRAL for text in masked],
+    }
+    shares: dict[str, float] = {}
+    for name, said in found.items():
+        hits = [one == tones[i] for i, one in zip(rows, said, strict=True) if one != UNJUDGED]
+        shares[name] = sum(hits) / len(hits) if hits else math.nan
+    return shares
 
 
 def permutation_chance(truth: Sequence[str], chosen: Sequence[str]) -> float:

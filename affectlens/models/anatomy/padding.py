@@ -85,25 +85,25 @@ def _check(model: LanguageModel, columns: int) -> Padding:
     row = _row(model)
     probe = _Probe(hf, row, columns)
     with fast_decoding(hf):
+        apart = _tried(probe.far_apart)
+        far = None if apart is None else probe.far_alone()
         # Short passes come last: rotary tables that grow with long ones are back where they were.
         found = {
             "right": probe.padded_right(masked=True),
             "left": _tried(probe.padded_left),
-            "apart": _tried(probe.far_apart),
             "between": _tried(lambda: probe.in_chunks(columns - len(row))),
             "chunks": _tried(lambda: probe.in_chunks(0)),
         }
         if model.anatomy.causal:  # then capture leaves the mask away
             found["unmasked"] = probe.padded_right(masked=False)
-        alone, far = probe.alone(), None if found["apart"] is None else probe.far_alone()
-        if far is not None:  # (and the tables back where they were)
-            probe.alone()
+        alone = probe.alone()
     errors = {
         name: float("inf") if value is None else _error(value, alone[-len(value) :])
         for name, value in found.items()
     }
-    if far is not None and found["apart"] is not None:
-        errors["apart"] = _error(found["apart"], far[-len(found["apart"]) :])
+    errors["apart"] = float("inf")
+    if apart is not None and far is not None:
+        errors["apart"] = _error(apart, far[-len(apart) :])
     bound = TOLERANCE.get(alone.dtype, max(0.05, 2 * min(errors["chunks"], 0.1)))
     fine = {name: error <= bound for name, error in errors.items()}
     if not all(fine.values()):
